@@ -1,0 +1,338 @@
+"""One cell, run: training with its log, checkpoints and pictures, then the evaluation and the record."""
+
+from __future__ import annotations
+
+import json
+import math
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from attnbench import store as stores
+from attnbench import weights
+from attnbench.backbone import Colorizer
+from attnbench.console import Reporter
+from attnbench.costs import count_costs, peak_memory, reset_peak_memory
+from attnbench.data.batches import pair_batch
+from attnbench.errors import Diverged, Interrupted
+from attnbench.evaluate import Measured, evaluate, generate, pair_list, to_bytes
+from attnbench.grid import Cell
+from attnbench.pictures import sample_grid
+from attnbench.provenance import now, provenance
+from attnbench.recipe import digest
+from attnbench.store import CellFolder
+from attnbench.train import Progressed, Training, build, check_weights_are_finite, total_steps, train
+
+SAMPLE_PAIRS, SAMPLE_GRIDS = 8, 10  # rows of a grid; grids over a run
+SPEED_WINDOW = 20  # steps over which images a second are shown
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How cells run; none of it changes a number."""
+
+    store: Path
+    device: torch.device
+    checkpoint_seconds: float = 600.0
+    retry_failed: bool = False
+    command: str = "the same command"
+    cache: Path | None = None
+
+
+class CellRun:
+    """One cell being run: the callbacks that training calls, and the files they keep."""
+
+    def __init__(
+        self,
+        cell: Cell,
+        folder: CellFolder,
+        settings: Settings,
+        reporter: Reporter,
+        stop: threading.Event,
+        record: dict[str, Any],
+    ):
+        self.cell, self.folder, self.settings, self.reporter = cell, folder, settings, reporter
+        self.stop, self.record = stop, record
+        self.recipe, self.dataset = cell.recipe, cell.dataset
+        self.saved_at = time.monotonic()
+
+    def run(self) -> None:
+        """Train, or go on training, then measure."""
+        cell, recipe, device = self.cell, self.recipe, self.settings.device
+        reset_peak_memory(device)
+        training = build(cell.variant.factory, recipe, cell.seed, device)
+        if state := self.folder.read_checkpoint(self.reporter.say):
+            training.load_state_dict(state)
+        stores.write_text(self.folder.path / "recipe.yaml", recipe.to_yaml())
+        self.record["step"] = training.step
+        self.folder.write_record(self.record)
+
+        total = total_steps(self.dataset.train, recipe)
+        history = _History(self.folder.path / "evaluations.jsonl", keep_until=training.step)
+        self.log = LossLog(self.folder.path / "losses.jsonl", keep_until=training.step)
+        try:
+            with self.reporter.progress(cell.label, start=training.step) as update:
+                speed = _Speed(training)
+
+                def after_step(now: Progressed) -> None:
+                    self._after_step(training, now, total, history)
+                    update(now.step, total, **self.log.shown(), **{"images/s": speed(recipe.train.batch_size)})
+
+                train(
+                    training,
+                    self.dataset.train,
+                    recipe,
+                    seed=cell.seed,
+                    device=device,
+                    log=self.log.add,
+                    after_step=after_step,
+                    should_stop=self.stop.is_set,
+                )
+        except Interrupted:
+            self._save(training)
+            raise
+        finally:
+            self.log.close()
+        self._finish(training, history)
+
+    def measure_again(self) -> None:
+        """Only evaluate: for a finished cell that lacked a metric's network."""
+        device = self.settings.device
+        self.record = self.folder.record() or self.record
+        generator = stores.load(self.folder.path, str(device))
+        self._write_metrics(self._measure(generator))
+        self.folder.write_record(self.record)
+
+    def close(self, status: str, message: str, trace: str | None = None) -> None:
+        """Record an end that is not a finish."""
+        self.record |= {"status": status, "failure": {"message": message, "traceback": trace}, "ended": now()}
+        self.folder.write_record(self.record)
+
+    def _after_step(self, training: Training, now: Progressed, total: int, history: _History) -> None:
+        if self.settings.device.type == "cpu" or now.step % LossLog.FLUSH == 0:
+            self.log.flush()
+        if now.step % math.ceil(total / SAMPLE_GRIDS) == 0 or now.last:
+            self._draw_samples(training.generator, now.step)
+        if now.epoch_ends and self.recipe.evaluation.when == "each_epoch":
+            history.add(now.step, now.epoch + 1, self._measure(training.generator).metrics)
+        if now.last or time.monotonic() - self.saved_at > self.settings.checkpoint_seconds:
+            self._save(training)
+
+    def _save(self, training: Training) -> None:
+        self.log.flush()
+        check_weights_are_finite(training)
+        self.folder.write_checkpoint(training.state_dict())
+        self.record["step"] = training.step
+        self.folder.write_record(self.record)
+        self.saved_at = time.monotonic()
+
+    def _finish(self, training: Training, history: _History) -> None:
+        generator, batch = training.generator, self.recipe.train.batch_size
+        weights_of = {name: value.detach().cpu().contiguous() for name, value in generator.state_dict().items()}
+        with stores.replacing(self.folder.path / "generator.safetensors") as draft:
+            save_file(weights_of, draft, metadata={"format": "pt"})
+        costs = {
+            **count_costs(self.cell.variant.factory, self.recipe),
+            "train_seconds": training.seconds,
+            "images_per_second": training.step * batch / training.seconds,
+            "peak_memory_bytes": peak_memory(self.settings.device),
+        }
+        self._write_metrics(self._measure(generator))
+        self.record |= {
+            "status": stores.FINISHED,
+            "step": training.step,
+            "losses": self.log.last,
+            "best": history.best(),
+            "costs": costs,
+            "ended": now(),
+        }
+        self.folder.drop_previous_checkpoint()
+        self.folder.write_record(self.record)
+
+    def _measure(self, generator: Colorizer) -> Measured:
+        with self.reporter.progress(f"{self.cell.label}: colouring test pairs") as update:
+            return evaluate(
+                generator,
+                self.dataset,
+                self.recipe,
+                self.settings.device,
+                cache=self.settings.cache,
+                progress=lambda done, total: self._go_on(update, done, total),
+            )
+
+    def _go_on(self, update: Callable[..., None], done: int, total: int) -> None:
+        if self.stop.is_set():
+            raise Interrupted(self.record["step"])
+        update(done, total)
+
+    def _write_metrics(self, measured: Measured) -> None:
+        with stores.replacing(self.folder.path / "pairs.csv") as draft:
+            measured.scores.to_csv(draft, index=False)
+        self.record["metrics"] = measured.metrics
+
+    def _draw_samples(self, generator: Colorizer, step: int) -> None:
+        images, recipe = self.dataset.test, self.recipe
+        pairs = pair_list(len(images), recipe.evaluation)[:SAMPLE_PAIRS]
+        generated = generate(generator, images, pairs, recipe, self.settings.device)
+        batch = pair_batch(images, pairs, data=recipe.data, device=torch.device("cpu"))
+        grid = sample_grid([to_bytes(batch.sketch), to_bytes(batch.reference), generated, to_bytes(batch.target)])
+        folder = self.folder.path / "samples"
+        folder.mkdir(exist_ok=True)
+        for path in (folder / f"step{step:07d}.png", self.folder.path / "samples.png"):
+            with stores.replacing(path) as draft:
+                grid.save(draft, "PNG")
+        self.log.picture(step, grid)
+
+
+class LossLog:
+    """losses.jsonl, a line a step; TensorBoard beside it where that is installed. Reads from the device now and then."""
+
+    FLUSH = 10  # steps between reads from a GPU
+
+    def __init__(self, path: Path, *, keep_until: int):
+        self.path = path
+        self.last: dict[str, float] = {}
+        self._waiting: list[tuple[int, dict[str, Tensor]]] = []
+        _truncate(path, keep_until)
+        self._file = path.open("a")
+        self._board = _tensorboard(path.parent / "tensorboard", keep_until)
+
+    def add(self, step: int, losses: dict[str, Tensor]) -> None:
+        self._waiting.append((step, losses))
+
+    def flush(self) -> None:
+        """Write what waits.
+
+        Raises:
+            Diverged: one of the losses is not finite; what came before it is written.
+        """
+        if not self._waiting:
+            return
+        waiting, self._waiting = self._waiting, []
+        table = torch.stack([torch.stack([loss.float() for loss in losses.values()]) for _, losses in waiting]).tolist()
+        for (step, losses), values in zip(waiting, table, strict=True):
+            row = dict(zip(losses, values, strict=True))
+            for name, value in row.items():
+                if not math.isfinite(value):
+                    self._file.flush()
+                    raise Diverged(step, f"the {name} loss")
+                if self._board:
+                    self._board.add_scalar(f"loss/{name}", value, step)
+            self._file.write(json.dumps({"step": step, **row}) + "\n")
+            self.last = row
+        self._file.flush()
+
+    def picture(self, step: int, grid: Any) -> None:
+        if self._board:
+            import numpy as np
+
+            self._board.add_image("samples", np.asarray(grid), step, dataformats="HWC")
+
+    def shown(self) -> dict[str, float]:
+        short = {"generator": "G", "discriminator": "D", "reconstruction": "rec"}
+        return {short[name]: value for name, value in self.last.items() if name in short}
+
+    def close(self) -> None:
+        self._file.close()
+        if self._board:
+            self._board.close()
+
+
+class _History:
+    """evaluations.jsonl: metrics after each epoch, where the recipe asks for them."""
+
+    def __init__(self, path: Path, *, keep_until: int):
+        self.path = path
+        _truncate(path, keep_until)
+
+    def add(self, step: int, epoch: int, metrics: dict[str, Any]) -> None:
+        with self.path.open("a") as file:
+            file.write(json.dumps({"step": step, "epoch": epoch, "metrics": metrics}) + "\n")
+
+    def best(self) -> dict[str, Any] | None:
+        """The epoch with the lowest FID, if any epoch has one."""
+        if not self.path.is_file():
+            return None
+        rows = [json.loads(line) for line in self.path.read_text().splitlines()]
+        with_fid = [row for row in rows if row["metrics"].get("fid", {}).get("value") is not None]
+        return min(with_fid, key=lambda row: row["metrics"]["fid"]["value"], default=None)
+
+
+class _Speed:
+    """Images a second over the latest steps."""
+
+    def __init__(self, training: Training):
+        self.training = training
+        self.marks = [(training.step, training.seconds)]
+
+    def __call__(self, batch_size: int) -> float:
+        self.marks = [*self.marks[-SPEED_WINDOW:], (self.training.step, self.training.seconds)]
+        (step, seconds), (latest_step, latest_seconds) = self.marks[0], self.marks[-1]
+        return (latest_step - step) * batch_size / max(latest_seconds - seconds, 1e-9)
+
+
+def new_record(cell: Cell, settings: Settings) -> dict[str, Any]:
+    variant, dataset = cell.variant, cell.dataset
+    return {
+        "format": stores.FORMAT,
+        "identity": cell.identity,
+        "status": stores.RUNNING,
+        "module": {
+            "name": variant.module,
+            "label": variant.label,
+            "given": dict(variant.given),
+            "options": dict(variant.options),
+            **variant.provenance,
+        },
+        "dataset": {
+            "name": dataset.name,
+            "fingerprint": dataset.fingerprint,
+            "train": len(dataset.train),
+            "test": len(dataset.test),
+            "skipped": dataset.skipped,
+        },
+        "seed": cell.seed,
+        "recipe": {
+            "name": cell.recipe_name,
+            "digest": digest(cell.recipe.model_dump(mode="json")),
+            "values": cell.recipe.model_dump(mode="json"),
+        },
+        "weights": {"vgg19": weights.file_digest(weights.find_or_download("vgg19"))}
+        if cell.recipe.needs_perceptual_network
+        else {},
+        "step": 0,
+        "provenance": provenance(settings.device),
+        "started": now(),
+    }
+
+
+def _truncate(path: Path, keep_until: int) -> None:
+    """Drop the lines after a step, which will be made again, and a last line that is cut off."""
+    if not path.is_file():
+        return
+    kept = []
+    for line in path.read_text().splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            break
+        if row["step"] > keep_until:
+            break
+        kept.append(line + "\n")
+    stores.write_text(path, "".join(kept))
+
+
+def _tensorboard(folder: Path, step: int) -> Any:
+    """A writer, or None where TensorBoard is not installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(folder), purge_step=step)

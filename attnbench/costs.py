@@ -1,0 +1,73 @@
+"""What a module costs: parameters and floating-point operations, counted without running anything; peak memory, measured."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from attnbench.backbone import count_parameters
+from attnbench.data.batches import Batch
+from attnbench.losses import PerceptualFeatures, style_loss
+from attnbench.recipe import Recipe
+from attnbench.train import ModuleFactory, assemble, train_step
+
+
+def count_costs(factory: ModuleFactory, recipe: Recipe) -> dict[str, float]:
+    """Parameters, and GFLOP (1 multiply-add = 2 FLOP; convolutions and matrix products) an image, at the recipe's size.
+
+    Everything is laid out on the meta device: shapes without memory.
+
+    Returns:
+        module_parameters, generator_parameters, discriminator_parameters; generator_gflop: one forward of one image;
+        step_gflop: a whole training iteration, divided by the batch; gram_gflop: the part of it that the style loss's Gram matrices
+        need, which grows with the batch if they are joint.
+    """
+    plain = recipe.train.model_copy(update={"compile": False, "precision": "float32"})
+    recipe = recipe.model_copy(update={"train": plain})
+    size, count = recipe.data.size, recipe.train.batch_size
+    with (meta := torch.device("meta")):
+        features = PerceptualFeatures() if recipe.needs_perceptual_network else None
+        training = assemble(factory, recipe, 0, meta, features)
+        batch = Batch(*(torch.zeros(count, channels, size, size) for channels in (3, 1, 3)))
+    with FlopCounterMode(display=False) as step:
+        train_step(training, batch, recipe)
+    training.generator.eval()
+    with FlopCounterMode(display=False) as forward, torch.no_grad():
+        training.generator(batch.sketch[:1], batch.reference[:1])
+    activations = [layer.requires_grad_() for layer in features(batch.target)] if features else []
+    with FlopCounterMode(display=False) as gram:
+        if activations:
+            style_loss(activations, activations, gram=recipe.loss.gram).backward()
+    training.discriminator.requires_grad_(True)
+    return {
+        "module_parameters": count_parameters(training.generator.module),
+        "generator_parameters": count_parameters(training.generator),
+        "discriminator_parameters": count_parameters(training.discriminator),
+        "generator_gflop": forward.get_total_flops() / 1e9,
+        "step_gflop": step.get_total_flops() / count / 1e9,
+        "gram_gflop": gram.get_total_flops() / count / 1e9,
+    }
+
+
+def reset_peak_memory(device: torch.device) -> None:
+    """Start counting from here."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return
+    with suppress(OSError):  # Linux alone can reset the process's mark; elsewhere it covers the whole process
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes: the most that tensors took on a GPU, or that the process took of main memory, since the count began."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    status = Path("/proc/self/status")
+    if status.is_file():
+        return next(int(line.split()[1]) * 1024 for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -1,0 +1,94 @@
+"""Training samples and evaluation inputs, by the batch, on the device.
+
+What a training sample looks like depends on (seed, epoch, index) alone: not on the module that trains, the number of workers, the
+device, or whether the run was interrupted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from attnbench.data.images import ImageSet, draw_sketches
+from attnbench.data.jitter import jitter
+from attnbench.data.warp import grid_points, official_points, tps_offsets, warp
+from attnbench.recipe import Data, Warp
+
+_ORDER, _JITTER, _WARP, _SIGMA = range(4)  # independent random streams
+
+
+@dataclass(frozen=True)
+class Batch:
+    """target (B, 3, S, S), sketch (B, 1, S, S), reference (B, 3, S, S), all in [-1, 1]; paper is 1."""
+
+    target: Tensor
+    sketch: Tensor
+    reference: Tensor
+
+
+def epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
+    """The order in which an epoch visits `count` images."""
+    return np.random.default_rng([_ORDER, seed, epoch]).permutation(count)
+
+
+def training_batch(
+    images: ImageSet, indices: Sequence[int], *, seed: int, epoch: int, data: Data, device: torch.device
+) -> Batch:
+    """Jittered target, line art of the original, and the target warped into its own reference (paper section 3.1)."""
+
+    def rngs(stream: int) -> list[np.random.Generator]:
+        return [np.random.default_rng([stream, seed, epoch, int(index)]) for index in indices]
+
+    rows = torch.as_tensor(np.asarray(indices))
+    original = images.images[rows].to(device)
+    target = jitter(original, data.jitter, rngs(_JITTER)).float() / 255
+    choice = None
+    if data.sketch.sigma_per == "epoch":
+        choice = torch.tensor([int(rng.integers(len(data.sketch.sigma))) for rng in rngs(_SIGMA)])
+    sketch = _sketches(images, rows, original, data, choice)
+    reference = _warped(target, rngs(_WARP), data.warp)
+    return Batch(_signed(target), _signed(sketch), _signed(reference))
+
+
+def pair_batch(images: ImageSet, pairs: Sequence[tuple[int, int]], *, data: Data, device: torch.device) -> Batch:
+    """Sketches of the first images of `pairs`, with the second images as references and the first as targets; nothing random."""
+    first, second = (torch.tensor(column) for column in zip(*pairs, strict=True))
+    original, reference = images.images[first].to(device), images.images[second].to(device)
+    sketch = _sketches(images, first, original, data, None)
+    return Batch(_signed(original.float() / 255), _signed(sketch), _signed(reference.float() / 255))
+
+
+def _sketches(images: ImageSet, rows: Tensor, original: Tensor, data: Data, choice: Tensor | None) -> Tensor:
+    """(B, 1, S, S) in [0, 1]. `choice` (B,) overrides the sigma that an image's name decides."""
+    sigmas = torch.tensor(data.sketch.sigma)
+    if images.sketches is None:
+        sigma = images.sigma[rows] if choice is None else sigmas[choice]
+        return draw_sketches(original.float() / 255, sigma.to(original.device), data.sketch)
+    if images.sketches.shape[1] == 1:
+        column = torch.zeros_like(rows)
+    else:
+        column = choice if choice is not None else (images.sigma[rows][:, None] == sigmas).int().argmax(1)
+    return images.sketches[rows, column][:, None].to(original.device).float() / 255
+
+
+def _warped(target: Tensor, rngs: Sequence[np.random.Generator], recipe: Warp) -> Tensor:
+    if recipe.kind == "none":
+        return target
+    if recipe.kind == "official":
+        points = [official_points(rng) for rng in rngs]
+    else:
+        points = [grid_points(rng, recipe.points, recipe.magnitude) for rng in rngs]
+    # The splines are small systems, and solving them in float64 keeps the warp the same on every device.
+    sources, destinations = (torch.from_numpy(np.stack(column)) for column in zip(*points, strict=True))
+    height, width = target.shape[-2:]
+    offsets = tps_offsets(sources.to(target.device), destinations.to(target.device), height, width)
+    return warp(target, offsets, border=recipe.border)
+
+
+def _signed(x: Tensor) -> Tensor:
+    """[0, 1] -> [-1, 1]."""
+    return x * 2 - 1

@@ -1,0 +1,272 @@
+"""Pictures -> uint8 tensors at the recipe's size, decoded once and cached on disk by their content."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+import platformdirs
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from attnbench.data import xdog as xdog_file
+from attnbench.data.layouts import Dataset, Picture
+from attnbench.data.xdog import xdog
+from attnbench.errors import UserError
+from attnbench.recipe import Data, Sketch, digest
+
+Progress = Callable[[int, int], None]  # done, total
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """A split, in memory-mapped tensors that are read page by page.
+
+    Attributes:
+        names: of the N images.
+        images: (N, 3, S, S) uint8.
+        sketches: (N, K, S, S) uint8, white paper; K is 1, or the number of sigmas if they are drawn per epoch. None where sketches
+            are made from `images` by the batch.
+        sigma: (N,) the XDoG sigma that each image's name decides.
+    """
+
+    names: list[str]
+    images: Tensor
+    sketches: Tensor | None
+    sigma: Tensor
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+@dataclass(frozen=True)
+class PreparedDataset:
+    """A data set, ready to train on. `fingerprint` is a hash of names and content; `skipped` names the images left out."""
+
+    name: str
+    source: str
+    train: ImageSet
+    test: ImageSet
+    train_pictures: Sequence[Picture]
+    test_pictures: Sequence[Picture]
+    fingerprint: str
+    skipped: list[str]
+
+
+def cache_folder() -> Path:
+    """Where decoded images and features are kept: `$ATTNBENCH_CACHE`, or the user's cache folder. Safe to delete."""
+    return Path(os.environ.get("ATTNBENCH_CACHE") or platformdirs.user_cache_dir("attnbench"))
+
+
+def prepare(
+    dataset: Dataset,
+    data: Data,
+    *,
+    cache: Path | None = None,
+    skip_corrupt: bool = False,
+    progress: Callable[[str], Progress] | None = None,
+) -> PreparedDataset:
+    """Decode a data set, or find it in the cache.
+
+    Raises:
+        UserError: images that cannot be decoded (all are named), unless `skip_corrupt` leaves them out; fewer than two test images.
+    """
+    cache = cache or cache_folder()
+    sets, kept, skipped, prints = {}, {}, [], {}
+    for split, pictures in dataset.splits.items():
+        contents = _content_digests(pictures, cache)
+        report = progress(f"decoding {dataset.name}/{split}") if progress else None
+        folder, corrupt = _decoded(pictures, contents, data, cache, report)
+        if corrupt and not skip_corrupt:
+            listed = "; ".join(f"{name} ({why})" for name, why in list(corrupt.items())[:5])
+            more = f"; and {len(corrupt) - 5} more" if len(corrupt) > 5 else ""
+            raise UserError(
+                f"dataset '{dataset.name}', {split}: {len(corrupt)} of {len(pictures)} images cannot be decoded: {listed}{more}: "
+                "repair or remove them, or pass --skip-corrupt to leave them out"
+            )
+        skipped += [f"{split}/{name}" for name in corrupt]
+        kept[split] = [picture for picture in pictures if picture.name not in corrupt]
+        prints[split] = [(p.name, d) for p, d in zip(pictures, contents, strict=True) if p.name not in corrupt]
+        sets[split] = _load(folder, [picture.name for picture in pictures], corrupt, data.sketch)
+    if len(sets["test"]) < 2:
+        raise UserError(f"dataset '{dataset.name}': {len(sets['test'])} test image: pairs need at least 2")
+    return PreparedDataset(
+        dataset.name, dataset.source, sets["train"], sets["test"], kept["train"], kept["test"], digest(prints), skipped
+    )
+
+
+def decode(picture: Image.Image) -> Image.Image:
+    """Any picture as upright 8-bit RGB: transparency on white, palettes, CMYK, grey and 16-bit grey converted."""
+    picture = ImageOps.exif_transpose(picture)
+    if picture.mode.startswith("I;16") or picture.mode == "I":
+        picture = Image.fromarray((np.asarray(picture).astype(np.uint32) // 257).clip(0, 255).astype(np.uint8))
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+    return picture.convert("RGB")
+
+
+def resize(picture: Image.Image, size: int) -> Image.Image:
+    """To size x size, bilinear with antialiasing; the aspect is not kept, as in the released code."""
+    return picture if picture.size == (size, size) else picture.resize((size, size), Image.Resampling.BILINEAR)
+
+
+def sigma_index(name: str, count: int) -> int:
+    """Which of `count` line widths a file name decides: the same on every machine, in every run."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8]) % count
+
+
+def _content_digests(pictures: Sequence[Picture], cache: Path) -> list[str]:
+    """Hash of each picture's content; remembered until a file's size or time changes."""
+    known = cache / "digests" / f"{digest([picture.stamp for picture in pictures])}.json"
+    if known.is_file():
+        return json.loads(known.read_text())  # type: ignore[no-any-return]
+    with ThreadPoolExecutor() as pool:
+        digests = list(pool.map(lambda picture: picture.content_digest(), pictures))
+    known.parent.mkdir(parents=True, exist_ok=True)
+    draft = known.with_suffix(f".{os.getpid()}")
+    draft.write_text(json.dumps(digests))
+    draft.replace(known)
+    return digests
+
+
+def _decoded(
+    pictures: Sequence[Picture], contents: Sequence[str], data: Data, cache: Path, progress: Progress | None
+) -> tuple[Path, dict[str, str]]:
+    """The cache folder with the arrays of a split, made if it is not there; and why which pictures could not be decoded."""
+    sketch = data.sketch
+    stored = sketch.model_dump(mode="json") if sketch.source == "dataset" or sketch.at == "native" else None
+    code = [hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in (__file__, xdog_file.__file__)]
+    names = [picture.name for picture in pictures]
+    folder = cache / "images" / digest([names, list(contents), data.size, stored, code])
+    if not (folder / "corrupt.json").is_file():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix="draft-"))
+        try:
+            _decode_all(pictures, data, draft, progress)
+            draft.rename(folder)
+        except OSError:
+            if not (folder / "corrupt.json").is_file():  # else another process was quicker, with the same result
+                raise
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+    return folder, json.loads((folder / "corrupt.json").read_text())
+
+
+def _decode_all(pictures: Sequence[Picture], data: Data, folder: Path, progress: Progress | None) -> None:
+    """Write images.npy and, if sketches are stored, sketches.npy (a row a picture, blank for a corrupt one); corrupt.json last."""
+    corrupt: dict[str, str] = {}
+    count, side = len(pictures), data.size
+    images = _new_array(folder / "images.npy", (count, 3, side, side))
+    columns = _stored_sketches_per_image(data)
+    sketches = _new_array(folder / "sketches.npy", (count, columns, side, side)) if columns else None
+    with ThreadPoolExecutor() as pool:
+        for start in range(0, count, 64):
+            chunk = pictures[start : start + 64]
+            rows, good = [], []
+            for row, result in enumerate(pool.map(lambda picture: _decode_one(picture, data), chunk), start):
+                if isinstance(result, str):
+                    corrupt[pictures[row].name] = result
+                else:
+                    rows.append(row)
+                    good.append((pictures[row].name, result))
+            for row, (_, result) in zip(rows, good, strict=True):
+                images[row] = result.image
+            if sketches is not None:
+                for row, sketch in zip(rows, _stored_sketches(good, data), strict=True):
+                    sketches[row] = sketch
+            if progress:
+                progress(start + len(chunk), count)
+    for array in (images, sketches):
+        if array is not None:
+            array.flush()
+    (folder / "corrupt.json").write_text(json.dumps(corrupt))
+
+
+def _new_array(path: Path, shape: tuple[int, ...]) -> np.memmap:
+    return np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+
+
+def _stored_sketches_per_image(data: Data) -> int:
+    """K; 0 where sketches are made later, from the resized images."""
+    if data.sketch.source == "dataset":
+        return 1
+    if data.sketch.at == "target":
+        return 0
+    return 1 if data.sketch.sigma_per == "image" else len(data.sketch.sigma)
+
+
+@dataclass(frozen=True)
+class _Decoded:
+    image: np.ndarray  # (3, S, S)
+    native: np.ndarray  # (3, H, W), for XDoG at the native size
+    sketch: np.ndarray  # (S, S), from the data set; empty if it is to be drawn
+
+
+def _decode_one(picture: Picture, data: Data) -> _Decoded | str:
+    """The decoded picture, or why there is none."""
+    try:
+        native = decode(picture.open())
+        sketch = np.empty((0, 0), np.uint8)
+        if data.sketch.source == "dataset":
+            drawn = picture.open_sketch()
+            if drawn is None:
+                return "the data set has no line art for it, which data.sketch.source = dataset asks for"
+            sketch = np.asarray(resize(decode(drawn).convert("L"), data.size))
+        image = np.asarray(resize(native, data.size)).transpose(2, 0, 1)
+        return _Decoded(image, np.asarray(native).transpose(2, 0, 1), sketch)
+    except Exception as error:  # decoders raise many types, and any of them means that this file is no good
+        return " ".join(str(error).split()) or type(error).__name__
+
+
+def _stored_sketches(decoded: Sequence[tuple[str, _Decoded]], data: Data) -> Iterator[np.ndarray]:
+    """(K, S, S) for each picture, in order."""
+    if data.sketch.source == "dataset":
+        yield from (result.sketch[None] for _, result in decoded)
+    else:
+        for _, group in groupby(decoded, key=lambda item: item[1].native.shape):  # neighbours of one size go together
+            names, results = zip(*group, strict=True)
+            yield from _native_sketches(names, np.stack([result.native for result in results]), data)
+
+
+def _native_sketches(names: Sequence[str], images: np.ndarray, data: Data) -> np.ndarray:
+    """XDoG at the images' own size, then resized; (B, 3, H, W) uint8 -> (B, K, S, S) uint8."""
+    rgb = torch.from_numpy(images).float() / 255
+    if data.sketch.sigma_per == "image":
+        columns = [torch.tensor([data.sketch.sigma[sigma_index(name, len(data.sketch.sigma))] for name in names])]
+    else:
+        columns = [torch.full((len(names),), sigma) for sigma in data.sketch.sigma]
+    sketches = [draw_sketches(rgb, sigma, data.sketch) for sigma in columns]
+    small = [
+        [np.asarray(resize(Image.fromarray((s[0] * 255).round().byte().numpy()), data.size)) for s in column]
+        for column in sketches
+    ]
+    return np.stack(small, axis=1)
+
+
+def draw_sketches(rgb: Tensor, sigma: Tensor, sketch: Sketch) -> Tensor:
+    """XDoG with a recipe's constants; (B, 3, H, W) in [0, 1], (B,) -> (B, 1, H, W) in [0, 1]."""
+    return xdog(rgb, sigma, p=sketch.p, k=sketch.k, epsilon=sketch.epsilon, phi=sketch.phi)
+
+
+def _load(folder: Path, names: list[str], corrupt: Collection[str], sketch: Sketch) -> ImageSet:
+    rows = [row for row, name in enumerate(names) if name not in corrupt]
+
+    def read(path: Path) -> Tensor:
+        array = np.load(path, mmap_mode="c")  # copy on write: torch wants a writable array, the file stays as it is
+        return torch.from_numpy(array if len(rows) == len(names) else array[rows])
+
+    good = [names[row] for row in rows]
+    stored = folder / "sketches.npy"
+    sigma = torch.tensor([sketch.sigma[sigma_index(name, len(sketch.sigma))] for name in good])
+    return ImageSet(good, read(folder / "images.npy"), read(stored) if stored.is_file() else None, sigma)

@@ -1,0 +1,222 @@
+"""Data sets: where their images lie on disk, under which names, and how to get them.
+
+A data set is a callable in the entry-point group `attnbench.datasets`. It gets the data root (None if the user named none) and its
+options, and returns a `Dataset`: two lists of pictures. Nothing is decoded here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Protocol
+
+from PIL import Image
+
+from attnbench.data import synthetic as cartoon
+from attnbench.errors import UserError
+
+IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+_TRAIN, _TEST = ("train",), ("test", "val", "valid", "validation")
+
+
+class Picture(Protocol):
+    """One image of a split. `name` is unique in it and decides the image's place and its sketch's line width."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def stamp(self) -> str:
+        """Cheap to read; equal as long as the content is."""
+
+    def content_digest(self) -> str:
+        """Hash of the content, and of nothing else."""
+
+    def open(self) -> Image.Image:
+        """Decode."""
+
+    def open_sketch(self) -> Image.Image | None:
+        """Decode the line art that comes with the data set, if any does."""
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """A picture in a file, with the line art that the data set ships for it, if it does."""
+
+    name: str
+    path: Path
+    sketch: Path | None = None
+
+    @property
+    def stamp(self) -> str:
+        return "|".join(f"{path}:{(stat := path.stat()).st_size}:{stat.st_mtime_ns}" for path in self._paths)
+
+    def content_digest(self) -> str:
+        content = hashlib.sha256()
+        for path in self._paths:
+            content.update(path.read_bytes())
+        return content.hexdigest()
+
+    def open(self) -> Image.Image:
+        return Image.open(self.path)
+
+    def open_sketch(self) -> Image.Image | None:
+        return Image.open(self.sketch) if self.sketch else None
+
+    @property
+    def _paths(self) -> list[Path]:
+        return [self.path] + ([self.sketch] if self.sketch else [])
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A picture that the project draws itself."""
+
+    seed: int
+    index: int
+    size: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.index:06d}"
+
+    @property
+    def stamp(self) -> str:
+        return f"{Path(cartoon.__file__).stat().st_mtime_ns}:{self}"
+
+    def content_digest(self) -> str:
+        code = Path(cartoon.__file__).read_bytes()
+        return hashlib.sha256(code + str(self).encode()).hexdigest()
+
+    def open(self) -> Image.Image:
+        return cartoon.draw(self.seed, self.index, self.size)
+
+    def open_sketch(self) -> Image.Image | None:
+        return None
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A named train and test set. `source` says in words where it was found."""
+
+    name: str
+    train: Sequence[Picture]
+    test: Sequence[Picture]
+    source: str
+
+    @cached_property
+    def splits(self) -> dict[str, Sequence[Picture]]:
+        return {"train": self.train, "test": self.test}
+
+
+_ANIME_HELP = (
+    "its images are those of 'Modeling Artistic Workflows' (github.com/hytseng0509/ArtEditing): "
+    "put its folders train0, train2, test0, test2 into <data root>/anime"
+)
+_AFHQ_HELP = (
+    "AFHQ comes with StarGAN v2 (github.com/clovaai/stargan-v2): run `bash download.sh afhq-dataset` there "
+    "and put the folder afhq into the data root"
+)
+
+
+def anime(root: Path | None = None) -> Dataset:
+    """Anime portraits: `anime/train2` and `anime/test2` with line art in `train0`, `test0`; or plain `anime/train`, `anime/test`."""
+    data = _data_root("anime", root)
+    base = data / "anime"
+    for folder in (base, data):
+        if (folder / "train2").is_dir() and (folder / "test2").is_dir():
+            train = _files(folder / "train2", sketches=folder / "train0")
+            return Dataset("anime", train, _files(folder / "test2", sketches=folder / "test0"), str(folder))
+    return _plain("anime", base) or _missing("anime", [base / "train2", base / "train"], _ANIME_HELP)
+
+
+def cat(root: Path | None = None) -> Dataset:
+    """AFHQ cats: `afhq/train/cat` and `afhq/val/cat` (or `afhq/test/cat`), or plain `cat/train`, `cat/test`."""
+    return _afhq("cat", root)
+
+
+def dog(root: Path | None = None) -> Dataset:
+    """AFHQ dogs, in the layouts of `cat`."""
+    return _afhq("dog", root)
+
+
+def wild(root: Path | None = None) -> Dataset:
+    """AFHQ wild animals, in the layouts of `cat`."""
+    return _afhq("wild", root)
+
+
+def synthetic(root: Path | None = None, *, train: int = 800, test: int = 100, size: int = 128, seed: int = 0) -> Dataset:
+    """Cartoon heads that the project draws itself: `train` and `test` of them, `size` pixels wide; no download."""
+    if train < 1 or test < 1 or size < 16:
+        raise UserError(f"dataset 'synthetic': train={train}, test={test}, size={size}: needs train, test >= 1, size >= 16")
+    heads = [Drawing(seed, index, size) for index in range(train + test)]
+    return Dataset("synthetic", heads[test:], heads[:test], f"drawn here (seed {seed}, {size} px)")
+
+
+def folder(name: str, path: Path) -> Dataset:
+    """Any folder of images: with `train/` and `test/` (or `val/`) inside; else every tenth image, by a hash of its name, is a test image.
+
+    Raises:
+        UserError: there is no such folder, or no image in it.
+    """
+    if not path.is_dir():
+        raise UserError(f"dataset '{name}': there is no folder '{path}'")
+    if plain := _plain(name, path):
+        return plain
+    files = sorted(_files(path), key=lambda file: hashlib.sha256(file.name.encode()).digest())
+    tests = {file.name for file in files[: max(2, round(len(files) / 10))]}
+    train, test = ([file for file in _files(path) if (file.name in tests) == wanted] for wanted in (False, True))
+    return Dataset(name, train, test, f"{path} (every tenth image, by a hash of its name, is a test image)")
+
+
+def _afhq(name: str, root: Path | None) -> Dataset:
+    data = _data_root(name, root)
+    if plain := _plain(name, data / name):
+        return plain
+    for base in (data / "afhq", data):
+        for test in _TEST:
+            if (base / "train" / name).is_dir() and (base / test / name).is_dir():
+                images = [_files(base / split / name, sketches=base / split / f"{name}_sketch") for split in ("train", test)]
+                return Dataset(name, *images, str(base))
+    return _missing(name, [data / "afhq" / "train" / name, data / name / "train"], _AFHQ_HELP)
+
+
+def _plain(name: str, base: Path) -> Dataset | None:
+    """`train/` and `test/` inside of `base`, with line art in `train_sketch/` and `test_sketch/` if it is there."""
+    train = next((base / split for split in _TRAIN if (base / split).is_dir()), None)
+    test = next((base / split for split in _TEST if (base / split).is_dir()), None)
+    if not train or not test:
+        return None
+    images = [_files(split, sketches=split.with_name(f"{split.name}_sketch")) for split in (train, test)]
+    return Dataset(name, *images, str(base))
+
+
+def _files(base: Path, sketches: Path | None = None) -> list[ImageFile]:
+    """Every image below `base`, sorted by its name relative to it."""
+    paths = [
+        path
+        for path in base.rglob("*")
+        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
+    ]
+    files = sorted((ImageFile(path.relative_to(base).as_posix(), path) for path in paths), key=lambda file: file.name)
+    if not files:
+        raise UserError(f"no images in '{base}' (looked for {', '.join(sorted(IMAGE_SUFFIXES))})")
+    if sketches is None or not sketches.is_dir():
+        return files
+    return [replace(file, sketch=sketch) if (sketch := sketches / file.name).is_file() else file for file in files]
+
+
+def _data_root(name: str, root: Path | None) -> Path:
+    if root is None:
+        raise UserError(f"dataset '{name}' needs a data root: pass --data-root PATH or set ATTNBENCH_DATA")
+    if not root.is_dir():
+        raise UserError(f"dataset '{name}': the data root '{root}' is not a folder")
+    return root
+
+
+def _missing(name: str, looked_for: Sequence[Path], help_: str) -> Dataset:
+    places = " and ".join(f"'{path}'" for path in looked_for)
+    raise UserError(f"dataset '{name}' is not there (looked for {places}): {help_}; or pass {name}=FOLDER")

@@ -1,0 +1,83 @@
+"""Line art from a colour image: the extended difference of Gaussians (XDoG).
+
+Winnemoeller, Kyprianidis, Olsen: "XDoG: an eXtended difference-of-Gaussians compendium", Computers & Graphics 36(6), 2012; constants
+of arXiv 2207.06095, section 4.1. With I the grey image in [0, 1] and G_s a Gaussian of standard deviation s:
+
+    S = (1 + p) G_sigma(I) - p G_{k sigma}(I)
+    T = 1                                   where I S >= epsilon
+    T = 1 + tanh(phi (I S - epsilon))       elsewhere
+
+At phi = 1e9 T is binary: 1 is paper, 0 is line. A flat region darker than sqrt(epsilon) = 0.1 becomes solid black.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+LUMA = (0.299, 0.587, 0.114)
+
+
+def luma(rgb: Tensor) -> Tensor:
+    """(B, 3, H, W) -> (B, 1, H, W), ITU-R BT.601 weights."""
+    return (rgb * rgb.new_tensor(LUMA).view(3, 1, 1)).sum(1, keepdim=True)
+
+
+def xdog(
+    rgb: Tensor,
+    sigma: Tensor,
+    *,
+    p: float = 19.0,
+    k: float = 4.5,
+    epsilon: float = 0.01,
+    phi: float = 1e9,
+) -> Tensor:
+    """Line art of a batch.
+
+    Args:
+        rgb: (B, 3, H, W) in [0, 1].
+        sigma: (B,) standard deviation of the narrower Gaussian for each image, in pixels.
+
+    Returns:
+        (B, 1, H, W) in [0, 1], white paper.
+    """
+    grey = luma(rgb)
+    blurred, wider = gaussian_blur(grey, sigma), gaussian_blur(grey, k * sigma)
+    response = grey * ((1 + p) * blurred - p * wider)
+    return torch.where(response >= epsilon, 1.0, 1 + torch.tanh(phi * (response - epsilon)))
+
+
+def gaussian_blur(grey: Tensor, sigma: Tensor) -> Tensor:
+    """Separable Gaussian blur with one deviation an image; (B, 1, H, W), (B,) -> (B, 1, H, W).
+
+    Kernel widths and borders are OpenCV's for float images: round(8 sigma + 1), made odd; mirrored without repeating the edge.
+    """
+    kernels = _kernels(sigma)  # (B, K)
+    radius = kernels.shape[1] // 2
+    images = grey.transpose(0, 1)  # one group an image: (1, B, H, W)
+    groups = images.shape[1]
+    rows = _mirrored(images.shape[-1], radius, grey.device)
+    columns = _mirrored(images.shape[-2], radius, grey.device)
+    images = F.conv2d(images[..., rows], kernels[:, None, None, :], groups=groups)
+    images = F.conv2d(images[..., columns, :], kernels[:, None, :, None], groups=groups)
+    return images.transpose(0, 1)
+
+
+def _kernels(sigma: Tensor) -> Tensor:
+    """(B,) -> (B, K): normalised Gaussians, each cut at its own width and zero up to the widest."""
+    width = torch.round(8 * sigma + 1).long() | 1
+    largest = int(width.max()) // 2
+    offset = torch.arange(-largest, largest + 1, device=sigma.device)
+    weight = torch.exp(-(offset**2) / (2 * sigma[:, None] ** 2)) * (offset.abs() <= width[:, None] // 2)
+    return weight / weight.sum(1, keepdim=True)
+
+
+def _mirrored(length: int, radius: int, device: torch.device) -> Tensor:
+    """Indices -radius .. length + radius - 1 folded into 0 .. length - 1 by mirroring, however small the length."""
+    index = torch.arange(-radius, length + radius, device=device)
+    if length == 1:
+        return torch.zeros_like(index)
+    period = 2 * (length - 1)
+    index = index % period
+    return torch.where(index < length, index, period - index)

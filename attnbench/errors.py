@@ -1,0 +1,39 @@
+"""What a person can put right, said in one line."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Bad input. The message is one line that names the thing and the remedy; the command line prints it and exits with 2."""
+
+
+class Diverged(Exception):
+    """A loss or a weight stopped being finite."""
+
+    def __init__(self, step: int, what: str):
+        super().__init__(f"diverged at step {step}: {what} is not finite")
+        self.step = step
+
+
+class Interrupted(Exception):
+    """The person, or the machine, asked to stop; the state is saved."""
+
+    def __init__(self, step: int):
+        super().__init__(f"stopped after step {step}")
+        self.step = step
+
+
+def unknown(kind: str, name: str, known: Iterable[str], *, where: str = "") -> UserError:
+    """The error for a name that does not exist: the nearest right name if one is near, and all of them.
+
+    >>> str(unknown("module", "sgaa", ["scft", "sga"]))
+    "unknown module 'sgaa': did you mean 'sga'? (known: scft, sga)"
+    """
+    known = sorted(known)
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f"did you mean '{near[0]}'? " if near else ""
+    choices = f"(known: {', '.join(known)})" if known else "(none is installed)"
+    return UserError(f"{where + ': ' if where else ''}unknown {kind} '{name}': {hint}{choices}")

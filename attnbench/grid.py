@@ -1,0 +1,212 @@
+"""Cells: which modules, with which options, on which data sets, with which seeds, under one recipe.
+
+A cell's identity is a hash of all that can change its numbers, and of nothing else.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import nn
+
+from attnbench import plugins, weights
+from attnbench.data.images import PreparedDataset
+from attnbench.data.layouts import Dataset, folder
+from attnbench.errors import UserError, unknown
+from attnbench.recipe import Recipe, digest
+from attnbench.train import ModuleFactory
+
+IDENTITY_VERSION = 1  # raised when the meaning of a stored number changes
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A module with options and the label that its row carries.
+
+    Attributes:
+        options: every option of the constructor with the value it takes, defaults included.
+        given: the options that were given, for display.
+    """
+
+    module: str
+    options: Mapping[str, Any]
+    given: Mapping[str, Any]
+    label: str
+    provenance: Mapping[str, str | None]
+    factory: ModuleFactory
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The unit of work, of storage, of resuming and of failure."""
+
+    variant: Variant
+    dataset: PreparedDataset
+    seed: int
+    recipe: Recipe
+    recipe_name: str
+
+    @property
+    def identity(self) -> str:
+        needed = (
+            {"vgg19": weights.file_digest(weights.find_or_download("vgg19"))} if self.recipe.needs_perceptual_network else {}
+        )
+        return digest(
+            {
+                "version": IDENTITY_VERSION,
+                "recipe": self.recipe.model_dump(mode="json"),
+                "module": {"name": self.variant.module, "options": dict(self.variant.options)},
+                "dataset": self.dataset.fingerprint,
+                "seed": self.seed,
+                "weights": needed,
+            }
+        )
+
+    @property
+    def folder_name(self) -> str:
+        return f"{self.variant.module}-{self.dataset.name}-seed{self.seed}-{self.identity[:10]}"
+
+    @property
+    def label(self) -> str:
+        return f"{self.variant.label} on {self.dataset.name}, seed {self.seed}"
+
+
+def parse_variant(text: str) -> Variant:
+    """`sga`, or `sga:stop_gradient=false:double_norm=false`.
+
+    Raises:
+        UserError: no such module or option, a module that cannot be imported, or that refuses the options.
+    """
+    name, options = _split(text, "module")
+    plugin = plugins.find(plugins.MODULES, name)
+    loaded = plugin.load()
+    accepted = _options_of(loaded, name)
+    _check_names(options, accepted, f"module '{name}'")
+    factory = partial(_construct, loaded, name, options)
+    with torch.device("meta"):
+        factory(32)  # refuses what the constructor refuses, before any work starts
+    shown = ", ".join(f"{key}={_plain(value)}" for key, value in options.items())
+    title = getattr(loaded, "__name__", name)
+    return Variant(
+        module=name,
+        options={key: _json(value) for key, value in {**accepted, **options}.items()},
+        given=options,
+        label=f"{title} ({shown})" if shown else title,
+        provenance={
+            "package": plugin.package,
+            "version": plugin.version,
+            "target": plugin.target,
+            "source_sha256": plugins.source_digest(loaded),
+        },
+        factory=factory,
+    )
+
+
+def parse_dataset(text: str, root: Path | None) -> Dataset:
+    """`cat`, `synthetic:train=200:size=64`, or `name=folder`.
+
+    Raises:
+        UserError: no such data set, option or folder; no images.
+    """
+    head, equals, path = text.partition("=")
+    if equals and ":" not in head:
+        return folder(head.strip(), Path(path).expanduser())
+    name, options = _split(text, "dataset")
+    loaded = plugins.find(plugins.DATASETS, name).load()
+    _check_names(options, _options_of(loaded, name), f"dataset '{name}'")
+    dataset = loaded(root, **options)
+    if not isinstance(dataset, Dataset):
+        raise UserError(f"dataset '{name}' returned a {type(dataset).__name__}, not an attnbench.data.layouts.Dataset")
+    return dataset
+
+
+def expand(
+    variants: Sequence[Variant],
+    datasets: Sequence[PreparedDataset],
+    seeds: Sequence[int],
+    recipe: Recipe,
+    recipe_name: str,
+) -> list[Cell]:
+    """Every variant on every data set with every seed, data sets outermost.
+
+    Raises:
+        UserError: a training set smaller than a batch; the same variant, data set or seed twice.
+    """
+    _check_distinct([digest([v.module, v.options]) for v in variants], [v.label for v in variants], "module")
+    _check_distinct([d.name for d in datasets], [d.name for d in datasets], "dataset")
+    _check_distinct(seeds, [str(seed) for seed in seeds], "seed")
+    for dataset in datasets:
+        if len(dataset.train) < recipe.train.batch_size:
+            raise UserError(
+                f"dataset '{dataset.name}' has {len(dataset.train)} training images, fewer than a batch of "
+                f"{recipe.train.batch_size}: add images or pass --set train.batch_size={max(2, len(dataset.train))}"
+            )
+    return [Cell(variant, dataset, seed, recipe, recipe_name) for dataset in datasets for seed in seeds for variant in variants]
+
+
+def split_list(text: str) -> list[str]:
+    """Items between commas."""
+    return [item.strip() for item in text.split(",") if item.strip()]
+
+
+def _construct(loaded: Callable[..., Any], name: str, options: Mapping[str, Any], channels: int) -> nn.Module:
+    try:
+        module = loaded(channels, **options)
+    except (TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"module '{name}' cannot be built with {dict(options)}: {reason}") from error
+    if not isinstance(module, nn.Module):
+        raise UserError(f"module '{name}' gives a {type(module).__name__}, not a torch.nn.Module")
+    return module
+
+
+def _split(text: str, kind: str) -> tuple[str, dict[str, Any]]:
+    name, *assignments = text.split(":")
+    options = {}
+    for assignment in assignments:
+        key, equals, value = assignment.partition("=")
+        if not equals or not key:
+            raise UserError(f"{kind} '{text}': '{assignment}' is not option=value (for example {name}:option=value)")
+        try:
+            options[key.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise UserError(f"{kind} '{text}': '{value}' is not a YAML value") from None
+    return name.strip(), options
+
+
+def _options_of(loaded: Callable[..., Any], name: str) -> dict[str, Any]:
+    """Options and their defaults: all parameters but the first (channels, or the data root)."""
+    try:
+        _, *parameters = inspect.signature(loaded).parameters.values()
+    except ValueError:
+        raise UserError(f"plug-in '{name}' takes no arguments: a module takes channels first, a data set its root") from None
+    kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return {p.name: None if p.default is p.empty else p.default for p in parameters if p.kind not in kinds}
+
+
+def _check_names(options: Iterable[str], accepted: Mapping[str, Any], where: str) -> None:
+    for option in options:
+        if option not in accepted:
+            raise unknown("option", option, accepted, where=where)
+
+
+def _check_distinct(keys: Sequence[Any], shown: Sequence[str], kind: str) -> None:
+    for position, key in enumerate(keys):
+        if key in keys[:position]:
+            raise UserError(f"{kind} '{shown[position]}' is asked for twice")
+
+
+def _plain(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _json(value: Any) -> Any:
+    """Plain values as they are; others by their representation."""
+    return value if isinstance(value, (bool, int, float, str, list, dict, type(None))) else repr(value)

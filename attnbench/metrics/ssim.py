@@ -1,0 +1,60 @@
+"""Structural similarity, two of them, which are not comparable: the paper's, and the field's.
+
+Both compare grey 8-bit images (BT.601 luma, rounded), so that values are those of images read from files.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torchmetrics.functional.image import structural_similarity_index_measure
+
+from attnbench.data.xdog import luma
+
+C1, C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+
+
+def grey_levels(images: Tensor) -> Tensor:
+    """(B, 3, H, W) uint8 -> (B, 1, H, W) float64 with whole values 0..255."""
+    return luma(images.double()).round()
+
+
+def ssim_global(a: Tensor, b: Tensor) -> Tensor:
+    """SSIM over one window, the whole image: what the released code of arXiv 2207.06095 reports as SSIM.
+
+    l c s with population moments; C3 = C2 / 2, which folds c and s into one fraction.
+
+    Args:
+        a, b: (B, 1, H, W) in 0..255.
+
+    Returns:
+        (B,) in [-1, 1]; 1 for equal images.
+    """
+    a, b = a.flatten(1).double(), b.flatten(1).double()
+    mean_a, mean_b = a.mean(1), b.mean(1)
+    variance_a, variance_b = a.var(1, correction=0), b.var(1, correction=0)
+    covariance = ((a - mean_a[:, None]) * (b - mean_b[:, None])).mean(1)
+    luminance = (2 * mean_a * mean_b + C1) / (mean_a**2 + mean_b**2 + C1)
+    contrast_structure = _contrast_structure(variance_a, variance_b, covariance)
+    return luminance * contrast_structure
+
+
+def _contrast_structure(variance_a: Tensor, variance_b: Tensor, covariance: Tensor) -> Tensor:
+    deviations = (variance_a * variance_b).sqrt()
+    contrast = (2 * deviations + C2) / (variance_a + variance_b + C2)
+    structure = (covariance + C2 / 2) / (deviations + C2 / 2)
+    return contrast * structure
+
+
+def ssim(a: Tensor, b: Tensor) -> Tensor:
+    """SSIM of Wang et al. 2004: 11 x 11 Gaussian window, sigma 1.5, population moments, borders left out.
+
+    Args:
+        a, b: (B, 1, H, W) in 0..255, H and W at least 11.
+
+    Returns:
+        (B,) in [-1, 1].
+    """
+    value = structural_similarity_index_measure(a, b, sigma=1.5, data_range=255.0, reduction="none")
+    assert isinstance(value, torch.Tensor)
+    return value

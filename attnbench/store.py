@@ -1,0 +1,241 @@
+"""The store: a results folder with one folder a cell.
+
+    results/sga-cat-seed0-1a2b3c4d5e/
+        cell.json                status, metrics with their protocol, costs, provenance; written last
+        recipe.yaml              the resolved recipe: `--recipe` takes it
+        losses.jsonl             a line a step
+        pairs.csv                test pairs with their scores
+        samples.png, samples/    sketch, reference, generated, original
+        generator.safetensors    the trained generator
+        checkpoint.pt            everything that training needs to go on; checkpoint.previous.pt is the one before
+
+Every file is written beside its place and moved there, so a file that is there is whole. Folders can be copied between stores.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+from filelock import FileLock, Timeout
+
+from attnbench.errors import UserError
+
+if TYPE_CHECKING:
+    from attnbench.backbone import Colorizer
+
+FORMAT = 1
+FINISHED, RUNNING, INTERRUPTED, FAILED, DIVERGED = "finished", "running", "interrupted", "failed", "diverged"
+
+Say = Callable[[str], None]
+
+
+class CellFolder:
+    """One cell on disk."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    @property
+    def record_file(self) -> Path:
+        return self.path / "cell.json"
+
+    def record(self, say: Say = lambda line: None) -> dict[str, Any] | None:
+        """What cell.json holds, or None. A damaged file is set aside, and `say` told."""
+        if not self.record_file.is_file():
+            return None
+        try:
+            return read_record(self.record_file)
+        except ValueError as error:
+            aside = _set_aside(self.record_file)
+            say(f"{self.record_file} is damaged ({error}): set aside as {aside.name}; the cell goes on from its checkpoint")
+            return None
+
+    def write_record(self, record: dict[str, Any]) -> None:
+        write_text(self.record_file, json.dumps(record, indent=1, allow_nan=False) + "\n")
+
+    def write_checkpoint(self, state: dict[str, Any]) -> None:
+        """Keep the one before as well: a disk that fails while this one is written costs a few minutes, not the run."""
+        import torch
+
+        current, previous = self.path / "checkpoint.pt", self.path / "checkpoint.previous.pt"
+        with replacing(current) as draft:
+            torch.save(state, draft)
+            if current.is_file():
+                current.replace(previous)
+
+    def read_checkpoint(self, say: Say = lambda line: None) -> dict[str, Any] | None:
+        """The newest checkpoint that can be read, or None. Damaged ones are set aside, and `say` told."""
+        import torch
+
+        for name in ("checkpoint.pt", "checkpoint.previous.pt"):
+            path = self.path / name
+            if not path.is_file():
+                continue
+            try:
+                state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=False)
+                return state
+            except Exception as error:  # torch.load raises whatever the damaged bytes lead it to
+                aside = _set_aside(path)
+                reason = str(error).split("\n")[0][:100]
+                say(f"{path} is damaged ({reason}): set aside as {aside.name}; using the one before, or starting again")
+        return None
+
+    def drop_previous_checkpoint(self) -> None:
+        (self.path / "checkpoint.previous.pt").unlink(missing_ok=True)
+
+    @contextmanager
+    def locked(self, *, wait: bool) -> Iterator[bool]:
+        """Hold the cell: yields whether it is ours. The system frees the lock of a process that dies."""
+        lock = FileLock(self.path / ".lock")
+        try:
+            lock.acquire(timeout=-1 if wait else 0)
+        except Timeout:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            lock.release()
+
+
+def open_store(path: Path) -> Path:
+    """Make the results folder, and see that it can be written to.
+
+    Raises:
+        UserError: it cannot.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path) as probe:
+            probe.write(b"attnbench")
+            probe.flush()
+    except OSError as error:
+        raise UserError(f"results folder '{path}' cannot be written to: {error.strerror}: choose another with -o") from None
+    return path
+
+
+def read_record(file: Path) -> dict[str, Any]:
+    """A cell.json.
+
+    Raises:
+        ValueError: it is not one.
+    """
+    record = json.loads(file.read_text())
+    if not isinstance(record, dict) or "identity" not in record or "status" not in record:
+        raise ValueError("it is not a cell's record")
+    if record.get("format", 0) > FORMAT:
+        raise ValueError(f"it is of format {record['format']}, from a newer attnbench")
+    return record
+
+
+def records(store: Path, say: Say = lambda line: None) -> list[dict[str, Any]]:
+    """Every readable cell.json in a store, with its `folder`; `say` hears of damaged ones, which stay as they are.
+
+    Raises:
+        UserError: there is no such folder, or no cell in it.
+    """
+    if not store.is_dir():
+        raise UserError(f"there is no results folder '{store}': `attnbench run -o {store} ...` makes one")
+    found = []
+    for file in sorted(store.rglob("cell.json")):
+        try:
+            found.append({**read_record(file), "folder": str(file.parent.relative_to(store))})
+        except (ValueError, OSError) as error:
+            say(f"{file} is left out: {error}")
+    if not found:
+        raise UserError(f"no cells in '{store}': `attnbench run -o {store} ...` makes them")
+    return found
+
+
+def results(store: str | Path = "results", say: Say = lambda line: None) -> pd.DataFrame:
+    """A store as one frame, a row a cell.
+
+    Columns: folder, identity, status, label, module, options, dataset, seed, recipe, recipe_digest, package, version, every metric and
+    `<metric>.<part of its protocol>`, `best.<...>`, costs, device. What a cell lacks is missing.
+    """
+    return pd.DataFrame([_row(record) for record in records(Path(store), say)])
+
+
+def load(cell: str | Path, device: str = "cpu") -> Colorizer:
+    """The trained generator of a finished cell, in eval mode: `generator(sketch, reference)`, see `backbone.Colorizer`.
+
+    Raises:
+        UserError: the folder is not a finished cell, or its module is not installed.
+    """
+    from safetensors.torch import load_file
+
+    from attnbench.grid import parse_variant
+    from attnbench.recipe import Recipe
+    from attnbench.train import build_generator
+
+    path = Path(cell)
+    if not (path / "generator.safetensors").is_file():
+        raise UserError(f"'{path}' holds no trained generator (generator.safetensors): name a finished cell's folder")
+    record = read_record(path / "cell.json")
+    options = ":".join(["", *(f"{key}={json.dumps(value)}" for key, value in record["module"]["given"].items())])
+    variant = parse_variant(record["module"]["name"] + options)
+    generator = build_generator(variant.factory, Recipe.model_validate(record["recipe"]["values"]), record["seed"])
+    generator.load_state_dict(load_file(path / "generator.safetensors"))
+    return generator.to(device).eval()
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A draft beside `path` that takes its place when the block ends well, and is removed when it does not."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
+    try:
+        yield draft
+        with draft.open("rb") as file:
+            os.fsync(file.fileno())
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    with replacing(path) as draft:
+        draft.write_text(text)
+
+
+def _set_aside(path: Path) -> Path:
+    number = 1
+    while (aside := path.with_name(f"{path.name}.damaged{number}")).exists():
+        number += 1
+    path.replace(aside)
+    return aside
+
+
+def _row(record: dict[str, Any]) -> dict[str, Any]:
+    module, dataset = record["module"], record["dataset"]
+    row = {
+        "folder": record["folder"],
+        "identity": record["identity"],
+        "status": record["status"],
+        "label": module["label"],
+        "module": module["name"],
+        "options": json.dumps(module["given"], sort_keys=True),
+        "dataset": dataset["name"],
+        "fingerprint": dataset["fingerprint"],
+        "test_images": dataset["test"],
+        "seed": record["seed"],
+        "recipe": record["recipe"]["name"],
+        "recipe_digest": record["recipe"]["digest"],
+        "train_weights": json.dumps(record["weights"], sort_keys=True),
+        "package": module["package"],
+        "version": module["version"],
+        "failure": (record.get("failure") or {}).get("message"),
+        "device": record["provenance"].get("device"),
+        **record.get("costs", {}),
+    }
+    for prefix, metrics in (("", record.get("metrics")), ("best.", (record.get("best") or {}).get("metrics"))):
+        for name, metric in (metrics or {}).items():
+            row[prefix + name] = metric["value"]
+            row |= {f"{prefix}{name}.{part}": value for part, value in metric.items() if part != "value"}
+    return row

@@ -1,0 +1,232 @@
+"""Training: two optimisers, two losses, one generator forward a step; exact resume.
+
+The state of a run is what `Training` holds. Everything random in a step is a function of (seed, step), so a run that is killed and
+continued computes what an uninterrupted one would have: on the CPU, bit for bit.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim import Adam
+
+from attnbench.backbone import Colorizer, Discriminator, feature_channels, merge_two_batch_norm_updates
+from attnbench.data.batches import Batch, epoch_order, training_batch
+from attnbench.data.images import ImageSet
+from attnbench.errors import Diverged, Interrupted
+from attnbench.losses import Features, PerceptualFeatures, discriminator_loss, generator_losses
+from attnbench.recipe import Recipe
+
+ModuleFactory = Callable[[int], nn.Module]  # channels -> module
+Losses = dict[str, float]
+
+_MODULE, _BACKBONE, _DISCRIMINATOR, _STEP = range(4)  # independent random streams
+
+
+@dataclass
+class Training:
+    """All that changes while a cell trains, and the frozen network that its losses need."""
+
+    generator: Colorizer
+    discriminator: Discriminator
+    optimizer_g: Adam
+    optimizer_d: Adam
+    features: Features | None
+    step: int = 0
+    seconds: float = 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and plain values only."""
+        return {
+            "step": self.step,
+            "seconds": self.seconds,
+            **{name: getattr(self, name).state_dict() for name in self._parts},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name in self._parts:
+            getattr(self, name).load_state_dict(state[name])
+        self.step, self.seconds = state["step"], state["seconds"]
+
+    _parts: tuple[str, ...] = field(
+        default=("generator", "discriminator", "optimizer_g", "optimizer_d"), init=False, repr=False
+    )
+
+
+def build_generator(factory: ModuleFactory, recipe: Recipe, seed: int) -> Colorizer:
+    """A fresh generator on the CPU. The backbone's initial weights depend on the seed alone: they are equal for all modules."""
+    shape = recipe.backbone
+    with torch.random.fork_rng(devices=[]):
+        _reseed(_MODULE, seed)
+        module = factory(feature_channels(shape.width, shape.levels))
+        _reseed(_BACKBONE, seed)
+        generator = Colorizer(module, width=shape.width, levels=shape.levels, residual_blocks=shape.residual_blocks)
+    if recipe.train.generator_forwards == 1:
+        merge_two_batch_norm_updates(generator)
+    return generator
+
+
+def build(factory: ModuleFactory, recipe: Recipe, seed: int, device: torch.device) -> Training:
+    """Networks, optimisers and losses for one cell, at step 0.
+
+    Raises:
+        weights.MissingWeights: the perceptual network is needed and its weights are missing.
+    """
+    features = None
+    if recipe.needs_perceptual_network:
+        features = PerceptualFeatures.pretrained(imagenet_normalization=recipe.loss.imagenet_normalization)
+    return assemble(factory, recipe, seed, device, features)
+
+
+def assemble(
+    factory: ModuleFactory, recipe: Recipe, seed: int, device: torch.device, features: PerceptualFeatures | None
+) -> Training:
+    """As `build`, around a given perceptual network."""
+    generator = build_generator(factory, recipe, seed)
+    with torch.random.fork_rng(devices=[]):
+        _reseed(_DISCRIMINATOR, seed)
+        discriminator = Discriminator(recipe.backbone.discriminator_width, recipe.backbone.discriminator_layers)
+    networks: list[nn.Module] = [generator, discriminator, *([features] if features else [])]
+    for network in networks:
+        network.to(device, memory_format=torch.channels_last if recipe.train.channels_last else torch.preserve_format)
+        if recipe.train.compile:
+            network.compile()
+    options: dict[str, Any] = {"betas": recipe.train.betas, "fused": True if device.type == "cuda" else None}
+    return Training(
+        generator,
+        discriminator,
+        Adam(generator.parameters(), recipe.train.lr_generator, **options),
+        Adam(discriminator.parameters(), recipe.train.lr_discriminator, **options),
+        features,
+    )
+
+
+def train_step(training: Training, batch: Batch, recipe: Recipe) -> dict[str, Tensor]:
+    """One update of the discriminator, then one of the generator. Returns every loss, unweighted, and the weighted total."""
+    generator, discriminator = training.generator, training.discriminator
+    target, sketch, reference = batch.target, batch.sketch, batch.reference
+
+    with precision(recipe, target.device):
+        generated = generator(sketch, reference)
+
+    discriminator.requires_grad_(True)
+    with precision(recipe, target.device):
+        loss_d = discriminator_loss(discriminator(target, sketch), discriminator(generated.detach(), sketch))
+    training.optimizer_d.zero_grad()
+    loss_d.backward()
+    training.optimizer_d.step()
+
+    if recipe.train.generator_forwards == 2:  # the released code's second forward; the generator has not changed in between
+        with precision(recipe, target.device):
+            generated = generator(sketch, reference)
+
+    discriminator.requires_grad_(False)  # its gradients are not wanted here, only those through it
+    with precision(recipe, target.device):
+        loss_g, parts = generator_losses(generated, target, discriminator(generated, sketch), recipe.loss, training.features)
+    training.optimizer_g.zero_grad()
+    loss_g.backward()
+    training.optimizer_g.step()
+
+    return {"generator": loss_g.detach(), "discriminator": loss_d.detach(), **{k: v.detach() for k, v in parts.items()}}
+
+
+def precision(recipe: Recipe, device: torch.device) -> AbstractContextManager[None]:
+    """Autocast, if the recipe trains in bfloat16."""
+    return torch.autocast(device.type, torch.bfloat16) if recipe.train.precision == "bfloat16" else nullcontext()
+
+
+def steps_per_epoch(images: ImageSet, recipe: Recipe) -> int:
+    """Whole batches only: the rest of an epoch is left out, as in the released code."""
+    return len(images) // recipe.train.batch_size
+
+
+def total_steps(images: ImageSet, recipe: Recipe) -> int:
+    return recipe.train.steps or recipe.train.epochs * steps_per_epoch(images, recipe)
+
+
+@dataclass(frozen=True)
+class Progressed:
+    """What a step leaves for those who look: `losses` holds the latest that were read from the device."""
+
+    step: int
+    epoch: int
+    epoch_ends: bool
+    last: bool
+
+
+def train(
+    training: Training,
+    images: ImageSet,
+    recipe: Recipe,
+    *,
+    seed: int,
+    device: torch.device,
+    log: Callable[[int, dict[str, Tensor]], None],
+    after_step: Callable[[Progressed], None],
+    should_stop: Callable[[], bool] = lambda: False,
+) -> None:
+    """Train from `training.step` to the end of the recipe's budget.
+
+    Args:
+        log: takes the step (1, 2, ...) and its losses, still on the device.
+        after_step: called when a step is done and logged: the place for checkpoints, pictures and progress.
+
+    Raises:
+        Interrupted: `should_stop` said so; `training` is at a step's end.
+    """
+    per_epoch, total = steps_per_epoch(images, recipe), total_steps(images, recipe)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = recipe.train.tf32
+    training.generator.train()
+    training.discriminator.train()
+    for step, epoch, indices in _schedule(training.step, total, per_epoch, len(images), recipe.train.batch_size, seed):
+        started = time.monotonic()
+        _reseed(_STEP, seed, step)
+        _set_learning_rates(training, recipe, step / total)
+        batch = training_batch(images, indices, seed=seed, epoch=epoch, data=recipe.data, device=device)
+        losses = train_step(training, batch, recipe)
+        training.step = step + 1
+        training.seconds += time.monotonic() - started
+        log(training.step, losses)
+        after_step(Progressed(training.step, epoch, epoch_ends=training.step % per_epoch == 0, last=training.step == total))
+        if should_stop() and training.step < total:
+            raise Interrupted(training.step)
+
+
+def _schedule(
+    first: int, total: int, per_epoch: int, count: int, batch_size: int, seed: int
+) -> Iterator[tuple[int, int, np.ndarray]]:
+    """(step, epoch, indices of its images) for the steps first .. total - 1."""
+    order_of = None
+    for step in range(first, total):
+        epoch, position = divmod(step, per_epoch)
+        if order_of != epoch:
+            order, order_of = epoch_order(seed, epoch, count), epoch
+        yield step, epoch, order[position * batch_size : (position + 1) * batch_size]
+
+
+def _set_learning_rates(training: Training, recipe: Recipe, progress: float) -> None:
+    factor = min(1.0, 2 * (1 - progress)) if recipe.train.schedule == "linear" else 1.0
+    rates = ((training.optimizer_g, recipe.train.lr_generator), (training.optimizer_d, recipe.train.lr_discriminator))
+    for optimizer, rate in rates:
+        for group in optimizer.param_groups:
+            group["lr"] = factor * rate
+
+
+def check_weights_are_finite(training: Training) -> None:
+    """Raises Diverged if a weight is not; losses can be finite for one step longer."""
+    for network in (training.generator, training.discriminator):
+        for name, value in network.state_dict().items():
+            if value.is_floating_point() and not torch.isfinite(value).all():
+                raise Diverged(training.step, f"weight {name}")
+
+
+def _reseed(*key: int) -> None:
+    """Set torch's global random state, of every device, to a function of the key."""
+    torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> np.uint64(1)))

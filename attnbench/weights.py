@@ -1,0 +1,145 @@
+"""Pretrained networks: where their weights are looked for, and what is said when they are missing.
+
+In this order: torch hub's cache (`hub/checkpoints` in the folder that `--torch-home`, else `$TORCH_HOME` names; by default
+`~/.cache/torch`) and that folder itself, Hugging Face's cache (timm's VGG19), a download with progress and a checksum. A network
+without its weights is never filled with random ones.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from urllib.parse import urlparse
+
+import torch
+from torch import Tensor
+
+from attnbench.errors import UserError, unknown
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A file of weights. `stand_ins` are other files with the layers that are needed."""
+
+    name: str
+    purpose: str
+    url: str
+    stand_ins: tuple[str, ...] = ()
+    hugging_face: tuple[str, str] | None = None  # repository, file
+
+    @property
+    def file(self) -> str:
+        return Path(urlparse(self.url).path).name
+
+
+class MissingWeights(Exception):
+    """The weights are nowhere, and could not be downloaded; the message names them and the command that gets them."""
+
+
+@cache
+def catalogue() -> dict[str, Weights]:
+    """All networks that the benchmark may ask for; addresses are those that the libraries themselves give."""
+    from pytorch_fid.inception import FID_WEIGHTS_URL
+    from torchvision import models
+
+    listed = [
+        Weights(
+            "vgg19",
+            "perceptual and style loss",
+            models.VGG19_Weights.IMAGENET1K_V1.url,
+            stand_ins=("vgg19_to_relu3_1.pth",),
+            hugging_face=("timm/vgg19.tv_in1k", "model.safetensors"),
+        ),
+        Weights("inception", "FID and KID", FID_WEIGHTS_URL),
+        Weights("lpips-alex", "LPIPS", models.AlexNet_Weights.IMAGENET1K_V1.url),
+        Weights("lpips-vgg", "LPIPS", models.VGG16_Weights.IMAGENET1K_V1.url),
+        Weights("lpips-squeeze", "LPIPS", models.SqueezeNet1_1_Weights.IMAGENET1K_V1.url),
+    ]
+    return {weights.name: weights for weights in listed}
+
+
+def find(name: str) -> Path | None:
+    """Path of the weights if they are on this machine."""
+    weights = _named(name)
+    hub = Path(torch.hub.get_dir())
+    for file in (weights.file, *weights.stand_ins):
+        for folder in (hub / "checkpoints", hub.parent):
+            if (folder / file).is_file():
+                return folder / file
+    if weights.hugging_face:
+        from huggingface_hub import try_to_load_from_cache
+
+        cached = try_to_load_from_cache(*weights.hugging_face)
+        if isinstance(cached, str):
+            return Path(cached)
+    return None
+
+
+def find_or_download(name: str) -> Path:
+    """Path of the weights, downloaded if they are not here.
+
+    Raises:
+        MissingWeights: they are not here and cannot be downloaded.
+    """
+    if path := find(name):
+        return path
+    weights = _named(name)
+    target = Path(torch.hub.get_dir()) / "checkpoints" / weights.file
+    checksum = target.stem.rpartition("-")[2]  # torch hub's file names end in the first digits of their SHA-256
+    try:
+        if os.environ.get("ATTNBENCH_OFFLINE"):
+            raise OSError("ATTNBENCH_OFFLINE is set")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(weights.url, str(target), hash_prefix=checksum)
+    except (OSError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise MissingWeights(
+            f"weights '{name}' ({weights.file}) are not in '{target.parent}' and could not be downloaded ({reason}): "
+            f"run `attnbench weights --download {name}` on a machine with a network and copy the file there"
+        ) from None
+    return target
+
+
+@cache
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file of weights: the name under which numbers made with it are kept."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def load_state(path: Path) -> dict[str, Tensor]:
+    """Tensors of a `.pth` or `.safetensors` file."""
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(path)
+    state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    return state
+
+
+def use_torch_home(folder: Path | None) -> None:
+    """Take this folder, in torch hub's layout, instead of `$TORCH_HOME`."""
+    if folder is not None:
+        if not folder.is_dir():
+            raise UserError(f"--torch-home '{folder}' is not a folder")
+        torch.hub.set_dir(str(folder / "hub"))
+
+
+@contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Hide what libraries say about their own old calls while they build a network."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _named(name: str) -> Weights:
+    if name not in catalogue():
+        raise unknown("weights", name, catalogue())
+    return catalogue()[name]
