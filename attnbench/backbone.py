@@ -45,8 +45,8 @@ def feature_channels(width: int = 16, levels: int = 5) -> int:
 class Encoder(nn.Module):
     """Two conv blocks a level, the first of every level but the top one with stride 2.
 
-    Returns the multi-level feature and all layers' outputs [e1, ..., e(2*levels)]. The feature is every layer's output, averaged
-    down to the last one's size, concatenated in order; nothing projects or normalises it.
+    Returns the multi-level feature and all layers' outputs [e1, ..., e(2*levels)]. The feature is every layer's output,
+    averaged down to the last one's size, concatenated in order; nothing projects or normalises it.
     """
 
     def __init__(self, channels_in: int, width: int = 16, levels: int = 5):
@@ -62,7 +62,7 @@ class Encoder(nn.Module):
         for block in self.blocks:
             image = block(image)
             outputs.append(image)
-        size = image.shape[-2:]
+        size = (image.shape[-2], image.shape[-1])
         return torch.cat([F.adaptive_avg_pool2d(output, size) for output in outputs], dim=1), outputs
 
 
@@ -80,7 +80,7 @@ class ResidualBlock(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.body(x)  # type: ignore[no-any-return]
+        return x + self.body(x)
 
 
 class Decoder(nn.Module):
@@ -147,7 +147,7 @@ class Colorizer(nn.Module):
         f_r, _ = self.reference_encoder(reference)
         f_gen = self.module(f_s, f_r)
         r = self.residual(f_gen) + f_gen
-        return self.decoder(torch.cat([r, f_gen], dim=1), skips)  # type: ignore[no-any-return]
+        return self.decoder(torch.cat([r, f_gen], dim=1), skips)
 
 
 class Discriminator(nn.Module):
@@ -165,7 +165,7 @@ class Discriminator(nn.Module):
         )
 
     def forward(self, image: Tensor, sketch: Tensor) -> Tensor:
-        return self.blocks(torch.cat([image, sketch], dim=1))  # type: ignore[no-any-return]
+        return self.blocks(torch.cat([image, sketch], dim=1))
 
 
 def merge_two_batch_norm_updates(model: nn.Module) -> None:

@@ -24,8 +24,8 @@ def count_costs(factory: ModuleFactory, recipe: Recipe) -> dict[str, float]:
 
     Returns:
         module_parameters, generator_parameters, discriminator_parameters; generator_gflop: one forward of one image;
-        step_gflop: a whole training iteration, divided by the batch; gram_gflop: the part of it that the style loss's Gram matrices
-        need, which grows with the batch if they are joint.
+        step_gflop: a whole training iteration, divided by the batch; gram_gflop: the part of it that the style loss's Gram
+        matrices need, which grows with the batch if they are joint.
     """
     plain = recipe.train.model_copy(update={"compile": False, "precision": "float32"})
     recipe = recipe.model_copy(update={"train": plain})

@@ -1,7 +1,8 @@
 """Evaluation: fixed pairs -> generated images -> scores of images and distances of sets.
 
-Every test sketch is coloured with another test image as its reference. A generated image is compared with the sketch's own colour
-image, as the paper's released code does: even a perfect colouring, which takes the reference's colours, does not reach 1.
+Every test sketch is coloured with another test image as its reference. A generated image is compared with the sketch's own
+colour image, as the paper's released code does: even a perfect colouring, with the reference's colours,
+does not reach 1.
 """
 
 from __future__ import annotations
@@ -48,8 +49,9 @@ class Measured:
 def pair_list(count: int, recipe: Evaluation) -> Pairs:
     """Which reference colours which sketch: a function of the number of test images and the recipe, equal for all modules.
 
-    `derangement`: a random cycle through all images (Sattolo's algorithm), so that each is sketch once and reference once, never its own.
-    `official`: a random order, cut into batches of 16, the incomplete one dropped; each sketch takes the next image of its batch.
+    `derangement`: a random cycle through all images (Sattolo's algorithm), so that each is sketch once and reference once,
+    never its own. `official`: a random order, cut into batches of 16, the incomplete one dropped; each sketch takes the next
+    image of its batch.
     """
     rng = np.random.default_rng(recipe.pair_seed)
     if recipe.pairing == "official":
@@ -73,7 +75,7 @@ def generate(
     device: torch.device,
     progress: Callable[[int, int], None] | None = None,
 ) -> Tensor:
-    """Colour every pair, in eval mode and float32; (N, 3, S, S) uint8 on the CPU, as a file of the recipe's format would hold it."""
+    """Colour every pair in eval mode and float32: (N, 3, S, S) uint8 on the CPU, as a file of the recipe's format holds it."""
     was_training = generator.training
     generator.eval()
     results = []
@@ -152,7 +154,7 @@ def _image_scores(
 def _set_distances(
     generated: Tensor, dataset: PreparedDataset, recipe: Recipe, device: torch.device, cache: Path
 ) -> dict[str, dict[str, Any]]:
-    """FID and KID of the generated images against the real test images, with the floor: as many real training images against them."""
+    """FID and KID of the generated against the real test images; their floor: as many real training images against the same."""
     protocol = recipe.evaluation
     names = [name for name in protocol.metrics if name in ("fid", "kid")]
     try:
@@ -207,7 +209,7 @@ def _real_features(
     key = digest([dataset.fingerprint, split, rows, how, size])
     file = cache / "features" / f"{key}.npy"
     if file.is_file():
-        return np.load(file)  # type: ignore[no-any-return]
+        return np.load(file)
     rows = rows if rows is not None else range(len(images))
     batches = _native(pictures, rows) if native else (images.images[list(rows)]).split(BATCH)
     features = features_of(batches, network, device)

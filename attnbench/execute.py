@@ -282,6 +282,6 @@ def _check_space(cells: Sequence[Cell], settings: Settings) -> None:
     free = shutil.disk_usage(settings.store).free
     if free < needed:
         raise UserError(
-            f"the disk of '{settings.store}' has {free / 1e9:.1f} GB free, and {len(new)} new cells need {needed / 1e9:.1f} GB: "
-            "free some space or choose another folder with -o"
+            f"the disk of '{settings.store}' has {free / 1e9:.1f} GB free, and {len(new)} new cells need {needed / 1e9:.1f} GB"
+            ": free some space or choose another folder with -o"
         )

@@ -1,10 +1,10 @@
-"""Losses, as pure functions (paper section 3.2; where it and the released code differ, the code). Norms are means over all elements.
+"""Losses, as pure functions (paper section 3.2; where it and the released code differ, the code).
 
-    L_G = w_adv mean (D(G) - 1)^2 + w_rec mean |G - I| + w_perc sum_l mean |phi_l(G) - phi_l(I)| + w_style sum_l mean |Gram_l(G) - Gram_l(I)|
-    L_D = mean (D(I) - 1)^2 + mean D(G)^2
+    L_D = |D(I) - 1|^2 + |D(G)|^2
+    L_G = w_adv |D(G) - 1|^2 + w_rec |G - I| + w_perc sum_l |phi_l(G) - phi_l(I)| + w_style sum_l |Gram_l(G) - Gram_l(I)|
 
-phi_l are the activations relu1_2 and relu2_2 of VGG19. Equation 2 of the paper has the labels of real and generated swapped; this is
-the least-squares GAN that the code trains.
+Bars are means over all elements; phi_l are the activations relu1_2 and relu2_2 of VGG19. Equation 2 of the paper has the
+labels of real and generated swapped; this is the least-squares GAN that the code trains.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ def style_loss(generated: Sequence[Tensor], target: Sequence[Tensor], *, gram: s
 
     Args:
         generated, target: activations, (B, c, H, W) a layer.
-        gram: `joint`, as the released code has it: one matrix over the batch, rows (B c), divided by B c H W. It includes products
-            across samples, and the loss falls like 1/B: the style weight 50 is meant for batches of 16. `per_sample`: the usual
-            matrix, rows c, divided by c H W.
+        gram: `joint`, as the released code has it: one matrix over the batch, rows (B c), divided by B c H W. It includes
+            products across samples, and the loss falls like 1/B: the style weight 50 is meant for batches of 16.
+            `per_sample`: the usual matrix, rows c, divided by c H W.
     """
     rows = {"joint": lambda x: x.flatten(2).flatten(0, 1), "per_sample": lambda x: x.flatten(2)}[gram]
     layers = []
@@ -87,7 +87,7 @@ class _GramDifference(torch.autograd.Function):
         return (product + product.mT) / 2
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         (a,) = ctx.saved_tensors
         return (gradient + gradient.mT) @ a, None
 
@@ -120,7 +120,8 @@ class PerceptualFeatures(nn.Module):
     """relu1_2 and relu2_2 of VGG19, frozen; nothing above them is computed. Its weights are `pretrained`'s business.
 
     Args:
-        imagenet_normalization: normalise the input, taken as [-1, 1], by ImageNet's statistics. The released code feeds [-1, 1] as it is.
+        imagenet_normalization: normalise the input, taken as [-1, 1], by ImageNet's statistics. The released code does
+            not.
     """
 
     mean: Tensor
@@ -137,7 +138,7 @@ class PerceptualFeatures(nn.Module):
     def forward(self, image: Tensor) -> list[Tensor]:
         if self.imagenet_normalization:
             image = ((image + 1) / 2 - self.mean) / self.deviation
-        return self.network(image)  # type: ignore[no-any-return]
+        return self.network(image)
 
     @classmethod
     def pretrained(cls, *, imagenet_normalization: bool = False) -> PerceptualFeatures:

@@ -48,7 +48,7 @@ class Plugin:
             ) from error
         if not callable(loaded):
             raise UserError(f"{self.kind} '{self.name}' of package {self.package}: '{self.target}' is not callable")
-        return loaded  # type: ignore[no-any-return]
+        return loaded
 
 
 def installed(group: str) -> list[Plugin]:

@@ -26,8 +26,8 @@ _listeners: list[Listener] = []
 def branch(x: Tensor, *roles: str) -> tuple[Tensor, ...]:
     """One copy of `x` for each of the roles that it plays (spec of roles: `skip`, `query`, `key`, `value`, `content`, ...).
 
-    The copies are `x` itself unless a probe listens; then each is an identity node, so that the gradients of the roles, which add
-    up to the gradient at `x`, can be read one by one.
+    The copies are `x` itself unless a probe listens; then each is an identity node, so that the gradients of the roles, which
+    add up to the gradient at `x`, can be read one by one.
     """
     if not _listeners:
         return (x,) * len(roles)

@@ -157,8 +157,8 @@ def records(store: Path, say: Say = lambda line: None) -> list[dict[str, Any]]:
 def results(store: str | Path = "results", say: Say = lambda line: None) -> pd.DataFrame:
     """A store as one frame, a row a cell.
 
-    Columns: folder, identity, status, label, module, options, dataset, seed, recipe, recipe_digest, package, version, every metric and
-    `<metric>.<part of its protocol>`, `best.<...>`, costs, device. What a cell lacks is missing.
+    Columns: folder, identity, status, label, module, options, dataset, seed, recipe, recipe_digest, recipe_metrics, package,
+    version, every metric and `<metric>.<part of its protocol>`, `best.<...>`, costs, device. What a cell lacks is missing.
     """
     return pd.DataFrame([_row(record) for record in records(Path(store), say)])
 
@@ -227,6 +227,7 @@ def _row(record: dict[str, Any]) -> dict[str, Any]:
         "seed": record["seed"],
         "recipe": record["recipe"]["name"],
         "recipe_digest": record["recipe"]["digest"],
+        "recipe_metrics": ",".join(record["recipe"]["values"]["evaluation"]["metrics"]),
         "train_weights": json.dumps(record["weights"], sort_keys=True),
         "package": module["package"],
         "version": module["version"],

@@ -1,7 +1,7 @@
 """The store as tables: a row a variant, two columns or more a data set, in the shape of the paper's Tables 1-3.
 
-Cells are put into one table only if they share a recipe, and into one column only if they share the metric's protocol (width of the FID
-layer, weights of the network): numbers that cannot be compared never meet.
+Cells are put into one table only if they share a recipe, and into one column only if they share the metric's protocol (width of
+the FID layer, weights of the network): numbers that cannot be compared never meet.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ LOWER_IS_BETTER = frozenset({"fid", "kid", "lpips"})
 DEFAULT_METRICS = ("fid", "ssim_global")  # the paper's columns
 _NAMES = {"fid": "FID", "kid": "KID", "ssim_global": "SSIM (global)", "ssim": "SSIM (windowed)", "lpips": "LPIPS"}
 _DECIMALS = {"fid": 2, "kid": 4, "ssim_global": 3, "ssim": 3, "lpips": 3}
-_MISSING = "–"
+_MISSING = "-"
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def tables(
 
     Args:
         frame: as from `attnbench.results`.
-        metrics: which, in which order; by default the paper's (FID and global SSIM), or all where the recipe has no FID.
+        metrics: which, in which order; by default the paper's (FID and global SSIM), or all of a recipe that has no FID.
         epoch: `last`, or `best` (by FID; recipes with `evaluation.when: each_epoch`).
         with_published: put the paper's number behind ours, where the metric is the same.
 
@@ -92,10 +92,8 @@ def tables(
 def _table(frame: pd.DataFrame, metrics: Sequence[str], epoch: str, with_published: bool) -> Table:
     frame = _with_distinct_datasets(frame)
     finished = frame[frame["status"] == FINISHED]
-    measured = [name for name in _NAMES if name in frame.columns and _asked(finished, name).any()]
-    shown = list(metrics) or [name for name in DEFAULT_METRICS if name in measured]
-    if not metrics and "fid" not in measured:
-        shown = measured or list(DEFAULT_METRICS)
+    asked = frame["recipe_metrics"].iloc[0].split(",")
+    shown = list(metrics) or ([name for name in DEFAULT_METRICS if name in asked] if "fid" in asked else asked)
     datasets = list(dict.fromkeys(frame["dataset"]))
     columns = [column for dataset in datasets for metric in shown for column in _columns(finished, dataset, metric)]
     labels = sorted(dict.fromkeys(frame["label"]), key=_paper_order)
@@ -122,12 +120,6 @@ def _with_distinct_datasets(frame: pd.DataFrame) -> pd.DataFrame:
     several = frame["dataset"].map(prints) > 1
     named = frame["dataset"].where(~several, frame["dataset"] + " [" + frame["fingerprint"].str[:6] + "]")
     return frame.assign(dataset=named)
-
-
-def _asked(frame: pd.DataFrame, metric: str) -> pd.Series:
-    """Which cells measured the metric, or say why not."""
-    reason = f"{metric}.reason"
-    return frame[metric].notna() | (frame[reason].notna() if reason in frame else False)
 
 
 def _columns(finished: pd.DataFrame, dataset: str, metric: str) -> list[Column]:
@@ -288,7 +280,7 @@ def render(table: Table, style: str) -> str:
 
 def _markdown(table: Table) -> str:
     body = _strings(table, best="**{}**", second="<u>{}</u>")
-    body.columns = pd.Index([f"{dataset} {title}" for dataset, title in body.columns])
+    body.columns = body.columns.map(" ".join)
     lines = [body.to_markdown(disable_numparse=True, stralign="right"), "", table.caption]
     return "\n".join([*lines, *(f"\n{note}" for note in table.notes)]) + "\n"
 
@@ -309,7 +301,7 @@ def _latex(table: Table) -> str:
 def _html(table: Table) -> str:
     body = _strings(table, best="<b>{}</b>", second="<u>{}</u>", escape=_escape_html)
     caption = "<br>".join(_escape_html(line) for line in [table.caption, *table.notes])
-    return body.style.set_caption(caption).to_html() + "\n"  # type: ignore[no-any-return]
+    return body.style.set_caption(caption).to_html() + "\n"
 
 
 def _strings(table: Table, *, best: str, second: str, escape: Callable[[str], str] = str) -> pd.DataFrame:
@@ -330,7 +322,6 @@ def _escape_latex(text: str) -> str:
     replacements: dict[str, Any] = {
         "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
         "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "↓": r"$\downarrow$", "↑": r"$\uparrow$", "±": r"$\pm$",
-        "–": "--",
     }  # fmt: skip
     return text.translate(str.maketrans(replacements))
 

@@ -1,7 +1,7 @@
 """Training: two optimisers, two losses, one generator forward a step; exact resume.
 
-The state of a run is what `Training` holds. Everything random in a step is a function of (seed, step), so a run that is killed and
-continued computes what an uninterrupted one would have: on the CPU, bit for bit.
+The state of a run is what `Training` holds. Everything random in a step is a function of (seed, step), so a run that is killed
+and continued computes what an uninterrupted one would have: on the CPU, bit for bit.
 """
 
 from __future__ import annotations
@@ -95,7 +95,9 @@ def assemble(
         discriminator = Discriminator(recipe.backbone.discriminator_width, recipe.backbone.discriminator_layers)
     networks: list[nn.Module] = [generator, discriminator, *([features] if features else [])]
     for network in networks:
-        network.to(device, memory_format=torch.channels_last if recipe.train.channels_last else torch.preserve_format)
+        network.to(device)
+        if recipe.train.channels_last:
+            network.to(memory_format=torch.channels_last)
         if recipe.train.compile:
             network.compile()
     options: dict[str, Any] = {"betas": recipe.train.betas, "fused": True if device.type == "cuda" else None}

@@ -1,8 +1,8 @@
 """Pretrained networks: where their weights are looked for, and what is said when they are missing.
 
 In this order: torch hub's cache (`hub/checkpoints` in the folder that `--torch-home`, else `$TORCH_HOME` names; by default
-`~/.cache/torch`) and that folder itself, Hugging Face's cache (timm's VGG19), a download with progress and a checksum. A network
-without its weights is never filled with random ones.
+`~/.cache/torch`) and that folder itself, Hugging Face's cache (timm's VGG19), a download with progress and a checksum. A
+network without its weights is never filled with random ones.
 """
 
 from __future__ import annotations

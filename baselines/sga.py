@@ -69,7 +69,7 @@ class SGA(nn.Module):
         f_gen = self.cross_sga(f_s, f_r)
         if self.self_sga is not None:
             f_gen = self.self_sga(f_gen, f_gen)
-        return f_gen.mT.reshape(sketch.shape)  # type: ignore[no-any-return]
+        return f_gen.mT.reshape(sketch.shape)
 
 
 class SGABlock(nn.Module):
@@ -94,7 +94,7 @@ class SGABlock(nn.Module):
         gathered = attention.to(projected.dtype) @ projected
         own = F.leaky_relu(self.project_source(source), SLOPE)
         z = self.norm((gathered + own).flatten(0, 1)).view_as(source)
-        return z + source  # type: ignore[no-any-return]
+        return z + source
 
     def attention(self, source: Tensor, message: Tensor) -> Tensor:
         """A^, (B, n, m), in float32 whatever the precision around it: its logits are in the hundreds."""

@@ -1,7 +1,7 @@
 """Training samples and evaluation inputs, by the batch, on the device.
 
-What a training sample looks like depends on (seed, epoch, index) alone: not on the module that trains, the number of workers, the
-device, or whether the run was interrupted.
+What a training sample looks like depends on (seed, epoch, index) alone: not on the module that trains, the number of workers,
+the device, or whether the run was interrupted.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
 
 
 def training_batch(
-    images: ImageSet, indices: Sequence[int], *, seed: int, epoch: int, data: Data, device: torch.device
+    images: ImageSet, indices: Sequence[int] | np.ndarray, *, seed: int, epoch: int, data: Data, device: torch.device
 ) -> Batch:
     """Jittered target, line art of the original, and the target warped into its own reference (paper section 3.1)."""
 
@@ -55,7 +55,7 @@ def training_batch(
 
 
 def pair_batch(images: ImageSet, pairs: Sequence[tuple[int, int]], *, data: Data, device: torch.device) -> Batch:
-    """Sketches of the first images of `pairs`, with the second images as references and the first as targets; nothing random."""
+    """The first images of `pairs` as sketches and targets, the second as references; nothing is random."""
     first, second = (torch.tensor(column) for column in zip(*pairs, strict=True))
     original, reference = images.images[first].to(device), images.images[second].to(device)
     sketch = _sketches(images, first, original, data, None)

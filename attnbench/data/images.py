@@ -35,8 +35,8 @@ class ImageSet:
     Attributes:
         names: of the N images.
         images: (N, 3, S, S) uint8.
-        sketches: (N, K, S, S) uint8, white paper; K is 1, or the number of sigmas if they are drawn per epoch. None where sketches
-            are made from `images` by the batch.
+        sketches: (N, K, S, S) uint8, white paper; K is 1, or the number of sigmas if they are drawn per epoch. None
+            where sketches are made from `images` by the batch.
         sigma: (N,) the XDoG sigma that each image's name decides.
     """
 
@@ -79,7 +79,8 @@ def prepare(
     """Decode a data set, or find it in the cache.
 
     Raises:
-        UserError: images that cannot be decoded (all are named), unless `skip_corrupt` leaves them out; fewer than two test images.
+        UserError: images that cannot be decoded (all are named), unless `skip_corrupt` leaves them out; fewer than
+            two test images.
     """
     cache = cache or cache_folder()
     sets, kept, skipped, prints = {}, {}, [], {}
@@ -91,8 +92,8 @@ def prepare(
             listed = "; ".join(f"{name} ({why})" for name, why in list(corrupt.items())[:5])
             more = f"; and {len(corrupt) - 5} more" if len(corrupt) > 5 else ""
             raise UserError(
-                f"dataset '{dataset.name}', {split}: {len(corrupt)} of {len(pictures)} images cannot be decoded: {listed}{more}: "
-                "repair or remove them, or pass --skip-corrupt to leave them out"
+                f"dataset '{dataset.name}', {split}: {len(corrupt)} of {len(pictures)} images cannot be decoded: {listed}{more}"
+                ": repair or remove them, or pass --skip-corrupt to leave them out"
             )
         skipped += [f"{split}/{name}" for name in corrupt]
         kept[split] = [picture for picture in pictures if picture.name not in corrupt]
@@ -130,7 +131,7 @@ def _content_digests(pictures: Sequence[Picture], cache: Path) -> list[str]:
     """Hash of each picture's content; remembered until a file's size or time changes."""
     known = cache / "digests" / f"{digest([picture.stamp for picture in pictures])}.json"
     if known.is_file():
-        return json.loads(known.read_text())  # type: ignore[no-any-return]
+        return json.loads(known.read_text())
     with ThreadPoolExecutor() as pool:
         digests = list(pool.map(lambda picture: picture.content_digest(), pictures))
     known.parent.mkdir(parents=True, exist_ok=True)
@@ -164,7 +165,7 @@ def _decoded(
 
 
 def _decode_all(pictures: Sequence[Picture], data: Data, folder: Path, progress: Progress | None) -> None:
-    """Write images.npy and, if sketches are stored, sketches.npy (a row a picture, blank for a corrupt one); corrupt.json last."""
+    """Write images.npy, sketches.npy if sketches are stored (a row a picture, blank for a corrupt one), corrupt.json last."""
     corrupt: dict[str, str] = {}
     count, side = len(pictures), data.size
     images = _new_array(folder / "images.npy", (count, 3, side, side))

@@ -1,7 +1,7 @@
 """Colour jitter of the training images (paper section 3.1 asks for "a random color jittering"), by kind:
 
-official        what the released code computes: noise from U(-1, 1) on the 0..255 scale, added and cut to integers. Every value v >= 1
-                becomes v or v - 1 with equal odds, 0 stays 0. No colour changes.
+official        what the released code computes: noise from U(-1, 1) on the 0..255 scale, added and cut to integers. Every
+                value v >= 1 becomes v or v - 1 with equal odds, 0 stays 0. No colour changes.
 channel_shift   one draw from U(-50, 50) for each channel, added and clipped: the noise that the SCFT paper describes.
 color_jitter    brightness, contrast, saturation and hue within 0.05, 0.2, 0.4, 0.4, in this order (torchvision's definitions).
 """

@@ -1,7 +1,7 @@
 """Data sets: where their images lie on disk, under which names, and how to get them.
 
-A data set is a callable in the entry-point group `attnbench.datasets`. It gets the data root (None if the user named none) and its
-options, and returns a `Dataset`: two lists of pictures. Nothing is decoded here.
+A data set is a callable in the entry-point group `attnbench.datasets`. It gets the data root (None if the user named none) and
+its options, and returns a `Dataset`: two lists of pictures. Nothing is decoded here.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ _AFHQ_HELP = (
 
 
 def anime(root: Path | None = None) -> Dataset:
-    """Anime portraits: `anime/train2` and `anime/test2` with line art in `train0`, `test0`; or plain `anime/train`, `anime/test`."""
+    """Anime portraits: `anime/train2`, `anime/test2` with line art in `train0`, `test0`; or `anime/train`, `anime/test`."""
     data = _data_root("anime", root)
     base = data / "anime"
     for folder in (base, data):
@@ -157,7 +157,9 @@ def synthetic(root: Path | None = None, *, train: int = 800, test: int = 100, si
 
 
 def folder(name: str, path: Path) -> Dataset:
-    """Any folder of images: with `train/` and `test/` (or `val/`) inside; else every tenth image, by a hash of its name, is a test image.
+    """Any folder of images: with `train/` and `test/` (or `val/`) inside, or without.
+
+    Without, a tenth of the images, chosen by a hash of their names, are the test set.
 
     Raises:
         UserError: there is no such folder, or no image in it.
@@ -179,8 +181,10 @@ def _afhq(name: str, root: Path | None) -> Dataset:
     for base in (data / "afhq", data):
         for test in _TEST:
             if (base / "train" / name).is_dir() and (base / test / name).is_dir():
-                images = [_files(base / split / name, sketches=base / split / f"{name}_sketch") for split in ("train", test)]
-                return Dataset(name, *images, str(base))
+                train, held_out = (
+                    _files(base / split / name, sketches=base / split / f"{name}_sketch") for split in ("train", test)
+                )
+                return Dataset(name, train, held_out, str(base))
     return _missing(name, [data / "afhq" / "train" / name, data / name / "train"], _AFHQ_HELP)
 
 
@@ -191,7 +195,7 @@ def _plain(name: str, base: Path) -> Dataset | None:
     if not train or not test:
         return None
     images = [_files(split, sketches=split.with_name(f"{split.name}_sketch")) for split in (train, test)]
-    return Dataset(name, *images, str(base))
+    return Dataset(name, images[0], images[1], str(base))
 
 
 def _files(base: Path, sketches: Path | None = None) -> list[ImageFile]:

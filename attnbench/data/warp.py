@@ -23,7 +23,7 @@ def official_points(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     while True:
         place = np.round(rng.uniform(0.3, 0.7, size=2), 2)
         shift = np.round(rng.uniform(-0.25, 0.25, size=2), 2)
-        moved = place + shift
+        moved = np.round(place + shift, 2)  # rounded again: 0.3 + 0.1 and 0.25 + 0.15 are one point
         if moved[0] != moved[1]:
             break
     on_diagonal = [np.stack([along, along], axis=1) for along in (place, moved)]
@@ -66,8 +66,8 @@ def tps_offsets(sources: Tensor, destinations: Tensor, height: int, width: int) 
 def warp(images: Tensor, offsets: Tensor, *, border: str = "constant") -> Tensor:
     """Sample bicubically at lattice + offset.
 
-    The lattice 0 .. 1 is stretched to 0 .. W pixels, not W - 1, as in the released code: even without offsets the image shrinks by
-    up to a pixel, and with the black `constant` border its last row and column are black.
+    The lattice 0 .. 1 is stretched to 0 .. W pixels, not W - 1, as in the released code: even without offsets the image shrinks
+    by up to a pixel, and with the black `constant` border its last row and column are black.
 
     Args:
         images: (B, C, H, W) in [0, 1].

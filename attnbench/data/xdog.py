@@ -1,7 +1,7 @@
 """Line art from a colour image: the extended difference of Gaussians (XDoG).
 
-Winnemoeller, Kyprianidis, Olsen: "XDoG: an eXtended difference-of-Gaussians compendium", Computers & Graphics 36(6), 2012; constants
-of arXiv 2207.06095, section 4.1. With I the grey image in [0, 1] and G_s a Gaussian of standard deviation s:
+Winnemoeller, Kyprianidis, Olsen: "XDoG: an eXtended difference-of-Gaussians compendium", Computers & Graphics 36(6), 2012;
+constants of arXiv 2207.06095, section 4.1. With I the grey image in [0, 1] and G_s a Gaussian of standard deviation s:
 
     S = (1 + p) G_sigma(I) - p G_{k sigma}(I)
     T = 1                                   where I S >= epsilon

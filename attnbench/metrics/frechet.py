@@ -36,7 +36,7 @@ class InceptionFeatures(nn.Module):
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
         (features,) = self.network(images.float() / 255)
-        return features.mean((2, 3))  # type: ignore[no-any-return]
+        return features.mean((2, 3))
 
 
 def features_of(batches: Iterable[Tensor], network: nn.Module, device: torch.device) -> np.ndarray:
@@ -47,8 +47,8 @@ def features_of(batches: Iterable[Tensor], network: nn.Module, device: torch.dev
 def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
     """|mu_a - mu_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^(1/2)), unbiased covariances, in float64.
 
-    With centred features X / sqrt(n - 1) = Q R, the trace of the root is the nuclear norm of R_a R_b^T: no matrix root is taken, and
-    rank-deficient covariances (fewer images than dimensions) need no regularisation.
+    With centred features X / sqrt(n - 1) = Q R, the trace of the root is the nuclear norm of R_a R_b^T: no matrix root is
+    taken, and rank-deficient covariances (fewer images than dimensions) need no regularisation.
 
     Args:
         a, b: (N, dims), (M, dims); N, M >= 2.
@@ -62,7 +62,7 @@ def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
 def _covariance_root(features: np.ndarray) -> np.ndarray:
     """R with R^T R = covariance."""
     centred = (features - features.mean(0)) / np.sqrt(len(features) - 1)
-    return np.linalg.qr(centred, mode="r")
+    return np.asarray(np.linalg.qr(centred, mode="r"))
 
 
 def kernel_distance(a: np.ndarray, b: np.ndarray) -> float:

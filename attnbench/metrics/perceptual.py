@@ -33,4 +33,4 @@ class LPIPS(nn.Module):
     @torch.no_grad()
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         """Args: a, b (B, 3, H, W) uint8. Returns (B,), 0 for equal images."""
-        return self.distance(a.float() / 127.5 - 1, b.float() / 127.5 - 1).flatten()  # type: ignore[no-any-return]
+        return self.distance(a.float() / 127.5 - 1, b.float() / 127.5 - 1).flatten()

@@ -1,0 +1,62 @@
+"""What tests share: a cache of their own, small data sets, and real weights and images where the machine has them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from attnbench.data.synthetic import draw
+
+BESIDE = Path(__file__).resolve().parents[1].parent / "shared"  # weights and images that the project does not ship
+
+
+@pytest.fixture(scope="session")
+def session_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(autouse=True)
+def _cache(session_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reads or writes the user's cache."""
+    monkeypatch.setenv("ATTNBENCH_CACHE", str(session_cache))
+
+
+@pytest.fixture
+def torch_home(monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder with real weights, in torch hub's layout, which torch hub uses during the test."""
+    home = _given("TORCH_HOME", BESIDE / "torch", "real weights")
+    monkeypatch.setenv("TORCH_HOME", str(home))
+    monkeypatch.setattr(torch.hub, "_hub_dir", None)  # else an earlier set_dir wins
+    return home
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    """The folder with real images: `anime`, `cat`, ... with `train` and `test` inside."""
+    return _given("ATTNBENCH_DATA", BESIDE / "data", "real images")
+
+
+@pytest.fixture
+def folder_of_heads(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """folder_of_heads(train=8, test=4, size=32): a new folder with `train/` and `test/`, PNGs of different synthetic heads."""
+
+    def write(train: int = 8, test: int = 4, size: int = 32) -> Path:
+        base = tmp_path_factory.mktemp("heads")
+        for split, indices in {"test": range(test), "train": range(test, test + train)}.items():
+            (base / split).mkdir()
+            for index in indices:
+                draw(0, index, size).save(base / split / f"{index:03d}.png")
+        return base
+
+    return write
+
+
+def _given(variable: str, beside: Path, what: str) -> Path:
+    folder = Path(os.environ.get(variable) or beside)
+    if not folder.is_dir():
+        pytest.skip(f"needs {what}: set {variable}")
+    return folder.resolve()

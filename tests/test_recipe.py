@@ -1,0 +1,96 @@
+"""Recipes: three files, one schema, and what is said when a key or value is wrong."""
+
+import pytest
+
+from attnbench.errors import UserError
+from attnbench.recipe import Recipe, built_in_recipes, describe, digest, load_recipe
+
+
+def test_official_yaml_writes_out_every_default():
+    assert load_recipe("official") == Recipe()
+    import yaml
+
+    def keys(values):
+        return {k: keys(v) if isinstance(v, dict) else None for k, v in values.items()}
+
+    assert keys(yaml.safe_load(built_in_recipes()["official"])) == keys(Recipe().model_dump(mode="json"))
+
+
+def test_official_has_the_papers_constants():
+    recipe = load_recipe("official")
+    assert (recipe.loss.adversarial, recipe.loss.reconstruction, recipe.loss.perceptual, recipe.loss.style) == (1, 30, 0.01, 50)
+    assert (recipe.train.lr_generator, recipe.train.lr_discriminator, recipe.train.betas) == (1e-4, 2e-4, (0.5, 0.999))
+    assert (recipe.train.epochs, recipe.train.batch_size, recipe.data.size) == (40, 16, 256)
+
+
+def test_paper_differs_from_official_where_the_text_is_explicit():
+    assert load_recipe("paper") == load_recipe("official", ["data.jitter=channel_shift"])
+
+
+def test_demo_needs_no_pretrained_network():
+    recipe = load_recipe("demo")
+    assert not recipe.needs_perceptual_network
+    assert not {"fid", "kid", "lpips"} & set(recipe.evaluation.metrics)
+
+
+def test_a_stored_recipe_reads_back_as_itself(tmp_path):
+    recipe = load_recipe("demo", ["train.epochs=3", "data.warp.kind=grid"])
+    file = tmp_path / "recipe.yaml"
+    file.write_text(recipe.to_yaml())
+    assert load_recipe(file) == recipe
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.epoch=3", "unknown key 'train.epoch': did you mean 'train.epochs'?"),
+        ("batch_size=3", "unknown key 'batch_size': did you mean 'train.batch_size'?"),
+        ("data.sketch.sigmas=[1]", "did you mean 'data.sketch.sigma'?"),
+        ("train.batch_size=0", "train.batch_size = 0: input should be greater than or equal to 2"),
+        ("train.batch_size=many", "train.batch_size = 'many'"),
+        ("data.jitter=offical", "did you mean 'official'?"),
+        ("evaluation.metrics=[ssmi]", "did you mean 'ssim'?"),
+        ("evaluation.metrics=[ssim, ssim]", "a metric is named twice"),
+        ("evaluation.fid_dims=100", "evaluation.fid_dims = 100"),
+        ("backbone.levels=8", "data.size = 64 leaves no bottleneck: backbone.levels = 8 needs 256 pixels"),
+        ("train=3", "train = 3"),
+        ("train.epochs.more=3", "--set train.epochs.more=3: 'epochs' is a value, not a section"),
+        ("train.epochs", "expected section.key=value"),
+        ("train.epochs=[", "is not a YAML value"),
+    ],
+)
+def test_a_wrong_override_is_refused_in_one_line_that_names_it(override, message):
+    with pytest.raises(UserError) as error:
+        load_recipe("demo", [override])
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["- a\n- b\n", "just words", "a: [", "data: 3"])
+def test_a_file_that_is_no_recipe_is_refused(tmp_path, text):
+    file = tmp_path / "mine.yaml"
+    file.write_text(text)
+    with pytest.raises(UserError, match="mine.yaml") as error:
+        load_recipe(file)
+    assert "\n" not in str(error.value)
+
+
+def test_unknown_names_and_missing_files_are_told_apart():
+    with pytest.raises(UserError, match="did you mean 'official'"):
+        load_recipe("oficial")
+    with pytest.raises(UserError, match="recipe file 'configs/none.yaml' does not exist"):
+        load_recipe("configs/none.yaml")
+
+
+def test_numbers_in_scientific_notation_are_numbers():
+    assert load_recipe("demo", ["train.lr_generator=1e-3"]).train.lr_generator == 1e-3
+
+
+def test_overrides_show_in_the_name():
+    assert describe("configs/official.yaml") == "official"
+    assert describe("official", ["train.epochs=1"]) == "official with train.epochs=1"
+
+
+def test_digest_ignores_the_order_of_keys():
+    assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
+    assert digest({"a": 1}) != digest({"a": 2})
