@@ -16,7 +16,6 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from attnbench import store as stores
-from attnbench import weights
 from attnbench.backbone import Colorizer
 from attnbench.console import Reporter
 from attnbench.costs import count_costs, peak_memory, reset_peak_memory
@@ -304,9 +303,7 @@ def new_record(cell: Cell, settings: Settings) -> dict[str, Any]:
             "digest": digest(cell.recipe.model_dump(mode="json")),
             "values": cell.recipe.model_dump(mode="json"),
         },
-        "weights": {"vgg19": weights.file_digest(weights.find_or_download("vgg19"))}
-        if cell.recipe.needs_perceptual_network
-        else {},
+        "weights": cell.training_weights,
         "step": 0,
         "provenance": provenance(settings.device),
         "started": now(),

@@ -127,27 +127,26 @@ def run(
     from attnbench.cell import Settings
     from attnbench.console import Reporter
     from attnbench.execute import execute, pick_device, plan
-    from attnbench.grid import split_list
+    from attnbench.grid import check_grid, split_list
     from attnbench.store import open_store, results
 
     weights.use_torch_home(torch_home)
-    reporter = Reporter()
-    settings = Settings(
-        store=store if dry_run else open_store(store),
-        device=pick_device(device),
-        checkpoint_seconds=60 * checkpoint_minutes,
-        retry_failed=retry_failed,
-    )
-    cells = plan(
+    grid = check_grid(
         split_list(modules),
         split_list(datasets),
         recipe,
         overrides=overrides or (),
         seeds=_whole_numbers(seeds),
         data_root=data_root,
-        skip_corrupt=skip_corrupt,
-        reporter=reporter,
     )
+    settings = Settings(
+        device=pick_device(device),
+        store=store if dry_run else open_store(store),
+        checkpoint_seconds=60 * checkpoint_minutes,
+        retry_failed=retry_failed,
+    )
+    reporter = Reporter()
+    cells = plan(grid, reporter, skip_corrupt=skip_corrupt)
     if dry_run:
         _print_plan(cells, settings)
         return
@@ -258,18 +257,18 @@ def _print_plan(cells: list[Cell], settings: object) -> None:
     assert isinstance(settings, Settings)
     shown = RichTable(box=None, padding=(0, 2, 0, 0))
     for heading in ("cell", "state", "steps", "disk", "folder"):
-        shown.add_column(heading)
+        shown.add_column(heading, overflow="fold")
     for cell in cells:
         steps = total_steps(cell.dataset.train, cell.recipe)
         disk = f"{disk_bytes(cell)[0] / 1e9:.2f} GB"
-        shown.add_row(cell.label, state_of(cell, settings), str(steps), disk, str(settings.store / cell.folder_name))
+        shown.add_row(cell.label, state_of(cell, settings), str(steps), disk, cell.folder_name)
     console = Console(highlight=False, soft_wrap=True)
     console.print(shown, markup=False)
     for dataset in {cell.dataset.name: cell.dataset for cell in cells}.values():
         console.print(f"{dataset.name}: {len(dataset.train)} + {len(dataset.test)} images, {dataset.source}", markup=False)
     for line in _weights_needed(cells[0]):
         console.print(line, markup=False)
-    console.print(f"device: {settings.device}", markup=False)
+    console.print(f"device: {settings.device}; results folder: {settings.store}", markup=False)
 
 
 def _weights_needed(cell: Cell) -> list[str]:

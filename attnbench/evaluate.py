@@ -117,20 +117,13 @@ def evaluate(
         try:
             values, how = _image_scores(name, generated, wanted, recipe.evaluation, device)
         except weights.MissingWeights as missing:
-            metrics[name] = {"value": None, "reason": str(missing)}
+            metrics[name] = _unmeasured(missing)
             continue
         scores[name] = values
         metrics[name] = {"value": _finite(values.mean()), "n": len(values), **how}
     if {"fid", "kid"} & set(recipe.evaluation.metrics):
         metrics |= _set_distances(generated, dataset, recipe, device, cache or cache_folder())
     return Measured({name: metrics[name] for name in recipe.evaluation.metrics}, scores)
-
-
-def missing_weights(metrics: dict[str, dict[str, Any]], recipe: Evaluation) -> list[str]:
-    """The networks without which the recipe's metrics could not be measured."""
-    needed = {"fid": "inception", "kid": "inception", "lpips": f"lpips-{recipe.lpips_network}"}
-    without = {needed[name] for name, metric in metrics.items() if metric["value"] is None and name in needed}
-    return sorted(name for name in without if weights.find(name) is None)
 
 
 def _image_scores(
@@ -160,7 +153,7 @@ def _set_distances(
     try:
         network = InceptionFeatures(protocol.fid_dims).to(device)
     except weights.MissingWeights as missing:
-        return {name: {"value": None, "reason": str(missing)} for name in names}
+        return {name: _unmeasured(missing) for name in names}
     path = weights.find_or_download("inception")
     how = {"dims": protocol.fid_dims, "weights": weights.file_digest(path), "real_size": protocol.real_size}
     fake = features_of(generated.split(BATCH), network, device)
@@ -242,6 +235,10 @@ def _through_jpeg(images: Tensor, quality: int) -> Tensor:
         Image.fromarray(image.permute(1, 2, 0).numpy()).save(buffer, "JPEG", quality=quality)
         decoded.append(torch.from_numpy(np.array(Image.open(buffer))).permute(2, 0, 1))
     return torch.stack(decoded)
+
+
+def _unmeasured(missing: weights.MissingWeights) -> dict[str, Any]:
+    return {"value": None, "reason": str(missing), "missing": missing.name}
 
 
 def _finite(value: float) -> float | None:

@@ -8,7 +8,7 @@ import shutil
 import signal
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,15 +19,14 @@ import torch
 
 from attnbench import store as stores
 from attnbench import weights
+from attnbench.backbone import Discriminator, count_parameters
 from attnbench.cell import CellRun, Settings, new_record
 from attnbench.console import Reporter
-from attnbench.costs import count_costs
 from attnbench.data.images import prepare
 from attnbench.errors import Diverged, Interrupted, UserError
-from attnbench.evaluate import missing_weights
-from attnbench.grid import Cell, expand, parse_dataset, parse_variant
-from attnbench.recipe import describe, load_recipe
+from attnbench.grid import Cell, Grid, check_grid
 from attnbench.store import CellFolder
+from attnbench.train import build_generator
 
 
 @dataclass
@@ -62,10 +61,10 @@ def run(
     Raises:
         UserError: bad input, before any work starts.
     """
-    reporter = Reporter()
     root = Path(data_root) if data_root is not None else default_data_root()
-    cells = plan(modules, datasets, recipe, overrides=overrides, seeds=seeds, data_root=root, reporter=reporter)
-    execute(cells, Settings(stores.open_store(Path(store)), pick_device(device)), reporter)
+    grid = check_grid(modules, datasets, recipe, overrides=overrides, seeds=seeds, data_root=root)
+    settings, reporter = Settings(stores.open_store(Path(store)), pick_device(device)), Reporter()
+    execute(plan(grid, reporter), settings, reporter)
     return stores.results(store)
 
 
@@ -91,64 +90,27 @@ def pick_device(name: str | None) -> torch.device:
     return device
 
 
-def plan(
-    modules: Sequence[str],
-    datasets: Sequence[str],
-    recipe: str | Path,
-    *,
-    overrides: Sequence[str] = (),
-    seeds: Sequence[int] = (0,),
-    data_root: Path | None = None,
-    skip_corrupt: bool = False,
-    reporter: Reporter,
-) -> list[Cell]:
-    """Check everything that can be wrong, decode the images, and list the cells.
+def plan(grid: Grid, reporter: Reporter, *, skip_corrupt: bool = False) -> list[Cell]:
+    """Decode the images, and list the cells.
 
     Raises:
-        UserError: anything that a person can put right.
+        UserError: images that cannot be decoded (`skip_corrupt` leaves them out); weights that training needs are missing.
     """
-    if not modules or not datasets or not seeds:
-        raise UserError("a grid needs at least one module, one dataset and one seed")
-    if any(seed < 0 for seed in seeds):
-        raise UserError(f"seed {min(seeds)}: seeds are 0 or more")
-    resolved = load_recipe(recipe, overrides)
-    variants = [parse_variant(text) for text in modules]
-    listed = [parse_dataset(text, data_root) for text in datasets]
-    if resolved.needs_perceptual_network:
+    if grid.recipe.needs_perceptual_network:
         try:
             weights.find_or_download("vgg19")
         except weights.MissingWeights as missing:
             raise UserError(f"the perceptual and style losses need a network: {missing}") from None
     prepared = []
-    for dataset in listed:
-        with _lazy_progress(reporter) as progress:
-            prepared.append(prepare(dataset, resolved.data, skip_corrupt=skip_corrupt, progress=progress))
+    for dataset in grid.datasets:
+        prepared.append(prepare(dataset, grid.recipe.data, skip_corrupt=skip_corrupt, progress=reporter.progress))
         for name in prepared[-1].skipped:
             reporter.say(f"left out, cannot be decoded: {dataset.name}/{name}")
-    return expand(variants, prepared, seeds, resolved, describe(recipe, overrides))
-
-
-@contextmanager
-def _lazy_progress(reporter: Reporter) -> Iterator[Callable[[str], Callable[[int, int], None]]]:
-    """Bars that appear when there is something to decode."""
-    opened: list[Any] = []
-
-    def begin(label: str) -> Callable[[int, int], None]:
-        def update(done: int, total: int) -> None:
-            if not opened or opened[-1][0] != label:
-                bar = reporter.progress(label)
-                opened.append((label, bar, bar.__enter__()))
-            opened[-1][2](done, total)
-            if done == total:
-                opened[-1][1].__exit__(None, None, None)
-
-        return update
-
-    yield begin
+    return grid.cells(prepared)
 
 
 def state_of(cell: Cell, settings: Settings, say: stores.Say = lambda line: None) -> str:
-    """What a run would find: new, finished, failed, diverged, `continues at step N`, or `evaluation again: ...`."""
+    """What a run would find: new, finished, failed, diverged, `continues at step N`, or `finished; measured again: ...`."""
     folder = CellFolder(settings.store / cell.folder_name)
     if not folder.path.is_dir():
         return "new"
@@ -156,17 +118,13 @@ def state_of(cell: Cell, settings: Settings, say: stores.Say = lambda line: None
     if record is None:
         return "continues" if (folder.path / "checkpoint.pt").is_file() else "new"
     if record["status"] == stores.FINISHED:
-        absent = [name for name, metric in record["metrics"].items() if metric["value"] is None]
-        if absent and not missing_weights(record["metrics"], cell.recipe.evaluation) and _lacked_weights(record):
-            return f"finished; measured again: the weights for {', '.join(absent)} are here now"
+        missing = {metric["missing"] for metric in record["metrics"].values() if metric.get("missing")}
+        if missing and all(weights.find(name) for name in missing):
+            return f"finished; measured again: the weights of {', '.join(sorted(missing))} are here now"
         return "finished"
     if record["status"] in (stores.RUNNING, stores.INTERRUPTED):
         return f"continues at step {record['step']}" if record.get("step") else "continues"
     return f"{record['status']}: {record['failure']['message']}"
-
-
-def _lacked_weights(record: dict[str, Any]) -> bool:
-    return any(m["value"] is None and "weights" not in m for m in record["metrics"].values())
 
 
 def execute(cells: Sequence[Cell], settings: Settings, reporter: Reporter) -> Tally:
@@ -205,8 +163,6 @@ def _run_unless_done(
         reporter.say(f"{cell.label}: {state}{hint}")
         (tally.failed if failed_before else tally.finished).append(cell.label)
         return
-    if state.startswith(stores.DIVERGED):
-        shutil.rmtree(folder.path / "checkpoint.pt", ignore_errors=True)
     reporter.say(f"{cell.label}: {state}")
     record = new_record(cell, settings)
     work = CellRun(cell, folder, settings, reporter, stop, record)
@@ -266,10 +222,12 @@ def _stop_signals() -> Iterator[threading.Event]:
 
 def disk_bytes(cell: Cell) -> tuple[int, int]:
     """(kept, while it runs): float32 weights and Adam's two moments, in one checkpoint, or up to three at once."""
-    parameters = count_costs(cell.variant.factory, cell.recipe)
-    checkpoint = int(4 * 3 * (parameters["generator_parameters"] + parameters["discriminator_parameters"]))
-    generator = int(4 * parameters["generator_parameters"])
-    return checkpoint + generator, 3 * checkpoint + generator
+    shape = cell.recipe.backbone
+    with torch.device("meta"):
+        generator = count_parameters(build_generator(cell.variant.factory, cell.recipe, cell.seed))
+        discriminator = count_parameters(Discriminator(shape.discriminator_width, shape.discriminator_layers))
+    checkpoint, weights_ = 4 * 3 * (generator + discriminator), 4 * generator
+    return checkpoint + weights_, 3 * checkpoint + weights_
 
 
 def _check_space(cells: Sequence[Cell], settings: Settings) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from attnbench import plugins, weights
 from attnbench.data.images import PreparedDataset
 from attnbench.data.layouts import Dataset, folder
 from attnbench.errors import UserError, unknown
-from attnbench.recipe import Recipe, digest
+from attnbench.recipe import Recipe, describe, digest, load_recipe
 from attnbench.train import ModuleFactory
 
 IDENTITY_VERSION = 1  # raised when the meaning of a stored number changes
@@ -54,10 +54,13 @@ class Cell:
     recipe_name: str
 
     @property
+    def training_weights(self) -> dict[str, str]:
+        """Pretrained networks that training uses -> SHA-256 of their files."""
+        names = ["vgg19"] if self.recipe.needs_perceptual_network else []
+        return {name: weights.file_digest(weights.find_or_download(name)) for name in names}
+
+    @cached_property
     def identity(self) -> str:
-        needed = (
-            {"vgg19": weights.file_digest(weights.find_or_download("vgg19"))} if self.recipe.needs_perceptual_network else {}
-        )
         return digest(
             {
                 "version": IDENTITY_VERSION,
@@ -65,7 +68,7 @@ class Cell:
                 "module": {"name": self.variant.module, "options": dict(self.variant.options)},
                 "dataset": self.dataset.fingerprint,
                 "seed": self.seed,
-                "weights": needed,
+                "weights": self.training_weights,
             }
         )
 
@@ -76,6 +79,65 @@ class Cell:
     @property
     def label(self) -> str:
         return f"{self.variant.label} on {self.dataset.name}, seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The cells that one command asks for; checked, nothing decoded yet."""
+
+    variants: Sequence[Variant]
+    datasets: Sequence[Dataset]
+    seeds: Sequence[int]
+    recipe: Recipe
+    recipe_name: str
+
+    def cells(self, prepared: Sequence[PreparedDataset]) -> list[Cell]:
+        """Every variant on every data set with every seed, data sets outermost.
+
+        Raises:
+            UserError: a training set is smaller than a batch.
+        """
+        for dataset in prepared:
+            _check_size(dataset.name, len(dataset.train), self.recipe)
+        return [
+            Cell(variant, dataset, seed, self.recipe, self.recipe_name)
+            for dataset in prepared
+            for seed in self.seeds
+            for variant in self.variants
+        ]
+
+
+def check_grid(
+    modules: Sequence[str],
+    datasets: Sequence[str],
+    recipe: str | Path,
+    *,
+    overrides: Sequence[str] = (),
+    seeds: Sequence[int] = (0,),
+    data_root: Path | None = None,
+) -> Grid:
+    """Look everything up, and refuse what cannot be run.
+
+    Args:
+        modules, datasets: as on the command line, see `parse_variant` and `parse_dataset`.
+        recipe, overrides: see `load_recipe`.
+
+    Raises:
+        UserError: anything that a person can put right.
+    """
+    if not modules or not datasets or not seeds:
+        raise UserError("a grid needs at least one module, one dataset and one seed")
+    if min(seeds) < 0:
+        raise UserError(f"seed {min(seeds)}: seeds are 0 or more")
+    resolved = load_recipe(recipe, overrides)
+    variants = [parse_variant(text) for text in modules]
+    listed = [parse_dataset(text, data_root) for text in datasets]
+    _check_distinct([digest([v.module, v.options]) for v in variants], [v.label for v in variants], "module")
+    _check_distinct([d.name for d in listed], [d.name for d in listed], "dataset")
+    _check_distinct(seeds, [str(seed) for seed in seeds], "seed")
+    for dataset in listed:
+        _check_size(dataset.name, len(dataset.train), resolved)
+    return Grid(variants, listed, seeds, resolved, describe(recipe, overrides))
 
 
 def parse_variant(text: str) -> Variant:
@@ -127,30 +189,6 @@ def parse_dataset(text: str, root: Path | None) -> Dataset:
     return dataset
 
 
-def expand(
-    variants: Sequence[Variant],
-    datasets: Sequence[PreparedDataset],
-    seeds: Sequence[int],
-    recipe: Recipe,
-    recipe_name: str,
-) -> list[Cell]:
-    """Every variant on every data set with every seed, data sets outermost.
-
-    Raises:
-        UserError: a training set smaller than a batch; the same variant, data set or seed twice.
-    """
-    _check_distinct([digest([v.module, v.options]) for v in variants], [v.label for v in variants], "module")
-    _check_distinct([d.name for d in datasets], [d.name for d in datasets], "dataset")
-    _check_distinct(seeds, [str(seed) for seed in seeds], "seed")
-    for dataset in datasets:
-        if len(dataset.train) < recipe.train.batch_size:
-            raise UserError(
-                f"dataset '{dataset.name}' has {len(dataset.train)} training images, fewer than a batch of "
-                f"{recipe.train.batch_size}: add images or pass --set train.batch_size={max(2, len(dataset.train))}"
-            )
-    return [Cell(variant, dataset, seed, recipe, recipe_name) for dataset in datasets for seed in seeds for variant in variants]
-
-
 def split_list(text: str) -> list[str]:
     """Items between commas."""
     return [item.strip() for item in text.split(",") if item.strip()]
@@ -195,6 +233,14 @@ def _check_names(options: Iterable[str], accepted: Mapping[str, Any], where: str
     for option in options:
         if option not in accepted:
             raise unknown("option", option, accepted, where=where)
+
+
+def _check_size(name: str, count: int, recipe: Recipe) -> None:
+    if count < recipe.train.batch_size:
+        remedy = f"add images or pass --set train.batch_size={count}" if count >= 2 else "add images"
+        raise UserError(
+            f"dataset '{name}' has {count} training images, fewer than a batch of {recipe.train.batch_size}: {remedy}"
+        )
 
 
 def _check_distinct(keys: Sequence[Any], shown: Sequence[str], kind: str) -> None:

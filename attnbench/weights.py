@@ -39,7 +39,11 @@ class Weights:
 
 
 class MissingWeights(Exception):
-    """The weights are nowhere, and could not be downloaded; the message names them and the command that gets them."""
+    """The weights `name` are nowhere, and could not be downloaded; the message says which command gets them."""
+
+    def __init__(self, name: str, message: str):
+        super().__init__(message)
+        self.name = name
 
 
 @cache
@@ -100,8 +104,9 @@ def find_or_download(name: str) -> Path:
     except (OSError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise MissingWeights(
+            name,
             f"weights '{name}' ({weights.file}) are not in '{target.parent}' and could not be downloaded ({reason}): "
-            f"run `attnbench weights --download {name}` on a machine with a network and copy the file there"
+            f"run `attnbench weights --download {name}` on a machine with a network and copy the file there",
         ) from None
     return target
 

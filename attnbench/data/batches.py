@@ -82,10 +82,9 @@ def _warped(target: Tensor, rngs: Sequence[np.random.Generator], recipe: Warp) -
         points = [official_points(rng) for rng in rngs]
     else:
         points = [grid_points(rng, recipe.points, recipe.magnitude) for rng in rngs]
-    # The splines are small systems, and solving them in float64 keeps the warp the same on every device.
     sources, destinations = (torch.from_numpy(np.stack(column)) for column in zip(*points, strict=True))
     height, width = target.shape[-2:]
-    offsets = tps_offsets(sources.to(target.device), destinations.to(target.device), height, width)
+    offsets = tps_offsets(sources, destinations, height, width, target.device)
     return warp(target, offsets, border=recipe.border)
 
 

@@ -9,6 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -25,7 +26,7 @@ from attnbench.data.xdog import xdog
 from attnbench.errors import UserError
 from attnbench.recipe import Data, Sketch, digest
 
-Progress = Callable[[int, int], None]  # done, total
+Progress = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]  # label -> update(done, total)
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def prepare(
     *,
     cache: Path | None = None,
     skip_corrupt: bool = False,
-    progress: Callable[[str], Progress] | None = None,
+    progress: Progress = lambda label: nullcontext(lambda done, total: None),
 ) -> PreparedDataset:
     """Decode a data set, or find it in the cache.
 
@@ -86,8 +87,8 @@ def prepare(
     sets, kept, skipped, prints = {}, {}, [], {}
     for split, pictures in dataset.splits.items():
         contents = _content_digests(pictures, cache)
-        report = progress(f"decoding {dataset.name}/{split}") if progress else None
-        folder, corrupt = _decoded(pictures, contents, data, cache, report)
+        bar = progress(f"decoding {dataset.name}/{split}")
+        folder, corrupt = _decoded(pictures, contents, data, cache, bar)
         if corrupt and not skip_corrupt:
             listed = "; ".join(f"{name} ({why})" for name, why in list(corrupt.items())[:5])
             more = f"; and {len(corrupt) - 5} more" if len(corrupt) > 5 else ""
@@ -142,7 +143,11 @@ def _content_digests(pictures: Sequence[Picture], cache: Path) -> list[str]:
 
 
 def _decoded(
-    pictures: Sequence[Picture], contents: Sequence[str], data: Data, cache: Path, progress: Progress | None
+    pictures: Sequence[Picture],
+    contents: Sequence[str],
+    data: Data,
+    cache: Path,
+    bar: AbstractContextManager[Callable[[int, int], None]],
 ) -> tuple[Path, dict[str, str]]:
     """The cache folder with the arrays of a split, made if it is not there; and why which pictures could not be decoded."""
     sketch = data.sketch
@@ -154,7 +159,8 @@ def _decoded(
         folder.parent.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix="draft-"))
         try:
-            _decode_all(pictures, data, draft, progress)
+            with bar as update:
+                _decode_all(pictures, data, draft, update)
             draft.rename(folder)
         except OSError:
             if not (folder / "corrupt.json").is_file():  # else another process was quicker, with the same result
@@ -164,7 +170,7 @@ def _decoded(
     return folder, json.loads((folder / "corrupt.json").read_text())
 
 
-def _decode_all(pictures: Sequence[Picture], data: Data, folder: Path, progress: Progress | None) -> None:
+def _decode_all(pictures: Sequence[Picture], data: Data, folder: Path, update: Callable[[int, int], None]) -> None:
     """Write images.npy, sketches.npy if sketches are stored (a row a picture, blank for a corrupt one), corrupt.json last."""
     corrupt: dict[str, str] = {}
     count, side = len(pictures), data.size
@@ -186,8 +192,7 @@ def _decode_all(pictures: Sequence[Picture], data: Data, folder: Path, progress:
             if sketches is not None:
                 for row, sketch in zip(rows, _stored_sketches(good, data), strict=True):
                     sketches[row] = sketch
-            if progress:
-                progress(start + len(chunk), count)
+            update(start + len(chunk), count)
     for array in (images, sketches):
         if array is not None:
             array.flush()

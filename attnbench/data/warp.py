@@ -37,11 +37,13 @@ def grid_points(rng: np.random.Generator, points: int, magnitude: float) -> tupl
     return sources, sources + rng.uniform(-magnitude, magnitude, size=sources.shape)
 
 
-def tps_offsets(sources: Tensor, destinations: Tensor, height: int, width: int) -> Tensor:
+def tps_offsets(sources: Tensor, destinations: Tensor, height: int, width: int, device: torch.device | None = None) -> Tensor:
     """The backward map: where, relative to itself, each output position reads.
 
     Args:
-        sources, destinations: (B, K, 2), distinct destinations.
+        sources, destinations: (B, K, 2) on the CPU, distinct destinations. The systems are small: solving them there, in
+            float64, costs little and makes the warp the same on every device.
+        device: where the map is evaluated.
 
     Returns:
         (B, height, width, 2) offsets in units of the image's sides, on the lattice linspace(0, 1) of both axes.
@@ -53,7 +55,8 @@ def tps_offsets(sources: Tensor, destinations: Tensor, height: int, width: int) 
     system[:, :count, count:] = affine
     system[:, count:, :count] = affine.mT
     values = torch.cat([sources - destinations, destinations.new_zeros(batch, 3, 2)], dim=1)
-    weights = torch.linalg.solve(system, values)  # (B, K + 3, 2)
+    weights = torch.linalg.solve(system, values).to(device)  # (B, K + 3, 2)
+    destinations = destinations.to(device)
 
     axis_y = torch.linspace(0, 1, height, dtype=destinations.dtype, device=destinations.device)
     axis_x = torch.linspace(0, 1, width, dtype=destinations.dtype, device=destinations.device)

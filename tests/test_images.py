@@ -1,0 +1,476 @@
+"""Decoding of odd pictures, refusal of broken ones, and a cache that notices what changed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from attnbench.data.images import ImageSet, PreparedDataset, cache_folder, decode, prepare, resize, sigma_index
+from attnbench.data.layouts import Dataset, ImageFile, folder, synthetic
+from attnbench.data.synthetic import draw
+from attnbench.data.xdog import xdog
+from attnbench.errors import UserError
+from attnbench.recipe import Data, Sketch
+
+Heads = Callable[..., Path]
+HEAD = draw(0, 0, 32)
+SMALL = Data(size=32)
+
+
+def rgb(picture: Image.Image) -> np.ndarray:
+    return np.asarray(picture).astype(int)
+
+
+def through_file(picture: Image.Image, path: Path, **options: object) -> Image.Image:
+    """Decoded from a file, as the benchmark decodes it."""
+    picture.save(path, **options)  # type: ignore[arg-type]
+    return decode(ImageFile(path.name, path).open())
+
+
+def prepared(path: Path, data: Data = SMALL, **options: object) -> PreparedDataset:
+    return prepare(folder("mine", path), data, **options)  # type: ignore[arg-type]
+
+
+def same(a: ImageSet, b: ImageSet) -> bool:
+    sketches = a.sketches is b.sketches or (
+        a.sketches is not None and b.sketches is not None and torch.equal(a.sketches, b.sketches)
+    )
+    return a.names == b.names and torch.equal(a.images, b.images) and sketches and torch.equal(a.sigma, b.sigma)
+
+
+def cut_in_half(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+# Decoding
+
+
+def test_an_rgb_file_is_decoded_as_it_is(tmp_path: Path) -> None:
+    assert np.array_equal(rgb(through_file(HEAD, tmp_path / "a.png")), rgb(HEAD))
+
+
+def test_grey_becomes_three_equal_channels(tmp_path: Path) -> None:
+    grey = HEAD.convert("L")
+    assert np.array_equal(rgb(through_file(grey, tmp_path / "a.png")), rgb(grey)[..., None].repeat(3, -1))
+
+
+def test_black_and_white_becomes_0_and_255(tmp_path: Path) -> None:
+    decoded = rgb(through_file(HEAD.convert("1"), tmp_path / "a.png"))
+    assert set(np.unique(decoded)) == {0, 255}
+
+
+def test_transparent_parts_become_white_and_half_transparent_ones_are_blended(tmp_path: Path) -> None:
+    picture = HEAD.convert("RGBA")
+    alpha = np.zeros((32, 32), np.uint8)
+    alpha[:, 10:20], alpha[:, 20:] = 128, 255
+    picture.putalpha(Image.fromarray(alpha))
+    decoded = rgb(through_file(picture, tmp_path / "a.png"))
+    assert (decoded[:, :10] == 255).all()
+    assert np.abs(decoded[:, 10:20] - (rgb(HEAD)[:, 10:20] * 128 + 255 * 127) / 255).max() <= 1
+    assert np.array_equal(decoded[:, 20:], rgb(HEAD)[:, 20:])
+
+
+def test_grey_with_transparency_is_put_on_white_too(tmp_path: Path) -> None:
+    decoded = rgb(through_file(Image.new("LA", (4, 4), (0, 0)), tmp_path / "a.png"))
+    assert (decoded == 255).all()
+
+
+def test_a_palette_gives_its_colours(tmp_path: Path) -> None:
+    paletted = HEAD.quantize(16)
+    assert np.array_equal(rgb(through_file(paletted, tmp_path / "a.png")), rgb(paletted.convert("RGB")))
+
+
+@pytest.mark.parametrize("transparency", [3, bytes([255, 255, 255, 0])])
+def test_a_transparent_colour_of_a_palette_becomes_white(tmp_path: Path, transparency: int | bytes) -> None:
+    paletted = HEAD.quantize(8)
+    decoded = rgb(through_file(paletted, tmp_path / "a.png", transparency=transparency))
+    transparent = np.asarray(paletted) == 3
+    assert transparent.any()
+    assert (decoded[transparent] == 255).all()
+    assert np.array_equal(decoded[~transparent], rgb(paletted.convert("RGB"))[~transparent])
+
+
+def test_the_one_transparent_colour_of_an_rgb_file_becomes_white(tmp_path: Path) -> None:
+    picture = Image.new("RGB", (4, 4), (10, 20, 30))
+    assert (rgb(through_file(picture, tmp_path / "a.png", transparency=(10, 20, 30))) == 255).all()
+
+
+def test_cmyk_becomes_the_colours_that_it_prints(tmp_path: Path) -> None:
+    picture = Image.new("CMYK", (16, 16), (0, 255, 255, 0))  # magenta and yellow: red
+    decoded = rgb(through_file(picture, tmp_path / "a.jpg", quality=100))
+    assert np.abs(decoded - [255, 0, 0]).max() <= 4
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_16_bit_grey_keeps_its_high_byte_instead_of_turning_white(tmp_path: Path, suffix: str) -> None:
+    wide = (np.arange(256, dtype=np.uint16) * 257).reshape(16, 16)
+    decoded = rgb(through_file(Image.fromarray(wide), tmp_path / f"a.{suffix}"))
+    assert np.array_equal(decoded[..., 0].ravel(), np.arange(256))
+    assert np.array_equal(decoded[..., 0], decoded[..., 2])
+
+
+@pytest.mark.parametrize(("orientation", "turned"), [(3, Image.Transpose.ROTATE_180), (6, Image.Transpose.ROTATE_270)])
+def test_a_photo_that_was_taken_sideways_is_turned_upright(tmp_path: Path, orientation: int, turned: Image.Transpose) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    picture = draw(0, 0, 32).crop((0, 0, 32, 20))
+    assert np.array_equal(rgb(through_file(picture, tmp_path / "a.png", exif=exif)), rgb(picture.transpose(turned)))
+
+
+def test_of_an_animation_the_first_frame_is_taken(tmp_path: Path) -> None:
+    red, blue = Image.new("RGB", (8, 8), "red"), Image.new("RGB", (8, 8), "blue")
+    decoded = rgb(through_file(red, tmp_path / "a.gif", save_all=True, append_images=[blue]))
+    assert (decoded == [255, 0, 0]).all()
+
+
+def test_one_pixel_is_a_picture(tmp_path: Path) -> None:
+    for split, count in (("train", 2), ("test", 2)):
+        (tmp_path / split).mkdir()
+        for index in range(count):
+            Image.new("RGB", (1, 1), (200, 100, 50 + index)).save(tmp_path / split / f"{index}.png")
+    images = prepared(tmp_path).train
+    assert (images.images[0] == torch.tensor([200, 100, 50])[:, None, None]).all()
+    assert images.sketches is not None
+    assert (images.sketches == 255).all()
+
+
+def test_resizing_antialiases_and_does_not_keep_the_aspect() -> None:
+    stripes = Image.fromarray(np.tile(np.uint8([0, 255]), (40, 64)))
+    small = np.asarray(resize(stripes, 16))
+    assert small.shape == (16, 16)
+    assert np.abs(small[:, 1:-1].astype(int) - 127).max() <= 4
+
+
+def test_a_picture_of_the_right_size_is_not_touched() -> None:
+    assert resize(HEAD, 32) is HEAD
+
+
+# A data set
+
+
+def test_a_split_holds_its_pictures_in_the_order_of_their_names(folder_of_heads: Heads) -> None:
+    data_set = prepared(folder_of_heads())
+    assert data_set.train.names == [f"{i:03d}.png" for i in range(4, 12)]
+    assert (data_set.train.images.shape, data_set.train.images.dtype) == ((8, 3, 32, 32), torch.uint8)
+    for row, index in enumerate(range(4, 12)):
+        assert np.array_equal(data_set.train.images[row].permute(1, 2, 0), np.asarray(draw(0, index, 32)))
+    assert len(data_set.test) == 4
+
+
+def test_pictures_of_many_sizes_fill_one_set(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        (tmp_path / split).mkdir()
+        for index, size in enumerate([(20, 50), (64, 64), (64, 64), (33, 16), (64, 64)]):
+            draw(0, index, 64).resize(size).save(tmp_path / split / f"{index}.png")
+    data_set = prepared(tmp_path)
+    for row in range(5):
+        with Image.open(tmp_path / "train" / f"{row}.png") as picture:
+            wanted = picture.resize((32, 32), Image.Resampling.BILINEAR)
+        assert np.array_equal(data_set.train.images[row].permute(1, 2, 0), np.asarray(wanted))
+
+
+def test_sketches_are_drawn_at_the_native_size_with_the_name_s_sigma_and_then_resized(folder_of_heads: Heads) -> None:
+    images = prepared(folder_of_heads(train=6, size=64)).train
+    assert images.sketches is not None
+    assert images.sketches.shape == (6, 1, 32, 32)
+    assert len(set(images.sigma.tolist())) > 1
+    for row, name in enumerate(images.names):
+        assert images.sigma[row] == torch.tensor((0.3, 0.4, 0.5)[sigma_index(name, 3)])
+        head = torch.from_numpy(np.array(draw(0, int(name[:3]), 64))).permute(2, 0, 1)[None].float() / 255
+        line_art = Image.fromarray((xdog(head, images.sigma[row : row + 1])[0, 0] * 255).byte().numpy())
+        assert np.array_equal(images.sketches[row, 0], np.asarray(line_art.resize((32, 32), Image.Resampling.BILINEAR)))
+
+
+def test_for_sigmas_drawn_every_epoch_a_sketch_of_each_is_kept(folder_of_heads: Heads) -> None:
+    path = folder_of_heads(train=6, size=64)
+    per_image, per_epoch = (prepared(path, Data(size=32, sketch=Sketch(sigma_per=per))).train for per in ("image", "epoch"))
+    assert per_image.sketches is not None
+    assert per_epoch.sketches is not None
+    assert per_epoch.sketches.shape == (6, 3, 32, 32)
+    for row, name in enumerate(per_image.names):
+        assert torch.equal(per_epoch.sketches[row, sigma_index(name, 3)], per_image.sketches[row, 0])
+
+
+def test_sketches_at_the_target_size_are_left_to_the_batch(folder_of_heads: Heads) -> None:
+    assert prepared(folder_of_heads(), Data(size=32, sketch=Sketch(at="target"))).train.sketches is None
+
+
+def test_the_data_set_s_own_line_art_is_read_and_resized(folder_of_heads: Heads) -> None:
+    path = folder_of_heads(size=64)
+    for split in ("train", "test"):
+        shutil.copytree(path / split, path / f"{split}_sketch")
+    data_set = prepared(path, Data(size=32, sketch=Sketch(source="dataset")))
+    assert data_set.test.sketches is not None
+    wanted = draw(0, 2, 64).convert("L").resize((32, 32), Image.Resampling.BILINEAR)
+    assert np.array_equal(data_set.test.sketches[2, 0], np.asarray(wanted))
+
+
+def test_line_art_that_is_asked_for_but_not_there_is_refused_by_name(folder_of_heads: Heads) -> None:
+    with pytest.raises(UserError, match=r"8 of 8 images .*004\.png \(the data set has no line art for it"):
+        prepared(folder_of_heads(), Data(size=32, sketch=Sketch(source="dataset")))
+
+
+def test_which_sigma_a_name_gets_is_fixed_for_ever_and_even_over_many_names() -> None:
+    assert [sigma_index(name, 3) for name in ("a.png", "b.png", "c.png", "d.png")] == [2, 1, 1, 0]
+    counts = np.bincount([sigma_index(f"{i:05d}.jpg", 3) for i in range(3000)])
+    assert np.abs(counts - 1000).max() < 120
+
+
+# Files that are no good
+
+
+def test_truncated_and_other_broken_files_are_refused_and_named(folder_of_heads: Heads) -> None:
+    path = folder_of_heads()
+    cut_in_half(path / "train" / "005.png")
+    (path / "train" / "007.png").write_text("not an image")
+    with pytest.raises(
+        UserError, match=r"'mine', train: 2 of 8 .*005\.png \(.+\); 007\.png \(.+\): .*--skip-corrupt"
+    ) as refused:
+        prepared(path)
+    assert "\n" not in str(refused.value)
+
+
+def test_of_many_broken_files_five_are_named_and_the_others_counted(folder_of_heads: Heads) -> None:
+    path = folder_of_heads()
+    for file in sorted((path / "train").iterdir())[:7]:
+        file.write_bytes(b"")
+    with pytest.raises(UserError, match=r"7 of 8 images .*004\.png.*008\.png \([^)]*\); and 2 more"):
+        prepared(path)
+
+
+def test_a_truncated_jpeg_is_not_taken_for_a_picture_with_a_grey_half(folder_of_heads: Heads) -> None:
+    path = folder_of_heads(size=64)
+    draw(0, 0, 64).save(path / "train" / "cut.jpg", quality=95)
+    cut_in_half(path / "train" / "cut.jpg")
+    with pytest.raises(UserError, match=r"cut\.jpg \(image file is truncated"):
+        prepared(path)
+
+
+def test_with_skip_corrupt_broken_files_are_left_out_and_listed(folder_of_heads: Heads) -> None:
+    path = folder_of_heads()
+    whole = prepared(path)
+    cut_in_half(path / "train" / "005.png")
+    (path / "test" / "001.png").write_text("not an image")
+    data_set = prepared(path, skip_corrupt=True)
+    assert data_set.skipped == ["train/005.png", "test/001.png"]
+    assert [picture.name for picture in data_set.train_pictures] == data_set.train.names
+    keep = [i for i, name in enumerate(whole.train.names) if name != "005.png"]
+    assert data_set.train.names == [whole.train.names[i] for i in keep]
+    assert torch.equal(data_set.train.images, whole.train.images[keep])
+    assert torch.equal(data_set.train.sigma, whole.train.sigma[keep])
+    assert whole.train.sketches is not None
+    assert data_set.train.sketches is not None
+    assert torch.equal(data_set.train.sketches, whole.train.sketches[keep])
+
+
+def test_a_data_set_without_its_broken_files_has_the_fingerprint_of_one_that_never_had_them(folder_of_heads: Heads) -> None:
+    path = folder_of_heads()
+    before = prepared(path)
+    (path / "train" / "zzz.png").write_bytes(b"broken")
+    assert prepared(path, skip_corrupt=True).fingerprint == before.fingerprint
+
+
+def test_fewer_than_two_test_images_are_refused_since_they_make_no_pair(folder_of_heads: Heads) -> None:
+    with pytest.raises(UserError, match="1 test image: pairs need at least 2"):
+        prepared(folder_of_heads(test=1))
+
+
+def test_a_repaired_file_is_noticed(folder_of_heads: Heads) -> None:
+    path = folder_of_heads()
+    good = (path / "train" / "005.png").read_bytes()
+    cut_in_half(path / "train" / "005.png")
+    with pytest.raises(UserError, match=r"005\.png"):
+        prepared(path)
+    (path / "train" / "005.png").write_bytes(good)
+    assert len(prepared(path).train) == 8
+
+
+# The cache
+
+
+class Counted:
+    """A picture that counts how often it is decoded and hashed."""
+
+    def __init__(self, file: ImageFile):
+        self.file, self.opened, self.hashed = file, 0, 0
+        self.name = file.name
+
+    @property
+    def stamp(self) -> str:
+        return self.file.stamp
+
+    def content_digest(self) -> str:
+        self.hashed += 1
+        return self.file.content_digest()
+
+    def open(self) -> Image.Image:
+        self.opened += 1
+        return self.file.open()
+
+    def open_sketch(self) -> Image.Image | None:
+        return self.file.open_sketch()
+
+
+def counted(path: Path) -> Dataset:
+    found = folder("mine", path)
+    return replace(found, train=[Counted(p) for p in found.train], test=[Counted(p) for p in found.test])  # type: ignore[arg-type]
+
+
+def total(data_set: Dataset) -> tuple[int, int]:
+    """How often its pictures were decoded, and hashed."""
+    pictures = [*data_set.train, *data_set.test]
+    return sum(p.opened for p in pictures), sum(p.hashed for p in pictures)  # type: ignore[attr-defined]
+
+
+def test_the_second_time_nothing_is_read_or_decoded_and_the_result_is_the_same(folder_of_heads: Heads) -> None:
+    path = folder_of_heads()
+    first, second = counted(path), counted(path)
+    one, two = prepare(first, SMALL), prepare(second, SMALL)
+    assert (total(first), total(second)) == ((12, 12), (0, 0))
+    assert same(one.train, two.train)
+    assert same(one.test, two.test)
+    assert one.fingerprint == two.fingerprint
+
+
+def test_a_file_that_changed_is_noticed_and_only_its_split_is_decoded_again(folder_of_heads: Heads) -> None:
+    path = folder_of_heads()
+    before = prepared(path)
+    draw(1, 99, 32).save(path / "train" / "006.png")
+    again = counted(path)
+    after = prepare(again, SMALL)
+    assert total(again) == (8, 8)
+    changed = [i for i, name in enumerate(after.train.names) if name == "006.png"]
+    assert (after.train.images != before.train.images).flatten(1).any(1).nonzero().flatten().tolist() == changed
+    assert np.array_equal(after.train.images[changed[0]].permute(1, 2, 0), np.asarray(draw(1, 99, 32)))
+    assert after.fingerprint != before.fingerprint
+
+
+def test_a_change_that_keeps_a_file_s_size_is_noticed_by_its_time(tmp_path: Path, folder_of_heads: Heads) -> None:
+    path = folder_of_heads()
+    for index in range(4):
+        draw(0, index, 32).save(path / "test" / f"{index:03d}.png")
+    Image.new("RGB", (32, 32), (10, 10, 10)).save(path / "test" / "000.bmp")
+    before = prepared(path)
+    Image.new("RGB", (32, 32), (20, 20, 20)).save(path / "test" / "000.bmp")
+    os.utime(path / "test" / "000.bmp", ns=(1, 1))
+    after = prepared(path)
+    assert (before.test.images[0] == 10).all()
+    assert (after.test.images[0] == 20).all()
+    assert after.fingerprint != before.fingerprint
+
+
+def test_line_art_that_changed_is_noticed_too(folder_of_heads: Heads) -> None:
+    path = folder_of_heads()
+    for split in ("train", "test"):
+        shutil.copytree(path / split, path / f"{split}_sketch")
+    data = Data(size=32, sketch=Sketch(source="dataset"))
+    prepared(path, data)
+    Image.new("L", (32, 32), 77).save(path / "train_sketch" / "004.png")
+    sketches = prepared(path, data).train.sketches
+    assert sketches is not None
+    assert (sketches[0] == 77).all()
+
+
+def test_files_that_were_only_touched_are_hashed_but_not_decoded_again(folder_of_heads: Heads) -> None:
+    path = folder_of_heads()
+    prepared(path)
+    for file in path.rglob("*.png"):
+        os.utime(file, ns=(1, 1))
+    touched = counted(path)
+    prepare(touched, SMALL)
+    assert total(touched) == (0, 12)
+
+
+def test_another_size_and_other_line_art_are_other_cache_entries(folder_of_heads: Heads) -> None:
+    path = folder_of_heads(size=64)
+    first = prepared(path)
+    assert prepared(path, Data(size=16)).train.images.shape[-1] == 16
+    wider = prepared(path, Data(size=32, sketch=Sketch(k=2.0))).train.sketches
+    assert wider is not None
+    assert first.train.sketches is not None
+    assert not torch.equal(wider, first.train.sketches)
+    assert same(prepared(path).train, first.train)
+
+
+def test_writing_to_a_loaded_set_does_not_reach_the_cache(folder_of_heads: Heads) -> None:
+    path = folder_of_heads()
+    first = prepared(path)
+    first.train.images.fill_(0)
+    assert prepared(path).train.images.any()
+
+
+def test_the_cache_is_where_the_environment_says_and_leaves_no_drafts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder_of_heads: Heads
+) -> None:
+    monkeypatch.setenv("ATTNBENCH_CACHE", str(tmp_path / "mine"))
+    assert cache_folder() == tmp_path / "mine"
+    prepared(folder_of_heads())
+    folders = sorted((tmp_path / "mine" / "images").iterdir())
+    assert [sorted(file.name for file in entry.iterdir()) for entry in folders] == [
+        ["corrupt.json", "images.npy", "sketches.npy"]
+    ] * 2
+    assert len(list((tmp_path / "mine" / "digests").iterdir())) == 2
+
+
+# The fingerprint
+
+
+def test_the_fingerprint_does_not_depend_on_where_the_files_are_or_when_they_were_written(
+    tmp_path: Path, folder_of_heads: Heads
+) -> None:
+    path = folder_of_heads()
+    first = prepared(path)
+    shutil.copytree(path, tmp_path / "elsewhere")
+    for file in (tmp_path / "elsewhere").rglob("*.png"):
+        os.utime(file, ns=(10**18, 10**18))
+    assert prepared(tmp_path / "elsewhere").fingerprint == first.fingerprint
+
+
+def test_the_fingerprint_is_the_data_set_s_whatever_the_recipe_does_with_it(folder_of_heads: Heads) -> None:
+    path = folder_of_heads()
+    assert prepared(path).fingerprint == prepared(path, Data(size=16, sketch=Sketch(at="target"))).fingerprint
+
+
+def test_a_renamed_file_changes_the_fingerprint(folder_of_heads: Heads) -> None:
+    path = folder_of_heads()
+    first = prepared(path)
+    (path / "train" / "011.png").rename(path / "train" / "012.png")
+    assert prepared(path).fingerprint != first.fingerprint
+
+
+def test_changed_content_changes_the_fingerprint(folder_of_heads: Heads) -> None:
+    path = folder_of_heads()
+    first = prepared(path)
+    draw(1, 50, 32).save(path / "test" / "003.png")
+    assert prepared(path).fingerprint != first.fingerprint
+
+
+def test_an_image_moved_from_test_to_train_changes_the_fingerprint(folder_of_heads: Heads) -> None:
+    path = folder_of_heads()
+    first = prepared(path)
+    (path / "test" / "003.png").rename(path / "train" / "003.png")
+    assert prepared(path).fingerprint != first.fingerprint
+
+
+def test_synthetic_heads_are_prepared_like_files() -> None:
+    data_set = prepare(synthetic(train=3, test=2, size=32), SMALL)
+    assert np.array_equal(data_set.test.images[1].permute(1, 2, 0), np.asarray(draw(0, 1, 32)))
+    assert data_set.fingerprint != prepare(synthetic(train=3, test=2, size=32, seed=1), SMALL).fingerprint
+
+
+def test_progress_is_reported_up_to_the_last_image(folder_of_heads: Heads) -> None:
+    seen: list[tuple[str, int, int]] = []
+
+    def reporter(title: str) -> Callable[[int, int], None]:
+        return lambda done, of: seen.append((title, done, of))
+
+    prepared(folder_of_heads(), progress=reporter)
+    assert seen == [("decoding mine/train", 8, 8), ("decoding mine/test", 4, 4)]
