@@ -50,26 +50,30 @@ def list_() -> None:
     """
     from rich.console import Console
     from rich.table import Table as RichTable
+    from rich.text import Text
 
     from attnbench import plugins
     from attnbench.recipe import built_in_recipes
 
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False)
     for title, group in (("Modules", plugins.MODULES), ("Datasets", plugins.DATASETS)):
-        table = RichTable(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
-        for heading in ("name", "package", "version", "target", ""):
-            table.add_column(heading)
+        table = RichTable(title=title, title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
         for plugin in plugins.installed(group):
             try:
-                summary = (plugin.load().__doc__ or "").strip().split("\n")[0]
+                summary = _first_line(plugin.load().__doc__)
             except UserError as error:
                 summary = f"broken: {error}"
-            table.add_row(plugin.name, plugin.package, plugin.version, plugin.target, summary)
-        console.print(table, markup=False)
+            table.add_row(plugin.name, f"{plugin.package} {plugin.version}", Text(summary))
+        console.print(table)
         console.print()
-    console.print("Recipes")
-    for name in sorted(built_in_recipes()):
-        console.print(f"{name}", markup=False)
+    table = RichTable(title="Recipes", title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
+    for name, text in sorted(built_in_recipes().items()):
+        table.add_row(name, Text(_first_line(text.replace("# ", "")).partition(". ")[0]))
+    console.print(table)
+
+
+def _first_line(text: str | None) -> str:
+    return (text or "").strip().split("\n")[0]
 
 
 @app.command(

@@ -30,7 +30,9 @@ from attnbench import at_least_float32, branch, no_autocast, observe
 
 
 class SCFT(nn.Module):
-    """(B, C, h, w), (B, C, h, w) -> (B, C, h, w).
+    """SCFT's dot-product attention with a skip, CVPR 2020.
+
+    (B, C, h, w), (B, C, h, w) -> (B, C, h, w).
 
     Args:
         channels: C.

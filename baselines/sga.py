@@ -38,7 +38,9 @@ SLOPE = 0.2
 
 
 class SGA(nn.Module):
-    """cross-SGA, then self-SGA: (B, C, h, w), (B, C, h, w) -> (B, C, h, w).
+    """Stop-Gradient Attention, ECCV 2022: cross-SGA, then self-SGA.
+
+    (B, C, h, w), (B, C, h, w) -> (B, C, h, w).
 
     Args:
         channels: C.

@@ -123,7 +123,10 @@ _AFHQ_HELP = (
 
 
 def anime(root: Path | None = None) -> Dataset:
-    """Anime portraits: `anime/train2`, `anime/test2` with line art in `train0`, `test0`; or `anime/train`, `anime/test`."""
+    """Anime portraits of "Modeling Artistic Workflows".
+
+    In `anime/train2` and `anime/test2` with line art in `train0` and `test0`, or in plain `anime/train` and `anime/test`.
+    """
     data = _data_root("anime", root)
     base = data / "anime"
     for folder in (base, data):
@@ -134,22 +137,31 @@ def anime(root: Path | None = None) -> Dataset:
 
 
 def cat(root: Path | None = None) -> Dataset:
-    """AFHQ cats: `afhq/train/cat` and `afhq/val/cat` (or `afhq/test/cat`), or plain `cat/train`, `cat/test`."""
+    """AFHQ cats.
+
+    In `afhq/train/cat` and `afhq/val/cat` (or `afhq/test/cat`), or in plain `cat/train` and `cat/test`.
+    """
     return _afhq("cat", root)
 
 
 def dog(root: Path | None = None) -> Dataset:
-    """AFHQ dogs, in the layouts of `cat`."""
+    """AFHQ dogs; lies like `cat`."""
     return _afhq("dog", root)
 
 
 def wild(root: Path | None = None) -> Dataset:
-    """AFHQ wild animals, in the layouts of `cat`."""
+    """AFHQ wild animals; lies like `cat`."""
     return _afhq("wild", root)
 
 
 def synthetic(root: Path | None = None, *, train: int = 800, test: int = 100, size: int = 128, seed: int = 0) -> Dataset:
-    """Cartoon heads that the project draws itself: `train` and `test` of them, `size` pixels wide; no download."""
+    """Cartoon heads, drawn here; no download.
+
+    Args:
+        train, test: how many.
+        size: side in pixels.
+        seed: other heads.
+    """
     if train < 1 or test < 1 or size < 16:
         raise UserError(f"dataset 'synthetic': train={train}, test={test}, size={size}: needs train, test >= 1, size >= 16")
     heads = [Drawing(seed, index, size) for index in range(train + test)]
