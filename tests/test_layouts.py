@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
-from attnbench.data.layouts import Picture, anime, cat, dog, folder, synthetic, wild
+from attnbench.data.layouts import Dataset, Picture, anime, cat, dog, folder, synthetic, wild
 from attnbench.data.synthetic import draw
 from attnbench.errors import UserError
 
@@ -25,8 +26,15 @@ def names(pictures: Sequence[Picture]) -> list[str]:
     return [picture.name for picture in pictures]
 
 
+def line_art(picture: Picture) -> Image.Image | None:
+    sketch = picture.open_sketch()
+    if sketch is not None:
+        sketch.load()  # and close
+    return sketch
+
+
 def with_line_art(pictures: Sequence[Picture]) -> list[str]:
-    return [picture.name for picture in pictures if picture.open_sketch() is not None]
+    return [picture.name for picture in pictures if line_art(picture) is not None]
 
 
 @pytest.mark.parametrize("inner", ["anime", "."])
@@ -39,10 +47,11 @@ def test_anime_takes_colour_from_stage_two_and_line_art_of_the_same_name_from_st
     found = anime(tmp_path)
     assert (names(found.train), names(found.test)) == (["a.png", "b.png"], ["c.png", "d.png"])
     assert (with_line_art(found.train), with_line_art(found.test)) == (["a.png", "b.png"], ["c.png"])
-    sketch = found.train[0].open_sketch()
+    sketch = line_art(found.train[0])
     assert sketch is not None
-    assert sketch.mode == "L"
-    assert found.train[0].open().mode == "RGB"
+    assert sketch.tobytes() == LINE.tobytes()
+    with found.train[0].open() as picture:
+        assert picture.tobytes() == HEAD.tobytes()
 
 
 def test_anime_is_also_read_from_plain_train_and_test_folders(tmp_path: Path) -> None:
@@ -52,18 +61,18 @@ def test_anime_is_also_read_from_plain_train_and_test_folders(tmp_path: Path) ->
     assert with_line_art(found.train) == []
 
 
-@pytest.mark.parametrize(("load", "name"), [(cat, "cat"), (dog, "dog"), (wild, "wild")])
+@pytest.mark.parametrize(("load", "name"), [(cat, "cat"), (dog, "dog"), (wild, "wild")], ids=["cat", "dog", "wild"])
 @pytest.mark.parametrize("base", ["afhq", "."])
 @pytest.mark.parametrize("held_out", ["val", "test"])
 def test_afhq_is_read_as_it_is_unpacked(
-    tmp_path: Path, load: Callable[[Path], object], name: str, base: str, held_out: str
+    tmp_path: Path, load: Callable[[Path], Dataset], name: str, base: str, held_out: str
 ) -> None:
     put(tmp_path / base / "train" / name, "1.jpg", "2.jpg")
     put(tmp_path / base / "train" / f"{name}_sketch", "2.jpg", line_art=True)
     put(tmp_path / base / held_out / name, "3.jpg")
     put(tmp_path / base / held_out / f"{name}_sketch", "3.jpg", line_art=True)
     put(tmp_path / base / "train" / "another_class", "4.jpg")
-    found = {"cat": cat, "dog": dog, "wild": wild}[name](tmp_path)
+    found = load(tmp_path)
     assert (names(found.train), names(found.test), found.name) == (["1.jpg", "2.jpg"], ["3.jpg"], name)
     assert (with_line_art(found.train), with_line_art(found.test)) == (["2.jpg"], ["3.jpg"])
 
@@ -73,7 +82,7 @@ def test_an_afhq_class_is_also_read_from_plain_train_and_test_folders(tmp_path: 
     assert names(cat(tmp_path).train) == ["a.jpg"]
 
 
-def test_the_project_s_own_layout_of_real_images_is_found(data_root: Path) -> None:
+def test_a_folder_of_real_images_is_found(data_root: Path) -> None:
     found = cat(data_root)
     assert len(found.train) > len(found.test) > 1
     assert not set(names(found.train)) & set(names(found.test))

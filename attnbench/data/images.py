@@ -108,8 +108,9 @@ def prepare(
 
 
 def decode(picture: Image.Image) -> Image.Image:
-    """Any picture as upright 8-bit RGB: transparency on white, palettes, CMYK, grey and 16-bit grey converted."""
-    picture = ImageOps.exif_transpose(picture)
+    """Any picture as upright 8-bit RGB: transparency on white, palettes, CMYK, grey and 16-bit grey converted. Closes its file."""
+    with picture:  # Pillow keeps the files of truncated and of animated pictures open
+        picture = ImageOps.exif_transpose(picture)
     if picture.mode.startswith("I;16") or picture.mode == "I":
         picture = Image.fromarray((np.asarray(picture).astype(np.uint32) // 257).clip(0, 255).astype(np.uint8))
     if picture.has_transparency_data:
