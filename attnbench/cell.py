@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from attnbench import store as stores
@@ -27,7 +27,7 @@ from attnbench.pictures import sample_grid
 from attnbench.provenance import now, provenance
 from attnbench.recipe import digest
 from attnbench.store import CellFolder
-from attnbench.train import Progressed, Training, build, check_weights_are_finite, total_steps, train
+from attnbench.train import Progressed, Training, build, check_weights_are_finite, steps_per_epoch, total_steps, train
 
 SAMPLE_PAIRS, SAMPLE_GRIDS = 8, 10  # rows of a grid; grids over a run
 SPEED_WINDOW = 20  # steps over which images a second are shown
@@ -77,6 +77,10 @@ class CellRun:
         history = _History(self.folder.path / "evaluations.jsonl", keep_until=training.step)
         self.log = LossLog(self.folder.path / "losses.jsonl", keep_until=training.step)
         try:
+            per_epoch = steps_per_epoch(self.dataset.train, recipe)
+            if self._measures_epochs and training.step % per_epoch == 0 and history.step < training.step:
+                # It was stopped while this epoch was measured.
+                history.add(training.step, training.step // per_epoch, self._measure(training.generator).metrics)
             with self.reporter.progress(cell.label, start=training.step) as update:
                 speed = _Speed(training)
 
@@ -101,6 +105,10 @@ class CellRun:
             self.log.close()
         self._finish(training, history)
 
+    @property
+    def _measures_epochs(self) -> bool:
+        return self.recipe.evaluation.when == "each_epoch"
+
     def measure_again(self) -> None:
         """Only evaluate: for a finished cell that lacked a metric's network."""
         device = self.settings.device
@@ -119,7 +127,7 @@ class CellRun:
             self.log.flush()
         if now.step % math.ceil(total / SAMPLE_GRIDS) == 0 or now.last:
             self._draw_samples(training.generator, now.step)
-        if now.epoch_ends and self.recipe.evaluation.when == "each_epoch":
+        if now.epoch_ends and self._measures_epochs:
             history.add(now.step, now.epoch + 1, self._measure(training.generator).metrics)
         if now.last or time.monotonic() - self.saved_at > self.settings.checkpoint_seconds:
             self._save(training)
@@ -136,7 +144,7 @@ class CellRun:
         generator, batch = training.generator, self.recipe.train.batch_size
         weights_of = {name: value.detach().cpu().contiguous() for name, value in generator.state_dict().items()}
         with stores.replacing(self.folder.path / "generator.safetensors") as draft:
-            save_file(weights_of, draft, metadata={"format": "pt"})
+            draft.write_bytes(save(weights_of, metadata={"format": "pt"}))
         costs = {
             **count_costs(self.cell.variant.factory, self.recipe),
             "train_seconds": training.seconds,
@@ -197,9 +205,8 @@ class LossLog:
 
     def __init__(self, path: Path, *, keep_until: int):
         self.path = path
-        self.last: dict[str, float] = {}
+        self.last: dict[str, float] = {name: value for name, value in _truncate(path, keep_until).items() if name != "step"}
         self._waiting: list[tuple[int, dict[str, Tensor]]] = []
-        _truncate(path, keep_until)
         self._file = path.open("a")
         self._board = _tensorboard(path.parent / "tensorboard", keep_until)
 
@@ -249,7 +256,7 @@ class _History:
 
     def __init__(self, path: Path, *, keep_until: int):
         self.path = path
-        _truncate(path, keep_until)
+        self.step: int = _truncate(path, keep_until).get("step", 0)
 
     def add(self, step: int, epoch: int, metrics: dict[str, Any]) -> None:
         with self.path.open("a") as file:
@@ -310,11 +317,12 @@ def new_record(cell: Cell, settings: Settings) -> dict[str, Any]:
     }
 
 
-def _truncate(path: Path, keep_until: int) -> None:
-    """Drop the lines after a step, which will be made again, and a last line that is cut off."""
+def _truncate(path: Path, keep_until: int) -> dict[str, Any]:
+    """Drop the lines after a step, which will be made again, and a last line that is cut off; return the last that stays."""
+    kept: list[str] = []
+    last: dict[str, Any] = {}
     if not path.is_file():
-        return
-    kept = []
+        return last
     for line in path.read_text().splitlines():
         try:
             row = json.loads(line)
@@ -323,7 +331,9 @@ def _truncate(path: Path, keep_until: int) -> None:
         if row["step"] > keep_until:
             break
         kept.append(line + "\n")
+        last = row
     stores.write_text(path, "".join(kept))
+    return last
 
 
 def _tensorboard(folder: Path, step: int) -> Any:

@@ -109,8 +109,11 @@ def plan(grid: Grid, reporter: Reporter, *, skip_corrupt: bool = False) -> list[
     return grid.cells(prepared)
 
 
-def state_of(cell: Cell, settings: Settings, say: stores.Say = lambda line: None) -> str:
-    """What a run would find: new, finished, failed, diverged, `continues at step N`, or `finished; measured again: ...`."""
+def state_of(cell: Cell, settings: Settings, say: stores.Say | None = None) -> str:
+    """What a run would find: new, finished, failed, diverged, `continues at step N`, or `finished; measured again: ...`.
+
+    A damaged record is set aside if there is a `say` to tell.
+    """
     folder = CellFolder(settings.store / cell.folder_name)
     if not folder.path.is_dir():
         return "new"
@@ -136,7 +139,7 @@ def execute(cells: Sequence[Cell], settings: Settings, reporter: Reporter) -> Ta
     """
     _check_space(cells, settings)
     tally = Tally()
-    with _stop_signals() as stop:
+    with _full_disk_in_words(settings), _stop_signals() as stop:
         waiting: list[Cell] = []
         for wait, queue in ((False, cells), (True, waiting)):
             for cell in queue:
@@ -144,7 +147,9 @@ def execute(cells: Sequence[Cell], settings: Settings, reporter: Reporter) -> Ta
                 folder.path.mkdir(parents=True, exist_ok=True)
                 if wait:
                     reporter.say(f"{cell.label}: waiting for the other process that runs it")
-                with folder.locked(wait=wait) as ours:
+                with folder.locked(wait=wait, stop=stop.is_set) as ours:
+                    if not ours and wait:
+                        raise KeyboardInterrupt
                     if not ours:
                         reporter.say(f"{cell.label}: another process runs it; going on with the rest")
                         waiting.append(cell)
@@ -173,21 +178,16 @@ def _run_unless_done(
             work.run()
         tally.finished.append(cell.label)
     except Interrupted as interrupted:
-        work.close(stores.INTERRUPTED, f"stopped after step {interrupted.step}")
+        if not state.startswith(stores.FINISHED):  # else its record still holds
+            work.close(stores.INTERRUPTED, f"stopped after step {interrupted.step}")
         raise
     except Diverged as diverged:
         work.close(stores.DIVERGED, str(diverged))
         reporter.say(f"{cell.label}: {diverged}; the checkpoint before it is kept")
         tally.failed.append(cell.label)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            _record_failure(work, error, tally)
-            return
-        raise UserError(
-            f"the disk of '{settings.store}' is full: {cell.label} is kept as of its last checkpoint; free some space and run "
-            f"{settings.command} again"
-        ) from error
     except Exception as error:  # whatever a module raises is its cell's affair, not the grid's
+        if _disk_is_full(error):
+            raise
         _record_failure(work, error, tally)
 
 
@@ -196,6 +196,28 @@ def _record_failure(work: CellRun, error: Exception, tally: Tally) -> None:
     work.close(stores.FAILED, reason, traceback.format_exc())
     work.reporter.say(f"{work.cell.label}: failed: {reason} (traceback in {work.folder.record_file})")
     tally.failed.append(work.cell.label)
+
+
+@contextmanager
+def _full_disk_in_words(settings: Settings) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if not _disk_is_full(error):
+            raise
+        raise UserError(
+            f"the disk of '{settings.store}' is full: what was saved is kept, cells as of their last checkpoints; free some space "
+            f"and run {settings.command} again"
+        ) from error
+
+
+def _disk_is_full(error: BaseException | None) -> bool:
+    """Whether that is what is behind an error; torch wraps the system's in its own."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,13 +47,15 @@ class CellFolder:
     def record_file(self) -> Path:
         return self.path / "cell.json"
 
-    def record(self, say: Say = lambda line: None) -> dict[str, Any] | None:
-        """What cell.json holds, or None. A damaged file is set aside, and `say` told."""
+    def record(self, say: Say | None = None) -> dict[str, Any] | None:
+        """What cell.json holds, or None. A damaged file is set aside, and `say` told; without `say` it stays as it is."""
         if not self.record_file.is_file():
             return None
         try:
             return read_record(self.record_file)
         except ValueError as error:
+            if say is None:
+                return None
             aside = _set_aside(self.record_file)
             say(f"{self.record_file} is damaged ({error}): set aside as {aside.name}; the cell goes on from its checkpoint")
             return None
@@ -66,7 +69,8 @@ class CellFolder:
 
         current, previous = self.path / "checkpoint.pt", self.path / "checkpoint.previous.pt"
         with replacing(current) as draft:
-            torch.save(state, draft)
+            with draft.open("wb") as file:  # given a path, torch would hide why it could not write
+                torch.save(state, file)
             if current.is_file():
                 current.replace(previous)
 
@@ -91,15 +95,21 @@ class CellFolder:
         (self.path / "checkpoint.previous.pt").unlink(missing_ok=True)
 
     @contextmanager
-    def locked(self, *, wait: bool) -> Iterator[bool]:
-        """Hold the cell: yields whether it is ours. The system frees the lock of a process that dies."""
+    def locked(self, *, wait: bool, stop: Callable[[], bool] = lambda: False) -> Iterator[bool]:
+        """Hold the cell, if need be after a wait until `stop`: yields whether it is ours. A process that dies lets go of it."""
         lock = FileLock(self.path / ".lock")
+        while True:
+            try:
+                lock.acquire(timeout=0)
+                break
+            except Timeout:
+                if not wait or stop():
+                    yield False
+                    return
+                time.sleep(0.2)
         try:
-            lock.acquire(timeout=-1 if wait else 0)
-        except Timeout:
-            yield False
-            return
-        try:
+            for draft in self.path.rglob(".*.draft"):  # of a process that was killed while it wrote
+                draft.unlink(missing_ok=True)
             yield True
         finally:
             lock.release()
@@ -178,7 +188,11 @@ def load(cell: str | Path, device: str = "cpu") -> Colorizer:
     path = Path(cell)
     if not (path / "generator.safetensors").is_file():
         raise UserError(f"'{path}' holds no trained generator (generator.safetensors): name a finished cell's folder")
-    record = read_record(path / "cell.json")
+    record = CellFolder(path).record()
+    if record is None:
+        raise UserError(
+            f"'{path}' holds no readable cell.json, which says what the generator is: name a finished cell's folder"
+        )
     options = ":".join(["", *(f"{key}={json.dumps(value)}" for key, value in record["module"]["given"].items())])
     variant = parse_variant(record["module"]["name"] + options)
     generator = build_generator(variant.factory, Recipe.model_validate(record["recipe"]["values"]), record["seed"])

@@ -110,7 +110,7 @@ def _table(frame: pd.DataFrame, metrics: Sequence[str], epoch: str, with_publish
     notes += _open_cells(frame)
     notes += _floors(finished, columns)
     if with_published:
-        notes.append(_published_note(columns))
+        notes.append(_published_note(columns, finished))
     return Table(columns, rows, _caption(frame, finished, columns, epoch), notes)
 
 
@@ -252,8 +252,10 @@ def _published_value(cell: pd.Series, column: Column) -> float | None:
     return None if same.empty else float(same["value"].iloc[0])
 
 
-def _published_note(columns: Iterable[Column]) -> str:
+def _published_note(columns: Sequence[Column], finished: pd.DataFrame) -> str:
     source = published()["source"].iloc[0].partition(", Table")[0]
+    if not any(_published_value(cell, column) is not None for _, cell in finished.iterrows() for column in columns):
+        return f"{source} has no number for these rows and columns."
     note = f"In parentheses: {source} (256 px, 40 epochs, FID at width 2048, global SSIM)"
     others = sorted({column.title for column in columns} - {"FID", "SSIM (global)"})
     return note + (f"; it has no number for {', '.join(others)}." if others else ".")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,8 +25,8 @@ from attnbench.losses import Features, PerceptualFeatures, discriminator_loss, g
 from attnbench.recipe import Recipe
 
 ModuleFactory = Callable[[int], nn.Module]  # channels -> module
-Losses = dict[str, float]
 
+_PARTS = ("generator", "discriminator", "optimizer_g", "optimizer_d")  # of a checkpoint
 _MODULE, _BACKBONE, _DISCRIMINATOR, _STEP = range(4)  # independent random streams
 
 
@@ -47,17 +47,13 @@ class Training:
         return {
             "step": self.step,
             "seconds": self.seconds,
-            **{name: getattr(self, name).state_dict() for name in self._parts},
+            **{name: getattr(self, name).state_dict() for name in _PARTS},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        for name in self._parts:
+        for name in _PARTS:
             getattr(self, name).load_state_dict(state[name])
         self.step, self.seconds = state["step"], state["seconds"]
-
-    _parts: tuple[str, ...] = field(
-        default=("generator", "discriminator", "optimizer_g", "optimizer_d"), init=False, repr=False
-    )
 
 
 def build_generator(factory: ModuleFactory, recipe: Recipe, seed: int) -> Colorizer:
@@ -155,7 +151,7 @@ def total_steps(images: ImageSet, recipe: Recipe) -> int:
 
 @dataclass(frozen=True)
 class Progressed:
-    """What a step leaves for those who look: `losses` holds the latest that were read from the device."""
+    """Where training is after a step."""
 
     step: int
     epoch: int

@@ -206,7 +206,7 @@ def test_latex_escapes_and_marks(tmp_path):
     assert r"$\downarrow$" in text
     if shutil.which("pdflatex") is None:
         pytest.skip("needs LaTeX: pdflatex is not installed (the text was checked)")
-    document = r"\documentclass{article}\usepackage{booktabs,multirow}\begin{document}" + text + r"\end{document}"
+    document = r"\documentclass{article}\usepackage{booktabs}\begin{document}" + text + r"\end{document}"
     (tmp_path / "table.tex").write_text(document)
     done = subprocess.run(
         ["pdflatex", "-halt-on-error", "table.tex"], cwd=tmp_path, capture_output=True, text=True, check=False
