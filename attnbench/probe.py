@@ -58,6 +58,7 @@ def listening(listener: Listener) -> Iterator[None]:
 class Observations:
     """A listener that keeps what modules observe, by name, detached.
 
+    >>> import torch
     >>> with listening(seen := Observations()):
     ...     _ = observe("attention", torch.eye(2))
     >>> list(seen.values)
