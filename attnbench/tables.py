@@ -38,6 +38,11 @@ class Column:
     def falls(self) -> bool:
         return self.metric in LOWER_IS_BETTER
 
+    @property
+    def decimals(self) -> int:
+        narrow = self.title.startswith("FID-")  # distances at narrower layers are far smaller
+        return _DECIMALS[self.metric] + 2 * narrow
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -157,7 +162,7 @@ def _values(finished: pd.DataFrame, label: str, column: Column) -> pd.Series:
 
 def _ranks(values: Sequence[pd.Series], column: Column) -> list[int | None]:
     """0 for the best mean, 1 for the second; equal values share a rank; None elsewhere and for a column of one."""
-    means = [None if series.empty else round(series.mean(), _DECIMALS[column.metric]) for series in values]
+    means = [None if series.empty else round(series.mean(), column.decimals) for series in values]
     order = sorted({mean for mean in means if mean is not None}, reverse=not column.falls)
     if sum(mean is not None for mean in means) < 2:
         return [None] * len(means)
@@ -166,7 +171,7 @@ def _ranks(values: Sequence[pd.Series], column: Column) -> list[int | None]:
 
 
 def _text(values: pd.Series, column: Column, frame: pd.DataFrame, label: str, notes: list[str], with_published: bool) -> str:
-    decimals = _DECIMALS[column.metric]
+    decimals = column.decimals
     cells = frame[(frame["label"] == label) & (frame["dataset"] == column.dataset)]
     if values.empty:
         text = _absence(cells, column, notes)
@@ -217,7 +222,7 @@ def _floors(finished: pd.DataFrame, columns: Iterable[Column]) -> list[str]:
         first = cells.iloc[0]
         count = int(first[f"{column.metric}.n_floor"])
         floors.setdefault(column.title, []).append(
-            f"{column.dataset} {first[name]:.{_DECIMALS[column.metric]}f} ({count} images)"
+            f"{column.dataset} {first[name]:.{column.decimals}f} ({count} images)"
         )
     return [f"{title} of real training images against the real test images: {', '.join(of)}." for title, of in floors.items()]
 

@@ -89,8 +89,9 @@ def test_seeds_are_averaged_with_their_deviation():
 
 
 def test_fid_at_another_width_has_another_title():
-    table = one_table(cell(**{"fid.dims": 768.0}))
+    table = one_table(cell(fid=1.44304, **{"fid.dims": 768.0}))
     assert table.columns[0].title == "FID-768"
+    assert texts(table)["SGA"][0] == "1.4430"  # such distances are small
 
 
 def test_numbers_from_different_networks_never_share_a_column():
@@ -152,7 +153,7 @@ def test_published_numbers_stand_behind_ours_where_the_quantity_is_the_same():
 
 def test_published_fid_is_not_put_beside_fid_at_another_width():
     table = one_table(cell(**{"fid.dims": 768.0}), with_published=True)
-    assert texts(table)["SGA"] == ["30.00", "0.800 (0.843)"]
+    assert texts(table)["SGA"] == ["30.0000", "0.800 (0.843)"]
 
 
 def test_published_table_gives_the_papers_mean_gains():
