@@ -206,8 +206,8 @@ def _full_disk_in_words(settings: Settings) -> Iterator[None]:
         if not _disk_is_full(error):
             raise
         raise UserError(
-            f"the disk of '{settings.store}' is full: what was saved is kept, cells as of their last checkpoints; free some space "
-            f"and run {settings.command} again"
+            f"the disk of '{settings.store}' is full: what was saved is kept, cells as of their last checkpoints; free some "
+            f"space and run {settings.command} again"
         ) from error
 
 

@@ -1,8 +1,8 @@
 """The recipe: everything that is held fixed while modules are compared.
 
-The defaults below *are* the `official` recipe: what the paper's released code does, with three departures that only remove
-accidents (outputs kept as PNG, every test image used in seeded pairs, a frozen perceptual network). A recipe file holds what it
-changes; `configs/official.yaml` writes all of it out. Unknown keys and values out of range are refused.
+The defaults below *are* the `official` recipe: what the paper's released code does, but for the departures that
+`configs/official.yaml` lists, where every key is written out. A recipe file holds what it changes. Unknown keys and values out
+of range are refused.
 """
 
 from __future__ import annotations

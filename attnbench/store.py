@@ -190,9 +190,7 @@ def load(cell: str | Path, device: str = "cpu") -> Colorizer:
         raise UserError(f"'{path}' holds no trained generator (generator.safetensors): name a finished cell's folder")
     record = CellFolder(path).record()
     if record is None:
-        raise UserError(
-            f"'{path}' holds no readable cell.json, which says what the generator is: name a finished cell's folder"
-        )
+        raise UserError(f"'{path}' holds no readable cell.json, the record of its generator: name a finished cell's folder")
     options = ":".join(["", *(f"{key}={json.dumps(value)}" for key, value in record["module"]["given"].items())])
     variant = parse_variant(record["module"]["name"] + options)
     generator = build_generator(variant.factory, Recipe.model_validate(record["recipe"]["values"]), record["seed"])

@@ -221,9 +221,7 @@ def _floors(finished: pd.DataFrame, columns: Iterable[Column]) -> list[str]:
         cells = finished[(finished["dataset"] == column.dataset) & (finished[f"{column.metric}.weights"] == column.network)]
         first = cells.iloc[0]
         count = int(first[f"{column.metric}.n_floor"])
-        floors.setdefault(column.title, []).append(
-            f"{column.dataset} {first[name]:.{column.decimals}f} ({count} images)"
-        )
+        floors.setdefault(column.title, []).append(f"{column.dataset} {first[name]:.{column.decimals}f} ({count} images)")
     return [f"{title} of real training images against the real test images: {', '.join(of)}." for title, of in floors.items()]
 
 

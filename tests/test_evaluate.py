@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torchvision import models
 
 from attnbench import evaluate as evaluation
 from attnbench import weights
@@ -64,27 +65,19 @@ class Painter(nn.Module):
 
 @pytest.fixture(scope="session")
 def made_up_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A torch home with networks of the right shapes and random weights, the last blocks of the Inception being NaN."""
-    from pytorch_fid.inception import fid_inception_v3
-    from torchvision.models import squeezenet1_1
-
+    """A torch home with networks of the right shapes and random weights; above its 768 channels the Inception is NaN."""
     home = tmp_path_factory.mktemp("torch")
     checkpoints = home / "hub" / "checkpoints"
     checkpoints.mkdir(parents=True)
     torch.manual_seed(0)
-    with pytest.MonkeyPatch.context() as patch, weights.quiet_libraries():
-        patch.setattr("pytorch_fid.inception.load_state_dict_from_url", lambda *_, **__: {})
-        patch.setattr(nn.Module, "load_state_dict", lambda *_, **__: None)
-        inception = fid_inception_v3()
+    # pytorch-fid's network has torchvision's layers, and runs some of them differently.
+    inception = models.inception_v3(num_classes=1008, aux_logits=False, init_weights=False)
     for module in inception.modules():
         if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight)
-    state = inception.state_dict()
-    torch.save(
-        {name: value * float("nan") if name.startswith("Mixed_7") else value for name, value in state.items()},
-        checkpoints / INCEPTION,
-    )
-    torch.save(squeezenet1_1().state_dict(), checkpoints / SQUEEZENET)
+            nn.init.kaiming_normal_(module.weight)  # keeps features in range through 40 layers
+    nn.init.constant_(inception.Mixed_7a.branch3x3_2.conv.weight, float("nan"))
+    torch.save(inception.state_dict(), checkpoints / INCEPTION)
+    torch.save(models.squeezenet1_1().state_dict(), checkpoints / SQUEEZENET)
     return home
 
 
@@ -261,7 +254,7 @@ def test_reproducing_the_test_set_has_fid_zero_and_a_floor_of_as_many_training_i
 
 
 def test_real_images_enter_at_their_native_size_unless_the_target_size_is_asked_for(with_weights: Path) -> None:
-    data_set = heads(size=64)
+    data_set = heads(4, 4, size=64)
     native = evaluate(CopyReference(), data_set, recipe("fid"), CPU).metrics["fid"]
     target = evaluate(CopyReference(), data_set, recipe("fid", real_size="target"), CPU).metrics["fid"]
     pixels = np.stack([np.array(picture.open()) for picture in data_set.test_pictures]).transpose(0, 3, 1, 2)
@@ -288,25 +281,25 @@ def test_features_of_real_images_are_computed_once_a_data_set_and_then_kept(
         return evaluate(Painter(seed), data_set, recipe(*metrics), CPU, cache=tmp_path)
 
     monkeypatch.setattr(evaluation, "features_of", counting)
-    first = measure(heads(), 0, "fid", "kid")
-    assert computed == [6, 6, 6]  # generated, test, train
-    assert measure(heads(), 0, "fid").metrics["fid"] == first.metrics["fid"]
-    assert computed == [6]  # generated
-    other = measure(heads(), 1, "fid").metrics["fid"]
-    assert computed == [6]
+    first = measure(heads(4, 3), 0, "fid", "kid")
+    assert computed == [3, 3, 3]  # generated, test, train
+    assert measure(heads(4, 3), 0, "fid").metrics["fid"] == first.metrics["fid"]
+    assert computed == [3]  # generated
+    other = measure(heads(4, 3), 1, "fid").metrics["fid"]
+    assert computed == [3]
     assert other["value"] != first.metrics["fid"]["value"]
     assert other["floor"] == first.metrics["fid"]["floor"]
-    measure(prepare(synthetic(train=7, test=6, size=32, seed=1), Data(size=32)), 0, "fid")
-    assert computed == [6, 6, 6]  # another data set
+    measure(prepare(synthetic(train=4, test=3, size=32, seed=1), Data(size=32)), 0, "fid")
+    assert computed == [3, 3, 3]  # another data set
 
 
 def test_all_numbers_are_independent_of_the_batch_size(
     with_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chosen = recipe("fid", "kid", "ssim_global", "ssim", "lpips")
-    wanted = evaluate(CopyReference(), heads(size=64), chosen, CPU, cache=tmp_path / "a")
-    monkeypatch.setattr(evaluation, "BATCH", 4)
-    got = evaluate(CopyReference(), heads(size=64), chosen, CPU, cache=tmp_path / "b")
+    wanted = evaluate(CopyReference(), heads(4, 4, 48), chosen, CPU, cache=tmp_path / "a")
+    monkeypatch.setattr(evaluation, "BATCH", 3)
+    got = evaluate(CopyReference(), heads(4, 4, 48), chosen, CPU, cache=tmp_path / "b")
     for name in chosen.evaluation.metrics:
         assert got.metrics[name]["value"] == pytest.approx(wanted.metrics[name]["value"], rel=1e-3), name
     for name in ("ssim_global", "ssim", "lpips"):

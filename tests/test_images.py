@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Callable
@@ -401,6 +402,19 @@ def test_another_size_and_other_line_art_are_other_cache_entries(folder_of_heads
     assert same(prepared(path).train, first.train)
 
 
+def test_a_renamed_file_gets_the_line_width_of_its_new_name(folder_of_heads: Heads) -> None:
+    path = folder_of_heads(train=1, size=64)
+    before = prepared(path).train
+    new = next(f"{i}.png" for i in range(9) if sigma_index(f"{i}.png", 3) != sigma_index("004.png", 3))
+    (path / "train" / "004.png").rename(path / "train" / new)
+    after = prepared(path).train
+    assert torch.equal(after.images, before.images)
+    assert after.sigma[0] != before.sigma[0]
+    assert before.sketches is not None
+    assert after.sketches is not None
+    assert not torch.equal(after.sketches, before.sketches)
+
+
 def test_writing_to_a_loaded_set_does_not_reach_the_cache(folder_of_heads: Heads) -> None:
     path = folder_of_heads()
     first = prepared(path)
@@ -475,3 +489,19 @@ def test_progress_is_reported_up_to_the_last_image(tmp_path: Path, folder_of_hea
 
     prepared(folder_of_heads(), cache=tmp_path, progress=bar)
     assert seen == [("decoding mine/train", 8, 8), ("decoding mine/test", 4, 4)]
+
+
+def test_a_file_that_the_system_cannot_read_is_no_corrupt_image_and_is_not_remembered(
+    folder_of_heads: Heads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = folder_of_heads(train=2, test=2)
+    whole = ImageFile.open
+
+    def too_many_open_files(self: ImageFile) -> Image.Image:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(ImageFile, "open", too_many_open_files)
+    with pytest.raises(UserError, match="cannot be read: Too many open files"):
+        prepared(path)
+    monkeypatch.setattr(ImageFile, "open", whole)
+    assert len(prepared(path).train) == 2

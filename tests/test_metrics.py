@@ -166,7 +166,6 @@ def test_with_more_images_than_dimensions_it_is_scipys(count: int, other: int) -
     assert frechet_distance(a, b) == pytest.approx(frechet_by_a_matrix_root(a, b), rel=1e-9)
 
 
-@pytest.mark.filterwarnings("ignore:Matrix is singular")
 def test_with_fewer_images_than_dimensions_it_is_scipys_within_the_accuracy_of_a_singular_root() -> None:
     a, b = normal(12, 40, seed=1), normal(15, 40, seed=2, shift=0.3)
     assert frechet_distance(a, b) == pytest.approx(frechet_by_a_matrix_root(a, b), rel=1e-3)
@@ -200,9 +199,9 @@ def test_kid_at_unequal_numbers_is_the_unbiased_estimate_pair_by_pair() -> None:
 
 
 def test_kid_of_two_samples_of_one_distribution_is_zero_on_average() -> None:
-    distances = [kernel_distance(*np.random.default_rng(seed).normal(size=(2, 20, 8))) for seed in range(200)]
+    distances = [kernel_distance(*np.random.default_rng(seed).normal(size=(2, 20, 8))) for seed in range(60)]
     assert min(distances) < 0 < max(distances)
-    assert np.mean(distances) == pytest.approx(0, abs=3 * np.std(distances) / 200**0.5)
+    assert np.mean(distances) == pytest.approx(0, abs=3 * np.std(distances) / 60**0.5)
 
 
 # With real weights
@@ -233,23 +232,21 @@ def test_fid_is_what_pytorch_fids_own_command_prints(torch_home: Path, tmp_path:
 
 
 def test_features_are_pytorch_fids_and_so_is_the_distance(torch_home: Path, tmp_path: Path) -> None:
-    """As above without its matrix root, at 64 dimensions: holds with every SciPy."""
+    """As above without its own matrix root, which newer SciPys break, and at 64 dimensions."""
     from pytorch_fid.fid_score import get_activations
     from pytorch_fid.inception import InceptionV3
 
-    files = []
-    for index in range(70):
-        draw(index // 35, index, 32).save(tmp_path / f"{index:02d}.png")
-        files.append(tmp_path / f"{index:02d}.png")
+    files = [tmp_path / f"{index:02d}.png" for index in range(12)]
+    for index, file in enumerate(files):
+        draw(0, index, 32).save(file)
     with weights.quiet_libraries():
         network = InceptionV3([InceptionV3.BLOCK_INDEX_BY_DIM[64]])
-    wanted = get_activations(files, network, batch_size=35, dims=64, num_workers=0)
-    images = torch.cat([heads(*range(35), size=32), heads(*range(35, 70), seed=1, size=32)])
-    ours = features_of(images.split(16), InceptionFeatures(64), CPU)
+    wanted = get_activations(files, network, batch_size=6, dims=64, num_workers=0)
+    ours = features_of(heads(*range(12), size=32).split(5), InceptionFeatures(64), CPU)
     assert ours.dtype == np.float64
     assert np.abs(ours - wanted).max() < 1e-4 * np.abs(wanted).max()
-    distance = frechet_by_a_matrix_root(wanted[:35], wanted[35:])
-    assert frechet_distance(ours[:35], ours[35:]) == pytest.approx(distance, rel=0.01)
+    distance = frechet_by_a_matrix_root(wanted[:6], wanted[6:])
+    assert frechet_distance(ours[:6], ours[6:]) == pytest.approx(distance, rel=0.01)
 
 
 def test_features_do_not_depend_on_the_batch_size(torch_home: Path) -> None:

@@ -54,7 +54,7 @@ def test_a_stored_recipe_reads_back_as_itself(tmp_path):
         ("evaluation.fid_dims=100", "evaluation.fid_dims = 100"),
         ("backbone.levels=8", "data.size = 64 leaves no bottleneck: backbone.levels = 8 needs 256 pixels"),
         ("train=3", "train = 3"),
-        ("train.epochs.more=3", "--set train.epochs.more=3: 'epochs' is a value, not a section"),
+        ("train.steps.more=3", "--set train.steps.more=3: 'steps' is a value, not a section"),
         ("train.epochs", "expected section.key=value"),
         ("train.epochs=[", "is not a YAML value"),
     ],

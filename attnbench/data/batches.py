@@ -2,6 +2,9 @@
 
 What a training sample looks like depends on (seed, epoch, index) alone: not on the module that trains, the number of workers,
 the device, or whether the run was interrupted.
+
+Jitter and warp act on images of the recipe's size, which are decoded and resized once; the released code applies them at the
+file's own size and resizes afterwards.
 """
 
 from __future__ import annotations

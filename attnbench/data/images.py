@@ -108,8 +108,8 @@ def prepare(
 
 
 def decode(picture: Image.Image) -> Image.Image:
-    """Any picture as upright 8-bit RGB: transparency on white, palettes, CMYK, grey and 16-bit grey converted. Closes its file."""
-    with picture:  # Pillow keeps the files of truncated and of animated pictures open
+    """Any picture as upright 8-bit RGB: transparency on white, palettes, CMYK, grey and 16-bit grey converted."""
+    with picture:  # else Pillow keeps the files of truncated and of animated pictures open
         picture = ImageOps.exif_transpose(picture)
     if picture.mode.startswith("I;16") or picture.mode == "I":
         picture = Image.fromarray((np.asarray(picture).astype(np.uint32) // 257).clip(0, 255).astype(np.uint8))
@@ -221,7 +221,11 @@ class _Decoded:
 
 
 def _decode_one(picture: Picture, data: Data) -> _Decoded | str:
-    """The decoded picture, or why there is none."""
+    """The decoded picture, or why there is none.
+
+    Raises:
+        UserError: the file cannot be read, which says nothing about its content and must not be remembered.
+    """
     try:
         native = decode(picture.open())
         sketch = np.empty((0, 0), np.uint8)
@@ -232,8 +236,16 @@ def _decode_one(picture: Picture, data: Data) -> _Decoded | str:
             sketch = np.asarray(resize(decode(drawn).convert("L"), data.size))
         image = np.asarray(resize(native, data.size)).transpose(2, 0, 1)
         return _Decoded(image, np.asarray(native).transpose(2, 0, 1), sketch)
+    except OSError as error:
+        if error.errno is not None:  # from the system, not from a decoder
+            raise UserError(f"'{picture.name}' cannot be read: {error.strerror}") from error
+        return _in_words(error)
     except Exception as error:  # decoders raise many types, and any of them means that this file is no good
-        return " ".join(str(error).split()) or type(error).__name__
+        return _in_words(error)
+
+
+def _in_words(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _stored_sketches(decoded: Sequence[tuple[str, _Decoded]], data: Data) -> Iterator[np.ndarray]:

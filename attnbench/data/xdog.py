@@ -40,12 +40,13 @@ def xdog(
         sigma: (B,) standard deviation of the narrower Gaussian for each image, in pixels.
 
     Returns:
-        (B, 1, H, W) in [0, 1], white paper.
+        (B, 1, H, W) float32 in [0, 1], white paper.
     """
-    grey = luma(rgb)
+    # In float64: the threshold is a cliff, and rounding that depends on the rest of the batch must not push a pixel over it.
+    grey, sigma = luma(rgb.double()), sigma.double()
     blurred, wider = gaussian_blur(grey, sigma), gaussian_blur(grey, k * sigma)
     response = grey * ((1 + p) * blurred - p * wider)
-    return torch.where(response >= epsilon, 1.0, 1 + torch.tanh(phi * (response - epsilon)))
+    return torch.where(response >= epsilon, 1.0, 1 + torch.tanh(phi * (response - epsilon))).float()
 
 
 def gaussian_blur(grey: Tensor, sigma: Tensor) -> Tensor:
