@@ -1,0 +1,300 @@
+"""The store: damaged files are set aside, nothing is half written, and a cell's identity is what can change its numbers."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from runs import HEADS, attnbench, cells, install_module, only_cell, record, same_result, steps_in, tiny, tree
+
+import attnbench as library
+from attnbench import cell as cell_file
+from attnbench import store as stores
+from attnbench.data.batches import pair_batch
+from attnbench.errors import UserError
+from attnbench.evaluate import to_bytes
+from attnbench.grid import Cell
+from attnbench.recipe import load_recipe
+from attnbench.store import CellFolder
+from attnbench.train import build
+
+FULL_STEPS = 4
+STOP = 'if os.environ.get("CUE") and self.training and self.step == 3:\n    os.kill(os.getpid(), signal.SIGINT)'
+
+
+@pytest.fixture(autouse=True)
+def _no_costs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counting FLOPs takes longer than these runs; test_costs.py has its tests."""
+    monkeypatch.setattr(cell_file, "count_costs", lambda factory, recipe: {})
+
+
+@pytest.fixture(scope="module")
+def finished(session_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with one finished cell, to be copied before it is changed."""
+    store = tmp_path_factory.mktemp("finished")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("ATTNBENCH_CACHE", str(session_cache))
+        assert attnbench(*tiny(store)).code == 0
+    return store
+
+
+@pytest.fixture
+def copied(finished: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(finished, tmp_path / "copied")
+
+
+def cut(file: Path, keep: float = 0.6) -> None:
+    """What a power cut may leave of a file."""
+    content = file.read_bytes()
+    file.write_bytes(content[: int(keep * len(content))])
+
+
+def test_a_cell_folder_holds_what_the_store_promises(finished: Path) -> None:
+    folder = only_cell(finished)
+    names = {path.name for path in folder.iterdir()}
+    promised = {"cell.json", "recipe.yaml", "losses.jsonl", "pairs.csv", "samples.png", "samples", "generator.safetensors"}
+    assert names == promised | {"checkpoint.pt", ".lock"} or names == promised | {"checkpoint.pt"}
+    said = record(folder)
+    assert said["status"] == "finished"
+    assert said["module"]["package"] == "attnbench"
+    assert len(said["module"]["source_sha256"]) == 64
+    assert {"commit", "versions", "device"} <= said["provenance"].keys()
+    assert load_recipe(folder / "recipe.yaml").model_dump(mode="json") == said["recipe"]["values"]
+
+
+def test_a_truncated_record_is_set_aside_and_said_so_and_the_cell_is_not_trained_again(copied: Path) -> None:
+    folder = only_cell(copied)
+    wanted, weights = record(folder), (folder / "generator.safetensors").read_bytes()
+    cut(folder / "cell.json")
+    damaged = (folder / "cell.json").read_bytes()
+    again = attnbench(*tiny(copied))
+    assert again.code == 0, again.err
+    assert "cell.json is damaged" in again.err
+    assert "set aside as cell.json.damaged1" in again.err
+    assert (folder / "cell.json.damaged1").read_bytes() == damaged
+    assert {**record(folder), "metrics": None} != wanted
+    assert record(folder)["metrics"] == wanted["metrics"]
+    assert record(folder)["losses"] == wanted["losses"]
+    assert (folder / "generator.safetensors").read_bytes() == weights
+
+
+def test_the_table_leaves_a_truncated_record_out_says_so_and_leaves_it_alone(copied: Path) -> None:
+    shutil.copytree(only_cell(copied), copied / "sga-other")
+    cut(copied / "sga-other" / "cell.json")
+    before = tree(copied)
+    outcome = attnbench("table", copied)
+    assert outcome.code == 0
+    assert f"{copied / 'sga-other' / 'cell.json'} is left out: " in outcome.err
+    assert "SGA" in outcome.out
+    assert tree(copied) == before
+
+
+def test_a_dry_run_leaves_a_truncated_record_alone(copied: Path) -> None:
+    cut(only_cell(copied) / "cell.json")
+    before = tree(copied)
+    outcome = attnbench(*tiny(copied), "--dry-run")
+    assert outcome.code == 0
+    assert "continues" in outcome.out
+    assert tree(copied) == before
+
+
+@pytest.mark.parametrize(
+    ("damaged", "goes_on_after"),
+    [(["checkpoint.pt"], 2), (["checkpoint.previous.pt"], 3), (["checkpoint.pt", "checkpoint.previous.pt"], 0)],
+)
+def test_damaged_checkpoints_are_set_aside_and_the_best_that_is_left_is_used(
+    damaged: list[str], goes_on_after: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"cut{goes_on_after}"
+    install_module(tmp_path / "site", monkeypatch, name, STOP)
+    monkeypatch.setenv("CUE", "1")
+    assert attnbench(*tiny(tmp_path / "results", name), "--checkpoint-minutes", "0").code == 130
+    monkeypatch.delenv("CUE")
+    folder = only_cell(tmp_path / "results")
+    for file in damaged:
+        cut(folder / file)
+
+    trained = []
+    train = cell_file.train
+    monkeypatch.setattr(cell_file, "train", lambda training, *a, **b: (trained.append(training.step), train(training, *a, **b)))
+    again = attnbench(*tiny(tmp_path / "results", name))
+    assert again.code == 0, again.err
+    assert trained == [goes_on_after]
+    for file in damaged if "checkpoint.pt" in damaged else []:
+        assert f"{folder / file} is damaged" in again.err
+        assert f"set aside as {file}.damaged1" in again.err
+        assert (folder / f"{file}.damaged1").is_file()
+    assert steps_in(folder / "losses.jsonl") == [1, 2, 3, 4]
+    assert attnbench(*tiny(tmp_path / "undisturbed", name)).code == 0
+    assert same_result(folder, only_cell(tmp_path / "undisturbed"))
+
+
+def test_checkpoints_hold_tensors_and_plain_values_only(finished: Path) -> None:
+    state = torch.load(only_cell(finished) / "checkpoint.pt", weights_only=True)
+    assert state["step"] == FULL_STEPS
+
+
+def test_a_second_damaged_file_does_not_overwrite_the_first(tmp_path: Path) -> None:
+    folder, said = CellFolder(tmp_path), []
+    for content in ("{", "[1"):
+        folder.record_file.write_text(content)
+        assert folder.record(said.append) is None
+    assert (tmp_path / "cell.json.damaged1").read_text() == "{"
+    assert (tmp_path / "cell.json.damaged2").read_text() == "[1"
+    assert len(said) == 2
+
+
+def test_a_write_that_fails_keeps_the_old_file_and_leaves_no_draft(tmp_path: Path) -> None:
+    file = tmp_path / "cell.json"
+    stores.write_text(file, "old")
+    with pytest.raises(RuntimeError, match="half way"), stores.replacing(file) as draft:
+        draft.write_text("ne")
+        raise RuntimeError("half way")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"cell.json": "old"}
+    stores.write_text(file, "new")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"cell.json": "new"}
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_last_two(tmp_path: Path) -> None:
+    folder = CellFolder(tmp_path)
+    for step in (1, 2):
+        folder.write_checkpoint({"step": step, "weight": torch.ones(3)})
+    with pytest.raises((AttributeError, TypeError, RuntimeError)):
+        folder.write_checkpoint({"step": 3, "weight": lambda: None})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint.previous.pt", "checkpoint.pt"]
+    steps = [torch.load(path, weights_only=True)["step"] for path in sorted(tmp_path.iterdir())]
+    assert steps == [1, 2]
+
+
+def test_drafts_of_a_killed_process_are_cleared_away(copied: Path) -> None:
+    folder = only_cell(copied)
+    drafts = [folder / ".checkpoint.pt.4711.draft", folder / "samples" / ".step0000001.png.4711.draft"]
+    for draft in drafts:
+        draft.write_bytes(b"half")
+    assert attnbench(*tiny(copied)).code == 0
+    assert not any(draft.exists() for draft in drafts)
+
+
+def one(*arguments: str, **changes: object) -> Cell:
+    (cell,) = cells(*arguments, **changes)
+    return cell
+
+
+def test_the_identity_changes_with_all_that_can_change_a_number() -> None:
+    found = [
+        one(),
+        one("scft"),
+        one("sga:stop_gradient=false"),
+        one(train__lr_generator=0.1),
+        one(evaluation__pair_seed=1),
+        one("sga", "synthetic:train=5:test=2:size=16"),
+        one("sga", "synthetic:train=4:test=2:size=16:seed=1"),
+        cells(seeds=(1,))[0],
+    ]
+    assert len({cell.identity for cell in found}) == len(found)
+    assert len({cell.folder_name for cell in found}) == len(found)
+
+
+def test_default_options_given_explicitly_are_the_same_cell() -> None:
+    assert one("sga:stop_gradient=true:double_norm=true").folder_name == one("sga").folder_name
+
+
+def test_the_content_of_a_folder_counts_and_its_path_does_not(folder_of_heads: Callable[..., Path], tmp_path: Path) -> None:
+    here = folder_of_heads(train=4, test=2, size=16)
+    there = shutil.copytree(here, tmp_path / "elsewhere")
+    assert one("sga", f"mine={here}").folder_name == one("sga", f"mine={there}").folder_name
+    pixels = np.array(Image.open(there / "train" / "002.png"))
+    pixels[3, 3] ^= 255
+    Image.fromarray(pixels).save(there / "train" / "002.png")
+    assert one("sga", f"mine={here}").identity != one("sga", f"mine={there}").identity
+
+
+def is_the_finished_cell(arguments: Sequence[str | Path]) -> bool:
+    outcome = attnbench(*arguments, "--dry-run")
+    assert outcome.code == 0, outcome.err
+    return "finished" in outcome.out and "new" not in outcome.out
+
+
+def test_device_checkpoints_and_the_recipes_name_do_not_change_the_cell(finished: Path) -> None:
+    named = only_cell(finished) / "recipe.yaml"
+    assert is_the_finished_cell(tiny(finished))
+    assert is_the_finished_cell([*tiny(finished), "--checkpoint-minutes", "1"])
+    assert is_the_finished_cell([part for part in tiny(finished) if part not in ("--device", "cpu")])
+    assert is_the_finished_cell(["run", "-r", named, "-m", "sga", "-d", HEADS, "-o", finished])
+    assert not is_the_finished_cell(tiny(finished, train__steps=5))
+
+
+def test_a_store_can_be_moved(finished: Path, copied: Path) -> None:
+    assert is_the_finished_cell(tiny(copied))
+    assert library.results(copied).equals(library.results(finished))
+
+
+def test_load_gives_the_generator_that_was_trained(finished: Path) -> None:
+    cell, folder = one(), only_cell(finished)
+    generator = library.load(folder)
+    assert not generator.training
+    training = build(cell.variant.factory, cell.recipe, cell.seed, torch.device("cpu"))
+    checkpoint = CellFolder(folder).read_checkpoint()
+    assert checkpoint is not None
+    untrained = training.generator.eval()
+    batch = pair_batch(cell.dataset.test, [(0, 1), (1, 0)], data=cell.recipe.data, device=torch.device("cpu"))
+    with torch.no_grad():
+        before = untrained(batch.sketch, batch.reference)
+        training.load_state_dict(checkpoint)
+        after = training.generator(batch.sketch, batch.reference)
+        loaded = generator(batch.sketch, batch.reference)
+    assert torch.equal(loaded, after)
+    assert not torch.equal(loaded, before)
+    third_row = np.asarray(Image.open(folder / "samples.png").convert("RGB")).reshape(-1, 3)
+    colours = {tuple(pixel) for pixel in third_row.tolist()}
+    generated = to_bytes(loaded).permute(0, 2, 3, 1).reshape(-1, 3).tolist()
+    assert all(tuple(pixel) in colours for pixel in generated)  # they are the ones that its sample grid shows
+
+
+def test_load_takes_the_modules_options_from_the_record(tmp_path: Path) -> None:
+    assert attnbench(*tiny(tmp_path, "sga:self_attention=false")).code == 0
+    assert library.load(only_cell(tmp_path)).module.self_sga is None
+
+
+@pytest.mark.parametrize("lacking", ["generator.safetensors", "cell.json"])
+def test_load_refuses_a_folder_that_is_not_a_finished_cell(lacking: str, copied: Path) -> None:
+    (only_cell(copied) / lacking).unlink()
+    with pytest.raises(UserError, match=f"{lacking}.*name a finished cell's folder"):
+        library.load(only_cell(copied))
+
+
+@pytest.mark.parametrize("command", ["run", "table"])
+def test_a_results_folder_that_is_a_file_is_one_line(command: str, tmp_path: Path) -> None:
+    store = tmp_path / "results"
+    store.write_text("not a folder")
+    outcome = attnbench(*tiny(store)) if command == "run" else attnbench("table", store)
+    assert outcome.code == 2
+    (line,) = outcome.err.splitlines()
+    assert line.startswith("error: ")
+    assert str(store) in line
+    assert store.read_text() == "not a folder"
+
+
+def test_a_results_folder_that_cannot_be_written_to_is_one_line() -> None:
+    """/proc, where not even root makes folders, stands for a read-only disk."""
+    if not Path("/proc/self").is_dir():
+        pytest.skip("needs /proc")
+    for store in ("/proc/results", "/proc/self"):
+        outcome = attnbench(*tiny(store))
+        assert outcome.code == 2
+        (line,) = outcome.err.splitlines()
+        assert line.startswith(f"error: results folder '{store}' cannot be written to: ")
+        assert line.endswith("choose another with -o")
+
+
+def test_a_record_that_is_not_one_is_damaged(tmp_path: Path) -> None:
+    for content in (json.dumps([]), json.dumps({"status": "finished"}), ""):
+        (tmp_path / "cell.json").write_text(content)
+        with pytest.raises(ValueError, match="."):
+            stores.read_record(tmp_path / "cell.json")
