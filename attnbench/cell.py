@@ -41,8 +41,6 @@ class Settings:
     device: torch.device
     checkpoint_seconds: float = 600.0
     retry_failed: bool = False
-    command: str = "the same command"
-    cache: Path | None = None
 
 
 class CellRun:
@@ -99,7 +97,8 @@ class CellRun:
                     should_stop=self.stop.is_set,
                 )
         except Interrupted:
-            self._save(training)
+            if self.record["step"] != training.step:  # else the checkpoint is there, and again would push out the one before
+                self._save(training)
             raise
         finally:
             self.log.close()
@@ -170,7 +169,6 @@ class CellRun:
                 self.dataset,
                 self.recipe,
                 self.settings.device,
-                cache=self.settings.cache,
                 progress=lambda done, total: self._go_on(update, done, total),
             )
 

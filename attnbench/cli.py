@@ -338,6 +338,7 @@ def main() -> None:
     except Interrupted as interrupted:
         typer.echo(f"{interrupted}; everything is saved, the same command goes on from there", err=True)
         sys.exit(130)
-    except KeyboardInterrupt:
-        typer.echo("stopped; nothing that was saved is lost, the same command goes on", err=True)
-        sys.exit(130)
+    except SystemExit as ended:
+        if ended.code == 130:  # what Typer makes of a KeyboardInterrupt
+            typer.echo("stopped; nothing that was saved is lost, the same command goes on", err=True)
+        raise

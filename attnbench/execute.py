@@ -207,7 +207,7 @@ def _full_disk_in_words(settings: Settings) -> Iterator[None]:
             raise
         raise UserError(
             f"the disk of '{settings.store}' is full: what was saved is kept, cells as of their last checkpoints; free some "
-            f"space and run {settings.command} again"
+            "space and run the same command again"
         ) from error
 
 

@@ -129,7 +129,7 @@ def install(
 
 
 def install_module(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, act: str) -> None:
-    """Install a module that runs `act` after each of its forwards; `self.step` counts the training ones, `mixed` is its output."""
+    """Install a module that runs `act` after each of its forwards; `self.step` counts training ones, `mixed` is its output."""
     code = f'''
 import errno, os, signal
 import torch

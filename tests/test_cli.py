@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from runs import HEADS, attnbench, install, only_cell, tiny, tree
+from runs import HEADS, attnbench, install, install_module, only_cell, tiny, tree
 
 from attnbench.cli import app
 
@@ -128,6 +128,14 @@ def test_wrong_words_for_the_table_are_refused(tmp_path: Path) -> None:
     assert "there is no results folder" in refused("table", tmp_path / "nowhere")
 
 
+def test_an_unknown_metric_is_refused_in_a_recipe_and_in_a_table(tmp_path: Path) -> None:
+    line = refused(*tiny(tmp_path / "results", evaluation__metrics="[ssm]"))
+    assert "evaluation.metrics" in line
+    assert "did you mean 'ssim'" in line
+    assert attnbench(*tiny(tmp_path / "results", train__steps=1)).code == 0
+    assert "unknown metric 'fidd': did you mean 'fid'" in refused("table", tmp_path / "results", "--metrics", "fidd")
+
+
 def test_run_without_arguments_explains_itself() -> None:
     outcome = attnbench("run")
     assert outcome.code == 0
@@ -144,15 +152,18 @@ def test_every_command_has_help_with_each_option_explained(command: str) -> None
         assert getattr(parameter, "help", None), f"{command} {parameter.name} is not explained"
 
 
-def test_help_imports_neither_torch_nor_pandas() -> None:
-    code = (
-        "import sys; from attnbench import cli; sys.argv = ['attnbench', 'run', '--help']\n"
-        "try: cli.main()\n"
-        "except SystemExit: pass\n"
-        "print(sorted({'torch', 'pandas', 'numpy', 'PIL'} & set(sys.modules)))"
-    )
+def test_no_help_imports_torch_or_pandas() -> None:
+    code = f"""
+import contextlib, io, sys
+from attnbench import cli
+for command in {["", *COMMANDS]}:
+    sys.argv = ["attnbench", *command.split(), "--help"]
+    with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()):
+        cli.main()
+print(sorted({{"torch", "pandas", "numpy", "PIL"}} & set(sys.modules)))
+"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip().splitlines()[-1] == "[]"
+    assert done.stdout == "[]\n"
 
 
 def test_list_names_modules_datasets_and_recipes_with_package_and_version() -> None:
@@ -206,6 +217,16 @@ def test_dry_run_says_what_would_be_done_and_does_nothing(tmp_path: Path) -> Non
     assert planned.out.count("finished") == 1
     assert "4 + 2 images" in planned.out
     assert tree(store) == before
+
+
+def test_dry_run_says_where_an_interrupted_cell_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stop = "if self.training and self.step == 2:\n    os.kill(os.getpid(), signal.SIGINT)"
+    install_module(tmp_path / "site", monkeypatch, "halted", stop)
+    assert attnbench(*tiny(tmp_path / "results", "halted")).code == 130
+    before = tree(tmp_path / "results")
+    monkeypatch.setenv("COLUMNS", "200")
+    assert "continues at step 2" in attnbench(*tiny(tmp_path / "results", "halted"), "--dry-run").out
+    assert tree(tmp_path / "results") == before
 
 
 def test_run_prints_the_table_and_names_the_pictures_and_every_format_follows(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Runs of whole cells: what is done is not done again, what was stopped goes on, what fails is recorded and hurts nobody else."""
+"""Runs of whole cells: what is done is not done again, what was stopped goes on, what fails hurts nobody else."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ import torch
 from runs import HEADS, attnbench, cells, install_module, only_cell, process, record, same_result, steps_in, tiny, tree
 
 from attnbench import cell as cell_file
+from attnbench import execute as execute_file
 from attnbench.store import CellFolder
 
 EVERY_STEP = ("--checkpoint-minutes", "0")
@@ -253,6 +254,13 @@ def test_ctrl_c_ends_the_wait_for_another_process(tmp_path: Path) -> None:
     thread.join()
     assert outcome.code == 130
     assert outcome.err.splitlines()[-1].startswith("stopped;")
+
+
+def test_ctrl_c_before_the_first_cell_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(execute_file, "prepare", lambda *_, **__: signal.raise_signal(signal.SIGINT))
+    outcome = attnbench(*tiny(tmp_path))
+    assert outcome.code == 130
+    assert outcome.err == "stopped; nothing that was saved is lost, the same command goes on\n"
 
 
 def no_space(*_: Any, **__: Any) -> None:
