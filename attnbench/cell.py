@@ -145,7 +145,7 @@ class CellRun:
         with stores.replacing(self.folder.path / "generator.safetensors") as draft:
             draft.write_bytes(save(weights_of, metadata={"format": "pt"}))
         costs = {
-            **count_costs(self.cell.variant.factory, self.recipe),
+            **self._count_costs(),
             "train_seconds": training.seconds,
             "images_per_second": training.step * batch / training.seconds,
             "peak_memory_bytes": peak_memory(self.settings.device),
@@ -161,6 +161,13 @@ class CellRun:
         }
         self.folder.drop_previous_checkpoint()
         self.folder.write_record(self.record)
+
+    def _count_costs(self) -> dict[str, float]:
+        try:
+            return count_costs(self.cell.variant.factory, self.recipe)
+        except Exception as error:  # a forward that looks at values cannot be counted; the cell's numbers stand without it
+            self.reporter.say(f"{self.cell.label}: operations are not counted: {type(error).__name__}: {error}")
+            return {}
 
     def _measure(self, generator: Colorizer) -> Measured:
         with self.reporter.progress(f"{self.cell.label}: colouring test pairs") as update:

@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from attnbench.backbone import count_parameters
@@ -32,7 +33,7 @@ def count_costs(factory: ModuleFactory, recipe: Recipe) -> dict[str, float]:
     size, count = recipe.data.size, recipe.train.batch_size
     with (meta := torch.device("meta")):
         features = PerceptualFeatures() if recipe.needs_perceptual_network else None
-        training = assemble(factory, recipe, 0, meta, features)
+        training = assemble(on_meta(factory), recipe, 0, meta, features)
         batch = Batch(*(torch.zeros(count, channels, size, size) for channels in (3, 1, 3)))
     with FlopCounterMode(display=False) as step:
         train_step(training, batch, recipe)
@@ -52,6 +53,16 @@ def count_costs(factory: ModuleFactory, recipe: Recipe) -> dict[str, float]:
         "step_gflop": step.get_total_flops() / count / 1e9,
         "gram_gflop": gram.get_total_flops() / count / 1e9,
     }
+
+
+def on_meta(factory: ModuleFactory) -> ModuleFactory:
+    """Build the module in memory, since a constructor may look at values, then leave only its shapes."""
+
+    def build(channels: int) -> nn.Module:
+        with torch.device("cpu"):
+            return factory(channels).to("meta")
+
+    return build
 
 
 def reset_peak_memory(device: torch.device) -> None:

@@ -22,6 +22,7 @@ from attnbench import weights
 from attnbench.backbone import Discriminator, count_parameters
 from attnbench.cell import CellRun, Settings, new_record
 from attnbench.console import Reporter
+from attnbench.costs import on_meta
 from attnbench.data.images import prepare
 from attnbench.errors import Diverged, Interrupted, UserError
 from attnbench.grid import Cell, Grid, check_grid
@@ -188,7 +189,11 @@ def _run_unless_done(
     except Exception as error:  # whatever a module raises is its cell's affair, not the grid's
         if _disk_is_full(error):
             raise
-        _record_failure(work, error, tally)
+        if state.startswith(stores.FINISHED):  # it could not be measured again: its record still holds
+            reporter.say(f"{cell.label}: not measured again: {type(error).__name__}: {error}")
+            tally.failed.append(cell.label)
+        else:
+            _record_failure(work, error, tally)
 
 
 def _record_failure(work: CellRun, error: Exception, tally: Tally) -> None:
@@ -246,7 +251,7 @@ def disk_bytes(cell: Cell) -> tuple[int, int]:
     """(kept, while it runs): float32 weights and Adam's two moments, in one checkpoint, or up to three at once."""
     shape = cell.recipe.backbone
     with torch.device("meta"):
-        generator = count_parameters(build_generator(cell.variant.factory, cell.recipe, cell.seed))
+        generator = count_parameters(build_generator(on_meta(cell.variant.factory), cell.recipe, cell.seed))
         discriminator = count_parameters(Discriminator(shape.discriminator_width, shape.discriminator_layers))
     checkpoint, weights_ = 4 * 3 * (generator + discriminator), 4 * generator
     return checkpoint + weights_, 3 * checkpoint + weights_
@@ -262,6 +267,6 @@ def _check_space(cells: Sequence[Cell], settings: Settings) -> None:
     free = shutil.disk_usage(settings.store).free
     if free < needed:
         raise UserError(
-            f"the disk of '{settings.store}' has {free / 1e9:.1f} GB free, and {len(new)} new cells need {needed / 1e9:.1f} GB"
+            f"the disk of '{settings.store}' has {free / 1e6:,.0f} MB free, {len(new)} new cells need {needed / 1e6:,.0f} MB"
             ": free some space or choose another folder with -o"
         )

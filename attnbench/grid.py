@@ -17,6 +17,7 @@ import yaml
 from torch import nn
 
 from attnbench import plugins, weights
+from attnbench.backbone import feature_channels
 from attnbench.data.images import PreparedDataset
 from attnbench.data.layouts import Dataset, folder
 from attnbench.errors import UserError, unknown
@@ -131,6 +132,9 @@ def check_grid(
         raise UserError(f"seed {min(seeds)}: seeds are 0 or more")
     resolved = load_recipe(recipe, overrides)
     variants = [parse_variant(text) for text in modules]
+    for variant in variants:  # refuses what a constructor refuses, before any work starts
+        with torch.random.fork_rng(devices=[]):
+            variant.factory(feature_channels(resolved.backbone.width, resolved.backbone.levels))
     listed = [parse_dataset(text, data_root) for text in datasets]
     _check_distinct([digest([v.module, v.options]) for v in variants], [v.label for v in variants], "module")
     _check_distinct([d.name for d in listed], [d.name for d in listed], "dataset")
@@ -146,14 +150,16 @@ def parse_variant(text: str) -> Variant:
     Raises:
         UserError: no such module or option, a module that cannot be imported, or that refuses the options.
     """
-    name, options = _split(text, "module")
+    return make_variant(*_split(text, "module"))
+
+
+def make_variant(name: str, options: Mapping[str, Any]) -> Variant:
+    """A module by name, with options for its constructor; raises as `parse_variant` does."""
     plugin = plugins.find(plugins.MODULES, name)
     loaded = plugin.load()
     accepted = _options_of(loaded, name)
     _check_names(options, accepted, f"module '{name}'")
     factory = partial(_construct, loaded, name, options)
-    with torch.device("meta"):
-        factory(32)  # refuses what the constructor refuses, before any work starts
     shown = ", ".join(f"{key}={_plain(value)}" for key, value in options.items())
     title = getattr(loaded, "__name__", name)
     return Variant(
@@ -197,9 +203,9 @@ def split_list(text: str) -> list[str]:
 def _construct(loaded: Callable[..., Any], name: str, options: Mapping[str, Any], channels: int) -> nn.Module:
     try:
         module = loaded(channels, **options)
-    except (TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"module '{name}' cannot be built with {dict(options)}: {reason}") from error
+    except Exception as error:  # a stranger's constructor may raise anything, and its author needs to read what
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UserError(f"module '{name}' cannot be built for {channels} channels with {dict(options)}: {reason}") from error
     if not isinstance(module, nn.Module):
         raise UserError(f"module '{name}' gives a {type(module).__name__}, not a torch.nn.Module")
     return module

@@ -136,12 +136,13 @@ def read_record(file: Path) -> dict[str, Any]:
 
     Raises:
         ValueError: it is not one.
+        UserError: it was written by a newer attnbench.
     """
     record = json.loads(file.read_text())
     if not isinstance(record, dict) or "identity" not in record or "status" not in record:
         raise ValueError("it is not a cell's record")
     if record.get("format", 0) > FORMAT:
-        raise ValueError(f"it is of format {record['format']}, from a newer attnbench")
+        raise UserError(f"'{file}' is of format {record['format']}, from a newer attnbench: upgrade this one")
     return record
 
 
@@ -181,7 +182,7 @@ def load(cell: str | Path, device: str = "cpu") -> Colorizer:
     """
     from safetensors.torch import load_file
 
-    from attnbench.grid import parse_variant
+    from attnbench.grid import make_variant
     from attnbench.recipe import Recipe
     from attnbench.train import build_generator
 
@@ -191,8 +192,7 @@ def load(cell: str | Path, device: str = "cpu") -> Colorizer:
     record = CellFolder(path).record()
     if record is None:
         raise UserError(f"'{path}' holds no readable cell.json, the record of its generator: name a finished cell's folder")
-    options = ":".join(["", *(f"{key}={json.dumps(value)}" for key, value in record["module"]["given"].items())])
-    variant = parse_variant(record["module"]["name"] + options)
+    variant = make_variant(record["module"]["name"], record["module"]["given"])
     generator = build_generator(variant.factory, Recipe.model_validate(record["recipe"]["values"]), record["seed"])
     generator.load_state_dict(load_file(path / "generator.safetensors"))
     return generator.to(device).eval()

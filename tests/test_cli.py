@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from runs import HEADS, attnbench, install, install_module, only_cell, tiny, tree
+from runs import HEADS, attnbench, install, install_module, only_cell, record, tiny, tree
 
 from attnbench.cli import app
 
@@ -94,9 +93,9 @@ def test_a_corrupt_image_is_named_before_training_and_can_be_left_out(
     outcome = attnbench(*arguments, "--skip-corrupt")
     assert outcome.code == 0, outcome
     assert "left out, cannot be decoded: mine/train/003.png" in outcome.err
-    record = json.loads((only_cell(tmp_path / "results") / "cell.json").read_text())
-    assert record["dataset"]["skipped"] == ["train/003.png"]
-    assert record["dataset"]["train"] == 4
+    images = record(only_cell(tmp_path / "results"))["dataset"]
+    assert images["skipped"] == ["train/003.png"]
+    assert images["train"] == 4
 
 
 def test_missing_perceptual_weights_are_refused_with_the_command_that_gets_them(
@@ -242,3 +241,27 @@ def test_run_prints_the_table_and_names_the_pictures_and_every_format_follows(tm
     rows = attnbench("table", store, "--format", "csv").out.strip().splitlines()
     assert len(rows) == 3
     assert rows[0].startswith("folder,identity,status,label,module")
+
+
+def test_a_module_that_looks_at_values_is_trained_without_a_count_of_its_operations(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = """
+import torch
+from torch import nn
+
+
+class Looking(nn.Module):
+    def __init__(self, channels):
+        super().__init__()
+        self.share = torch.linspace(0, 1, 3)[1].item()
+        self.scale = nn.Parameter(torch.ones(channels, 1, 1))
+
+    def forward(self, sketch, reference):
+        return self.scale * sketch + (self.share if reference.mean().item() > 0 else 1) * reference
+"""
+    install(tmp_path / "site", monkeypatch, "looks", "looks = looks:Looking", code)
+    outcome = attnbench(*tiny(tmp_path / "results", modules="looks", train__steps=2))
+    assert outcome.code == 0, outcome
+    assert "operations are not counted" in outcome.err
+    assert record(only_cell(tmp_path / "results"))["status"] == "finished"
