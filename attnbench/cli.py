@@ -48,6 +48,8 @@ def list_() -> None:
 
     A plug-in that cannot be imported is shown with its error; the others work.
     """
+    from importlib.metadata import version
+
     from rich.console import Console
     from rich.table import Table as RichTable
     from rich.text import Text
@@ -68,7 +70,7 @@ def list_() -> None:
         console.print()
     table = RichTable(title="Recipes", title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
     for name, text in sorted(built_in_recipes().items()):
-        table.add_row(name, Text(_first_line(text.replace("# ", "")).partition(". ")[0]))
+        table.add_row(name, f"attnbench {version('attnbench')}", Text(_first_line(text).removeprefix("# ")))
     console.print(table)
 
 

@@ -175,7 +175,9 @@ def test_list_names_modules_datasets_and_recipes_with_package_and_version() -> N
             line.startswith(f"{name} ") and f"attnbench {version('attnbench')}" in line for line in outcome.out.splitlines()
         )
     for recipe in ("demo", "official", "paper", "small"):
-        assert any(line.startswith(f"{recipe} ") for line in outcome.out.splitlines())
+        assert any(
+            line.startswith(f"{recipe} ") and f"attnbench {version('attnbench')}" in line for line in outcome.out.splitlines()
+        )
 
 
 def test_a_plugin_that_cannot_be_imported_is_named_and_hurts_nobody_else(
