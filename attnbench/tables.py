@@ -40,7 +40,7 @@ class Column:
 
     @property
     def decimals(self) -> int:
-        narrow = self.title.startswith("FID-")  # distances at narrower layers are far smaller
+        narrow = self.title.startswith(("FID-", "KID-"))  # distances at narrower layers are far smaller
         return _DECIMALS[self.metric] + 2 * narrow
 
 
