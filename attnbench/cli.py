@@ -11,6 +11,10 @@ import typer
 from attnbench.errors import Interrupted, UserError
 
 if TYPE_CHECKING:
+    import pandas as pd
+    from rich.table import Table as RichTable
+
+    from attnbench.cell import Settings
     from attnbench.grid import Cell
     from attnbench.tables import Table
 
@@ -252,15 +256,13 @@ def bench(
     typer.echo(f"written to {file}")
 
 
-def _print_plan(cells: list[Cell], settings: object) -> None:
+def _print_plan(cells: list[Cell], settings: Settings) -> None:
     from rich.console import Console
     from rich.table import Table as RichTable
 
-    from attnbench.cell import Settings
     from attnbench.execute import disk_bytes, state_of
     from attnbench.train import total_steps
 
-    assert isinstance(settings, Settings)
     shown = RichTable(box=None, padding=(0, 2, 0, 0))
     for heading in ("cell", "state", "steps", "disk", "folder"):
         shown.add_column(heading, overflow="fold")
@@ -289,13 +291,11 @@ def _weights_needed(cell: Cell) -> list[str]:
     ]
 
 
-def _print_tables(frame: object, metrics: list[str] | None = None, epoch: str = "last", published: bool = False) -> None:
-    import pandas as pd
+def _print_tables(frame: pd.DataFrame, metrics: list[str] | None = None, epoch: str = "last", published: bool = False) -> None:
     from rich.console import Console
 
     from attnbench.tables import tables
 
-    assert isinstance(frame, pd.DataFrame)
     console = Console(highlight=False)
     for one in tables(frame, metrics=metrics or (), epoch=epoch, with_published=published):
         console.print()
@@ -304,7 +304,7 @@ def _print_tables(frame: object, metrics: list[str] | None = None, epoch: str = 
             console.print(line, markup=False, style="dim")
 
 
-def _rich_table(one: Table) -> object:
+def _rich_table(one: Table) -> RichTable:
     from rich import box
     from rich.table import Table as RichTable
     from rich.text import Text

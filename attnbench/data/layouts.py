@@ -19,7 +19,7 @@ from attnbench.data import synthetic as cartoon
 from attnbench.errors import UserError
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
-_TRAIN, _TEST = ("train",), ("test", "val", "valid", "validation")
+_TEST = ("test", "val", "valid", "validation")  # names of a test split's folder
 
 
 class Picture(Protocol):
@@ -202,9 +202,9 @@ def _afhq(name: str, root: Path | None) -> Dataset:
 
 def _plain(name: str, base: Path) -> Dataset | None:
     """`train/` and `test/` inside of `base`, with line art in `train_sketch/` and `test_sketch/` if it is there."""
-    train = next((base / split for split in _TRAIN if (base / split).is_dir()), None)
+    train = base / "train"
     test = next((base / split for split in _TEST if (base / split).is_dir()), None)
-    if not train or not test:
+    if not train.is_dir() or not test:
         return None
     images = [_files(split, sketches=split.with_name(f"{split.name}_sketch")) for split in (train, test)]
     return Dataset(name, images[0], images[1], str(base))
