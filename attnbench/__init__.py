@@ -10,6 +10,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from attnbench.backbone import Context as Context
+    from attnbench.backbone import Encoded as Encoded
     from attnbench.execute import run as run
     from attnbench.precision import at_least_float32 as at_least_float32
     from attnbench.precision import no_autocast as no_autocast
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from attnbench.store import results as results
 
 _HOME = {
+    "Context": "attnbench.backbone",
+    "Encoded": "attnbench.backbone",
     "at_least_float32": "attnbench.precision",
     "branch": "attnbench.probe",
     "load": "attnbench.store",
@@ -27,7 +31,7 @@ _HOME = {
     "results": "attnbench.store",
     "run": "attnbench.execute",
 }
-__all__ = ["at_least_float32", "branch", "load", "no_autocast", "observe", "results", "run"]
+__all__ = ["Context", "Encoded", "at_least_float32", "branch", "load", "no_autocast", "observe", "results", "run"]
 
 
 def __getattr__(name: str) -> Any:

@@ -13,7 +13,9 @@ Convolutions before a batch norm keep their (redundant) bias, so that parameter 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
@@ -42,11 +44,39 @@ def feature_channels(width: int = 16, levels: int = 5) -> int:
     return 2 * sum(level_widths(width, levels))
 
 
+@dataclass(frozen=True)
+class Encoded:
+    """What an encoder makes of an image.
+
+    Attributes:
+        image: (B, 1 or 3, S, S) in [-1, 1].
+        feature: f_s or f_r, (B, C, h, w).
+        layers: all layers' outputs [e1, ..., e(2*levels)], coarser from level to level; the feature is made of these.
+    """
+
+    image: Tensor
+    feature: Tensor
+    layers: list[Tensor]
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a module gets that asks for more than f_s and f_r: its `forward` has a third parameter named `context`."""
+
+    sketch: Encoded
+    reference: Encoded
+    encode_drawing: Callable[[Tensor], Encoded]
+
+    def draw_reference(self) -> Encoded:
+        """What the sketch encoder makes of the reference's own line art. Costs an encoder's forward each time."""
+        return self.encode_drawing(self.reference.image)
+
+
 class Encoder(nn.Module):
     """Two conv blocks a level, the first of every level but the top one with stride 2.
 
-    Returns the multi-level feature and all layers' outputs [e1, ..., e(2*levels)]. The feature is every layer's output,
-    averaged down to the last one's size, concatenated in order; nothing projects or normalises it.
+    The feature is every layer's output, averaged down to the last one's size, concatenated in order; nothing projects or
+    normalises it.
     """
 
     def __init__(self, channels_in: int, width: int = 16, levels: int = 5):
@@ -57,13 +87,13 @@ class Encoder(nn.Module):
             previous = channels
         self.blocks = nn.ModuleList(blocks)
 
-    def forward(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
-        outputs = []
+    def forward(self, image: Tensor) -> Encoded:
+        x, layers = image, []
         for block in self.blocks:
-            image = block(image)
-            outputs.append(image)
-        size = (image.shape[-2], image.shape[-1])
-        return torch.cat([F.adaptive_avg_pool2d(output, size) for output in outputs], dim=1), outputs
+            x = block(x)
+            layers.append(x)
+        size = (x.shape[-2], x.shape[-1])
+        return Encoded(image, torch.cat([F.adaptive_avg_pool2d(layer, size) for layer in layers], dim=1), layers)
 
 
 class ResidualBlock(nn.Module):
@@ -127,12 +157,22 @@ class Colorizer(nn.Module):
     """The generator: the shared backbone around one correspondence module.
 
     Args:
-        module: maps (f_s, f_r), both (B, C, h, w), to f_gen of the same shape.
+        module: maps (f_s, f_r), both (B, C, h, w), to f_gen of the same shape; where its `forward` has a parameter `context`,
+            it is given a `Context` as well.
         width, levels: of both encoders and the decoder; C = `feature_channels(width, levels)`.
         residual_blocks: blocks between the module and the decoder.
+        draw: makes line art (B, 1, S, S) of images (B, 3, S, S), both in [-1, 1]; for modules that want the reference's.
     """
 
-    def __init__(self, module: nn.Module, *, width: int = 16, levels: int = 5, residual_blocks: int = 4):
+    def __init__(
+        self,
+        module: nn.Module,
+        *,
+        width: int = 16,
+        levels: int = 5,
+        residual_blocks: int = 4,
+        draw: Callable[[Tensor], Tensor] | None = None,
+    ):
         super().__init__()
         channels = feature_channels(width, levels)
         self.sketch_encoder = Encoder(1, width, levels)
@@ -140,14 +180,23 @@ class Colorizer(nn.Module):
         self.module = module
         self.residual = nn.Sequential(*[ResidualBlock(channels) for _ in range(residual_blocks)])
         self.decoder = Decoder(2 * channels, width, levels)
+        self.draw = draw
+        self.wants_context = "context" in inspect.signature(module.forward).parameters
 
     def forward(self, sketch: Tensor, reference: Tensor) -> Tensor:
         """Args: sketch (B, 1, S, S), reference (B, 3, S, S), in [-1, 1], white = 1. Returns (B, 3, S, S) in [-1, 1]."""
-        f_s, skips = self.sketch_encoder(sketch)
-        f_r, _ = self.reference_encoder(reference)
-        f_gen = self.module(f_s, f_r)
+        encoded, other = self.sketch_encoder(sketch), self.reference_encoder(reference)
+        if self.wants_context:
+            f_gen = self.module(encoded.feature, other.feature, context=Context(encoded, other, self._encode_drawing))
+        else:
+            f_gen = self.module(encoded.feature, other.feature)
         r = self.residual(f_gen) + f_gen
-        return self.decoder(torch.cat([r, f_gen], dim=1), skips)
+        return self.decoder(torch.cat([r, f_gen], dim=1), encoded.layers)
+
+    def _encode_drawing(self, image: Tensor) -> Encoded:
+        if self.draw is None:
+            raise ValueError("this Colorizer cannot draw its references: it was built without `draw`")
+        return self.sketch_encoder(self.draw(image))
 
 
 class Discriminator(nn.Module):

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from torch.optim import Adam
 
 from attnbench.backbone import Colorizer, Discriminator, feature_channels, merge_two_batch_norm_updates
-from attnbench.data.batches import Batch, epoch_order, training_batch
+from attnbench.data.batches import Batch, draw_reference, epoch_order, training_batch
 from attnbench.data.images import ImageSet
 from attnbench.errors import Diverged, Interrupted
 from attnbench.losses import Features, PerceptualFeatures, discriminator_loss, generator_losses
@@ -63,7 +64,13 @@ def build_generator(factory: ModuleFactory, recipe: Recipe, seed: int) -> Colori
         _reseed(_MODULE, seed)
         module = factory(feature_channels(shape.width, shape.levels))
         _reseed(_BACKBONE, seed)
-        generator = Colorizer(module, width=shape.width, levels=shape.levels, residual_blocks=shape.residual_blocks)
+        generator = Colorizer(
+            module,
+            width=shape.width,
+            levels=shape.levels,
+            residual_blocks=shape.residual_blocks,
+            draw=partial(draw_reference, sketch=recipe.data.sketch),
+        )
     if recipe.train.generator_forwards == 1:
         merge_two_batch_norm_updates(generator)
     return generator

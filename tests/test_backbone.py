@@ -55,9 +55,9 @@ def test_parts_have_the_released_codes_parameter_counts():
 
 def test_full_size_shapes_are_the_papers():
     with torch.device("meta"):
-        feature, layers = Encoder(1)(torch.zeros(2, 1, 256, 256))
-        assert feature.shape == (2, 992, 16, 16)
-        assert [tuple(layer.shape[1:]) for layer in layers] == [
+        encoded = Encoder(1)(torch.zeros(2, 1, 256, 256))
+        assert encoded.feature.shape == (2, 992, 16, 16)
+        assert [tuple(layer.shape[1:]) for layer in encoded.layers] == [
             (16, 256, 256), (16, 256, 256), (32, 128, 128), (32, 128, 128), (64, 64, 64),
             (64, 64, 64), (128, 32, 32), (128, 32, 32), (256, 16, 16), (256, 16, 16),
         ]  # fmt: skip
@@ -67,10 +67,10 @@ def test_full_size_shapes_are_the_papers():
 
 def test_the_feature_is_every_layer_averaged_to_the_last_ones_size():
     encoder = Encoder(3, width=2, levels=3).eval()
-    feature, layers = encoder(torch.randn(1, 3, 32, 32))
-    first = layers[0].unfold(2, 4, 4).unfold(3, 4, 4).mean((-1, -2))
-    assert torch.allclose(feature[:, :2], first, atol=1e-6)
-    assert torch.equal(feature[:, -8:], layers[-1])
+    encoded = encoder(torch.randn(1, 3, 32, 32))
+    first = encoded.layers[0].unfold(2, 4, 4).unfold(3, 4, 4).mean((-1, -2))
+    assert torch.allclose(encoded.feature[:, :2], first, atol=1e-6)
+    assert torch.equal(encoded.feature[:, -8:], encoded.layers[-1])
 
 
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (16, 48), (33, 47), (50, 31)])
@@ -113,7 +113,7 @@ def test_residual_stage_adds_the_modules_output_once_more():
     generator.decoder.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
     sketch, reference = torch.randn(1, 1, 16, 16), torch.randn(1, 3, 16, 16)
     generator(sketch, reference)
-    f_s, _ = generator.sketch_encoder(sketch)
+    f_s = generator.sketch_encoder(sketch).feature
     assert torch.allclose(seen[0], torch.cat([2 * f_s, f_s], 1))  # no residual blocks: r = f_gen + f_gen
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from attnbench.data.images import ImageSet, draw_sketches
 from attnbench.data.jitter import jitter
 from attnbench.data.warp import grid_points, official_points, tps_offsets, warp
-from attnbench.recipe import Data, Warp
+from attnbench.recipe import Data, Sketch, Warp
 
 _ORDER, _JITTER, _WARP, _SIGMA = range(4)  # independent random streams
 
@@ -63,6 +63,13 @@ def pair_batch(images: ImageSet, pairs: Sequence[tuple[int, int]], *, data: Data
     original, reference = images.images[first].to(device), images.images[second].to(device)
     sketch = _sketches(images, first, original, data, None)
     return Batch(_signed(original.float() / 255), _signed(sketch), _signed(reference.float() / 255))
+
+
+@torch.no_grad()
+def draw_reference(image: Tensor, sketch: Sketch) -> Tensor:
+    """Line art (B, 1, S, S) of references (B, 3, S, S), both in [-1, 1], at their own size and the middle one of the sigmas."""
+    sigma = torch.full((len(image),), sorted(sketch.sigma)[len(sketch.sigma) // 2], device="cpu")
+    return _signed(draw_sketches((image.float() + 1) / 2, sigma, sketch)).to(image.dtype)
 
 
 def _sketches(images: ImageSet, rows: Tensor, original: Tensor, data: Data, choice: Tensor | None) -> Tensor:

@@ -37,7 +37,7 @@ def xdog(
 
     Args:
         rgb: (B, 3, H, W) in [0, 1].
-        sigma: (B,) standard deviation of the narrower Gaussian for each image, in pixels.
+        sigma: (B,) standard deviation of the narrower Gaussian for each image, in pixels, on any device.
 
     Returns:
         (B, 1, H, W) float32 in [0, 1], white paper.
@@ -54,7 +54,7 @@ def gaussian_blur(grey: Tensor, sigma: Tensor) -> Tensor:
 
     Kernel widths and borders are OpenCV's for float images: round(8 sigma + 1), made odd; mirrored without repeating the edge.
     """
-    kernels = _kernels(sigma)  # (B, K)
+    kernels = _kernels(sigma).to(grey.device)  # (B, K)
     radius = kernels.shape[1] // 2
     images = grey.transpose(0, 1)  # one group an image: (1, B, H, W)
     groups = images.shape[1]
