@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
     from attnbench.cell import Settings
+    from attnbench.contract import Report
     from attnbench.grid import Cell
+    from attnbench.grid_file import GridFile
     from attnbench.tables import Table
 
 app = typer.Typer(
@@ -48,7 +50,7 @@ StoreArgument = Annotated[Path, typer.Argument(help="Results folder.", show_defa
 
 @app.command("list")
 def list_() -> None:
-    """List modules, datasets and recipes: what is installed, from which package and version.
+    """List modules, datasets, recipes and grids: what is installed, from which package and version.
 
     A plug-in that cannot be imported is shown with its error; the others work.
     """
@@ -59,6 +61,7 @@ def list_() -> None:
     from rich.text import Text
 
     from attnbench import plugins
+    from attnbench.grid_file import built_in_grids
     from attnbench.recipe import built_in_recipes
 
     console = Console(highlight=False)
@@ -76,6 +79,11 @@ def list_() -> None:
     for name, text in sorted(built_in_recipes().items()):
         table.add_row(name, f"attnbench {version('attnbench')}", Text(_first_line(text).removeprefix("# ")))
     console.print(table)
+    console.print()
+    table = RichTable(title="Grids", title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
+    for name, grid in built_in_grids().items():
+        table.add_row(name, f"attnbench {version('attnbench')}", Text(f"{grid.title}, {len(grid.variants)} variants"))
+    console.print(table)
 
 
 def _first_line(text: str | None) -> str:
@@ -88,6 +96,8 @@ def _first_line(text: str | None) -> str:
 - `attnbench run --recipe demo --modules sga,scft --datasets synthetic`
 - `attnbench run --modules sga,scft --datasets anime,cat --data-root ~/data --set train.epochs=1`
 - `attnbench run --modules sga:stop_gradient=false --datasets mine=path/to/images --seeds 0,1,2`
+- `attnbench run --grid ablation --datasets cat --data-root ~/data`
+- `attnbench run --grid comparison --modules mine --datasets cat`, six modules and yours
 
 Exit codes: 0 all cells are finished; 1 some failed or diverged; 2 bad input; 130 interrupted.
 """
@@ -100,6 +110,10 @@ def run(
         str,
         typer.Option("--datasets", "-d", help="Datasets, comma-separated: names, `name=folder`, `synthetic:train=200`."),
     ] = "",
+    grid: Annotated[
+        str | None,
+        typer.Option("--grid", "-g", help="A built-in grid or a YAML file: its variants, and its datasets unless named."),
+    ] = None,
     recipe: Annotated[str, typer.Option("--recipe", "-r", help="A built-in recipe or a YAML file.")] = "official",
     overrides: Annotated[
         list[str] | None, typer.Option("--set", help="Change a key of the recipe: `--set train.epochs=1`. Repeatable.")
@@ -126,10 +140,10 @@ def run(
 
     Finished cells are not run twice; an interrupted one goes on where it was. Without arguments: first steps.
     """
-    if not modules and not datasets:
+    if not modules and not datasets and grid is None:
         typer.echo(_FIRST_STEPS)
         return
-    if not modules or not datasets:
+    if grid is None and not (modules and datasets):
         wanted = "--modules" if not modules else "--datasets"
         raise UserError(f"{wanted} is missing: `attnbench list` shows the choices, `attnbench run` examples")
 
@@ -137,14 +151,15 @@ def run(
     from attnbench.cell import Settings
     from attnbench.console import Reporter
     from attnbench.execute import execute, pick_device, plan
-    from attnbench.grid import check_grid, split_list
+    from attnbench.grid import check_grid
     from attnbench.store import open_store, results
 
     weights.use_torch_home(torch_home)
-    grid = check_grid(
-        split_list(modules),
-        split_list(datasets),
+    checked = check_grid(
+        _listed(modules),
+        _listed(datasets),
         recipe,
+        grid=grid,
         overrides=overrides or (),
         seeds=_whole_numbers(seeds),
         data_root=data_root,
@@ -156,7 +171,7 @@ def run(
         retry_failed=retry_failed,
     )
     reporter = Reporter()
-    cells = plan(grid, reporter, skip_corrupt=skip_corrupt)
+    cells = plan(checked, reporter, skip_corrupt=skip_corrupt)
     if dry_run:
         _print_plan(cells, settings)
         return
@@ -170,7 +185,8 @@ def run(
 
 
 @app.command(
-    epilog="Examples: `attnbench table results/ --format latex`, `attnbench table results/ --metrics fid,kid,lpips --published`"
+    epilog="Examples: `attnbench table results/ --format latex`, `attnbench table results/ --grid ablation --published`, "
+    "`attnbench table results/ --metrics fid,kid,lpips`"
 )
 def table(
     store: StoreArgument = Path("results"),
@@ -178,27 +194,31 @@ def table(
     metrics: Annotated[
         str, typer.Option("--metrics", help="Columns, comma-separated: fid, kid, ssim_global, ssim, lpips.")
     ] = "",
+    grid: Annotated[
+        str | None, typer.Option("--grid", "-g", help="Only the rows of a built-in grid or a YAML file, in its order.")
+    ] = None,
     published: Annotated[bool, typer.Option("--published", help="The paper's number behind ours.")] = False,
     epoch: Annotated[str, typer.Option("--epoch", help="last, or best (by FID) where every epoch was measured.")] = "last",
 ) -> None:
     """Compile the table of a results folder: best bold, second underlined; CSV has one row a cell."""
     from attnbench.console import Reporter
     from attnbench.errors import unknown
-    from attnbench.grid import split_list
+    from attnbench.grid_file import load_grid
     from attnbench.store import results
-    from attnbench.tables import FORMATS, render, tables
+    from attnbench.tables import FORMATS, of_grid, render, tables
 
     if style not in FORMATS:
         raise unknown("format", style, FORMATS)
     if epoch not in ("last", "best"):
         raise unknown("epoch", epoch, ("last", "best"))
+    rows = load_grid(grid) if grid is not None else None
     frame = results(store, Reporter().say)
     if style == "csv":
-        typer.echo(frame.to_csv(index=False), nl=False)
+        typer.echo((of_grid(frame, rows) if rows else frame).to_csv(index=False), nl=False)
     elif style == "text":
-        _print_tables(frame, split_list(metrics), epoch, published)
+        _print_tables(frame, _listed(metrics), epoch, published, rows)
     else:
-        found = tables(frame, metrics=split_list(metrics), epoch=epoch, with_published=published)
+        found = tables(frame, grid=rows, metrics=_listed(metrics), epoch=epoch, with_published=published)
         typer.echo("\n".join(render(one, style) for one in found), nl=False)
 
 
@@ -211,11 +231,10 @@ def weights_(
 ) -> None:
     """Show which pretrained networks are on this machine, and download those that are not."""
     from attnbench import weights
-    from attnbench.grid import split_list
 
     weights.use_torch_home(torch_home)
     catalogue = weights.catalogue()
-    wanted = list(catalogue) if download == "all" else split_list(download)
+    wanted = list(catalogue) if download == "all" else _listed(download)
     for name in wanted:
         try:
             weights.find_or_download(name)
@@ -240,12 +259,12 @@ def bench(
     from attnbench.bench import bench as measure
     from attnbench.bench import rows_to_text
     from attnbench.execute import pick_device
-    from attnbench.grid import parse_variant, split_list
+    from attnbench.grid import parse_variant
     from attnbench.recipe import describe, load_recipe
     from attnbench.store import open_store
 
     rows, file = measure(
-        [parse_variant(text) for text in split_list(modules)],
+        [parse_variant(text) for text in _listed(modules)],
         load_recipe(recipe, overrides or ()),
         describe(recipe, overrides or ()),
         pick_device(device),
@@ -254,6 +273,82 @@ def bench(
     )
     typer.echo(rows_to_text(rows))
     typer.echo(f"written to {file}")
+
+
+@app.command("new-module", epilog="Example: `attnbench new-module my-attention`")
+def new_module_(
+    name: Annotated[str, typer.Argument(help="The package's name; the module is `my_attention` where this is `my-attention`.")],
+    folder: Annotated[Path, typer.Option("--folder", help="Where the package's folder is made.")] = Path(),
+) -> None:
+    """Write a small package with a module of your own, ready to install, to test and to train."""
+    import shlex
+
+    from attnbench.new_module import module_name, new_module
+
+    target = new_module(name, folder.expanduser())
+    module = module_name(name)
+    typer.echo(f"written: {target / (module + '.py')}, its test and its package. Next:\n")
+    typer.echo(f"  pip install -e {shlex.quote(str(target))}")
+    typer.echo(f"  attnbench check {module}")
+    typer.echo(f"  attnbench run --recipe demo --modules {module},sga --datasets synthetic")
+
+
+@app.command(
+    epilog="""Examples:
+
+- `attnbench check sga`
+- `attnbench check sga:stop_gradient=false`
+- `attnbench check my_package:MyAttention:heads=4 --channels 256`
+
+Exit codes: 0 nothing failed; 1 something failed; 2 bad input.
+"""
+)
+def check(
+    module: Annotated[str, typer.Argument(help="A module of `attnbench list`, or an import path: `my_package:MyAttention`.")],
+    channels: Annotated[int, typer.Option("--channels", "-c", min=1, help="C, of the feature maps.")] = 992,
+    size: Annotated[int, typer.Option("--size", min=1, help="Largest height and width of the feature maps.")] = 16,
+    device: Annotated[str | None, typer.Option("--device", help="[default: the first GPU, or the CPU]")] = None,
+    costs: Annotated[bool, typer.Option("--costs/--no-costs", help="Compare costs with the built-in modules'.")] = True,
+) -> None:
+    """Hold a module to the contract: shapes, gradients, precisions, checkpoints, devices, compilers, probes.
+
+    What `failed` is for the module's author to put right; a `note` is only good to know.
+    """
+    from rich.console import Console
+
+    with Console(stderr=True).status(f"checking {module}"):
+        from attnbench.contract import check as hold_to_contract
+
+        report = hold_to_contract(module, channels, size=size, device=device, costs=costs)
+    _print_report(report)
+    if not report.passed:
+        raise typer.Exit(1)
+
+
+def _print_report(report: Report) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    styles = {"passed": "green", "failed": "bold red", "note": "yellow"}
+    findings = RichTable(title=f"{report.module}: {report.setting}", title_justify="left", show_header=False, box=None)
+    for finding in report.findings:
+        findings.add_row(Text(finding.status, style=styles[finding.status]), finding.name, Text(finding.detail))
+    console.print(findings)
+    if report.costs:
+        costs = RichTable(box=box.SIMPLE_HEAD)
+        costs.add_column("")
+        for heading in ("parameters", "GFLOP", "ms", "peak MB"):
+            costs.add_column(heading, justify="right")
+        for row in report.costs:
+            numbers = (f"{row.parameters:,}", f"{row.gflop:.3g}", f"{row.milliseconds:.3g}", f"{row.peak_mb:.3g}")
+            costs.add_row(f"> {row.module}" if row.mine else f"  {row.module}", *numbers, style="bold" if row.mine else "")
+        console.print(costs)
+        console.print("GFLOP: one forward of one image; ms and peak MB: forward and backward of two", style="dim")
+        console.print()
+    console.print(report.summary, markup=False, soft_wrap=True, style=styles["passed" if report.passed else "failed"])
 
 
 def _print_plan(cells: list[Cell], settings: Settings) -> None:
@@ -291,13 +386,19 @@ def _weights_needed(cell: Cell) -> list[str]:
     ]
 
 
-def _print_tables(frame: pd.DataFrame, metrics: list[str] | None = None, epoch: str = "last", published: bool = False) -> None:
+def _print_tables(
+    frame: pd.DataFrame,
+    metrics: list[str] | None = None,
+    epoch: str = "last",
+    published: bool = False,
+    grid: GridFile | None = None,
+) -> None:
     from rich.console import Console
 
     from attnbench.tables import tables
 
     console = Console(highlight=False)
-    for one in tables(frame, metrics=metrics or (), epoch=epoch, with_published=published):
+    for one in tables(frame, grid=grid, metrics=metrics or (), epoch=epoch, with_published=published):
         console.print()
         console.print(_rich_table(one))
         for line in (one.caption, *one.notes):
@@ -321,11 +422,14 @@ def _rich_table(one: Table) -> RichTable:
     return shown
 
 
-def _whole_numbers(text: str) -> list[int]:
-    from attnbench.grid import split_list
+def _listed(text: str) -> list[str]:
+    """Items between commas."""
+    return [item.strip() for item in text.split(",") if item.strip()]
 
+
+def _whole_numbers(text: str) -> list[int]:
     try:
-        return [int(item) for item in split_list(text)]
+        return [int(item) for item in _listed(text)]
     except ValueError:
         raise UserError(f"--seeds {text}: expected whole numbers with commas between them, such as 0,1,2") from None
 

@@ -39,10 +39,11 @@ class Tally:
 
 
 def run(
-    modules: Sequence[str],
-    datasets: Sequence[str],
+    modules: Sequence[str] = (),
+    datasets: Sequence[str] = (),
     recipe: str | Path = "official",
     *,
+    grid: str | Path | None = None,
     overrides: Sequence[str] = (),
     seeds: Sequence[int] = (0,),
     store: str | Path = "results",
@@ -54,6 +55,7 @@ def run(
     Args:
         modules: as on the command line, for example `["sga", "scft:stop_gradient=true"]`.
         datasets: `["cat", "synthetic", "mine=path/to/folder"]`.
+        grid: a built-in grid or a YAML file: its variants come before `modules`, its data sets where `datasets` is empty.
         recipe: a built-in name or a YAML file; overrides: `["train.epochs=1"]`.
 
     Returns:
@@ -63,9 +65,9 @@ def run(
         UserError: bad input, before any work starts.
     """
     root = Path(data_root) if data_root is not None else default_data_root()
-    grid = check_grid(modules, datasets, recipe, overrides=overrides, seeds=seeds, data_root=root)
+    checked = check_grid(modules, datasets, recipe, grid=grid, overrides=overrides, seeds=seeds, data_root=root)
     settings, reporter = Settings(stores.open_store(Path(store)), pick_device(device)), Reporter()
-    execute(plan(grid, reporter), settings, reporter)
+    execute(plan(checked, reporter), settings, reporter)
     return stores.results(store)
 
 

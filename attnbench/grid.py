@@ -21,6 +21,7 @@ from attnbench.backbone import feature_channels
 from attnbench.data.images import PreparedDataset
 from attnbench.data.layouts import Dataset, folder
 from attnbench.errors import UserError, unknown
+from attnbench.grid_file import label_of, load_grid
 from attnbench.recipe import Recipe, describe, digest, load_recipe
 from attnbench.train import ModuleFactory
 
@@ -33,7 +34,7 @@ class Variant:
 
     Attributes:
         options: every option of the constructor with the value it takes, defaults included.
-        given: the options that were given, for display.
+        given: those of the options that differ from their defaults, in the constructor's order.
     """
 
     module: str
@@ -113,6 +114,7 @@ def check_grid(
     datasets: Sequence[str],
     recipe: str | Path,
     *,
+    grid: str | Path | None = None,
     overrides: Sequence[str] = (),
     seeds: Sequence[int] = (0,),
     data_root: Path | None = None,
@@ -121,17 +123,22 @@ def check_grid(
 
     Args:
         modules, datasets: as on the command line, see `parse_variant` and `parse_dataset`.
+        grid: a built-in grid or a YAML file; its variants come before `modules`, its data sets where `datasets` is empty.
         recipe, overrides: see `load_recipe`.
 
     Raises:
         UserError: anything that a person can put right.
     """
-    if not modules or not datasets or not seeds:
+    file = load_grid(grid) if grid is not None else None
+    datasets = datasets or (file.datasets if file else ())
+    if not (modules or file) or not datasets or not seeds:
         raise UserError("a grid needs at least one module, one dataset and one seed")
     if min(seeds) < 0:
         raise UserError(f"seed {min(seeds)}: seeds are 0 or more")
     resolved = load_recipe(recipe, overrides)
-    variants = [parse_variant(text) for text in modules]
+    listed_first = file.variants if file else ()
+    variants = [make_variant(entry.module, entry.options, entry.label) for entry in listed_first]
+    variants += [parse_variant(text) for text in modules]
     for variant in variants:  # refuses what a constructor refuses, before any work starts
         with torch.random.fork_rng(devices=[]):
             variant.factory(feature_channels(resolved.backbone.width, resolved.backbone.levels))
@@ -153,20 +160,24 @@ def parse_variant(text: str) -> Variant:
     return make_variant(*_split(text, "module"))
 
 
-def make_variant(name: str, options: Mapping[str, Any]) -> Variant:
-    """A module by name, with options for its constructor; raises as `parse_variant` does."""
+def make_variant(name: str, options: Mapping[str, Any], label: str | None = None) -> Variant:
+    """A module by name, with options for its constructor; raises as `parse_variant` does.
+
+    Without a `label` it has the one of the paper's tables, or its class's name with the options.
+    """
     plugin = plugins.find(plugins.MODULES, name)
     loaded = plugin.load()
     accepted = _options_of(loaded, name)
     _check_names(options, accepted, f"module '{name}'")
-    factory = partial(_construct, loaded, name, options)
-    shown = ", ".join(f"{key}={_plain(value)}" for key, value in options.items())
+    given = {key: options[key] for key, default in accepted.items() if key in options and options[key] != default}
+    factory = partial(_construct, loaded, name, given)
+    shown = ", ".join(f"{key}={_plain(value)}" for key, value in given.items())
     title = getattr(loaded, "__name__", name)
     return Variant(
         module=name,
-        options={key: _json(value) for key, value in {**accepted, **options}.items()},
-        given=options,
-        label=f"{title} ({shown})" if shown else title,
+        options={key: _json(value) for key, value in {**accepted, **given}.items()},
+        given=given,
+        label=label or label_of(name, given) or (f"{title} ({shown})" if shown else title),
         provenance={
             "package": plugin.package,
             "version": plugin.version,
@@ -193,11 +204,6 @@ def parse_dataset(text: str, root: Path | None) -> Dataset:
     if not isinstance(dataset, Dataset):
         raise UserError(f"dataset '{name}' returned a {type(dataset).__name__}, not an attnbench.data.layouts.Dataset")
     return dataset
-
-
-def split_list(text: str) -> list[str]:
-    """Items between commas."""
-    return [item.strip() for item in text.split(",") if item.strip()]
 
 
 def _construct(loaded: Callable[..., Any], name: str, options: Mapping[str, Any], channels: int) -> nn.Module:

@@ -7,18 +7,17 @@ of range are refused.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from importlib import resources
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from attnbench.errors import UserError, unknown
+from attnbench.config_files import built_in_files, read_mapping, validated
+from attnbench.errors import UserError
 
 Metric = Literal["fid", "kid", "ssim_global", "ssim", "lpips"]
 
@@ -174,8 +173,7 @@ def digest(value: Any) -> str:
 
 def built_in_recipes() -> dict[str, str]:
     """Name -> YAML text of the recipes that come with the package (the files of `configs/`)."""
-    files = resources.files("attnbench_configs").iterdir()
-    return {file.name.removesuffix(".yaml"): file.read_text() for file in files if file.name.endswith(".yaml")}
+    return built_in_files()
 
 
 def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -184,25 +182,10 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Reci
     Raises:
         UserError: no such recipe, no such key, a value of the wrong kind or out of range.
     """
-    path = Path(name_or_path)
-    if path.is_file():
-        text = path.read_text()
-    else:
-        recipes = built_in_recipes()
-        if str(name_or_path) not in recipes:
-            if path.suffix or len(path.parts) > 1:
-                raise UserError(f"recipe file '{path}' does not exist (built-in recipes: {', '.join(sorted(recipes))})")
-            raise unknown("recipe", str(name_or_path), recipes)
-        text = recipes[str(name_or_path)]
-    try:
-        values = yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
-        raise UserError(f"recipe '{name_or_path}' is not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(values, dict):
-        raise UserError(f"recipe '{name_or_path}' must be a mapping of sections, not a {type(values).__name__}")
+    values = read_mapping("recipe", name_or_path, built_in_recipes())
     for override in overrides:
         _set(values, override)
-    return _validated(values, str(name_or_path))
+    return validated(Recipe, values, f"recipe '{name_or_path}'")
 
 
 def describe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> str:
@@ -224,53 +207,3 @@ def _set(values: dict[str, Any], override: str) -> None:
         values[last] = yaml.safe_load(text)
     except yaml.YAMLError:
         raise UserError(f"--set {override}: '{text}' is not a YAML value") from None
-
-
-def _validated(values: dict[str, Any], name: str) -> Recipe:
-    try:
-        return Recipe.model_validate(values)
-    except ValidationError as errors:
-        raise UserError(f"recipe '{name}': " + "; ".join(_in_words(error) for error in errors.errors())) from None
-
-
-def _in_words(error: Any) -> str:
-    """One pydantic error as a clause that names the key, the value and the nearest right name."""
-    location = tuple(str(part) for part in error["loc"])
-    key = ".".join(location)
-    if error["type"] == "extra_forbidden":
-        near = _nearest_key(location)
-        return f"unknown key '{key}'" + (f": did you mean '{near}'?" if near else "")
-    message = error["msg"].removeprefix("Value error, ")
-    if not key:
-        return message
-    if error["type"] == "literal_error" and isinstance(error["input"], str):
-        near_value = difflib.get_close_matches(error["input"], _choices(location), n=1, cutoff=0.5)
-        message += f"; did you mean '{near_value[0]}'?" if near_value else ""
-    return f"{key} = {error['input']!r}: {message[0].lower()}{message[1:]}"
-
-
-def _nearest_key(location: Sequence[str]) -> str | None:
-    keys = list(_keys(Recipe))
-    wanted = ".".join(location)
-    near = difflib.get_close_matches(wanted, keys, n=1, cutoff=0.6)
-    if not near:  # the right leaf in the wrong section
-        near = [key for key in keys if key.split(".")[-1] == location[-1]][:1]
-    return near[0] if near else None
-
-
-def _keys(section: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    for name, field in section.model_fields.items():
-        yield prefix + name
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from _keys(field.annotation, f"{prefix}{name}.")
-
-
-def _choices(location: Iterable[str]) -> list[str]:
-    """The strings that a `Literal` field, or a tuple of them, admits."""
-    annotation: Any = Recipe
-    for part in location:
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            annotation = annotation.model_fields[part].annotation
-        elif get_origin(annotation) is tuple:
-            annotation = get_args(annotation)[0]
-    return [value for value in get_args(annotation) if isinstance(value, str)]

@@ -7,7 +7,7 @@ the FID layer, weights of the network): numbers that cannot be compared never me
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any
@@ -15,6 +15,8 @@ from typing import Any
 import pandas as pd
 
 from attnbench.errors import UserError, unknown
+from attnbench.grid_file import COMPARISON, GridFile, built_in_grids, label_of
+from attnbench.grid_file import Entry as GridEntry
 from attnbench.store import DIVERGED, FAILED, FINISHED
 
 FORMATS = ("text", "md", "latex", "csv", "html")
@@ -23,6 +25,9 @@ DEFAULT_METRICS = ("fid", "ssim_global")  # the paper's columns
 _NAMES = {"fid": "FID", "kid": "KID", "ssim_global": "SSIM (global)", "ssim": "SSIM (windowed)", "lpips": "LPIPS"}
 _DECIMALS = {"fid": 2, "kid": 4, "ssim_global": 3, "ssim": 3, "lpips": 3}
 _MISSING = "-"
+
+Variants = dict[tuple[str, str], str]  # (module, options as JSON) -> label of the row
+PaperValues = Mapping[tuple[str, str], float]  # (data set, metric) -> the paper's number
 
 
 @dataclass(frozen=True)
@@ -69,18 +74,24 @@ def published() -> pd.DataFrame:
 
 
 def tables(
-    frame: pd.DataFrame, *, metrics: Sequence[str] = (), epoch: str = "last", with_published: bool = False
+    frame: pd.DataFrame,
+    *,
+    grid: GridFile | None = None,
+    metrics: Sequence[str] = (),
+    epoch: str = "last",
+    with_published: bool = False,
 ) -> list[Table]:
     """One table a recipe.
 
     Args:
         frame: as from `attnbench.results`.
+        grid: only its variants, all of them, in its order; by default every variant that has a cell.
         metrics: which, in which order; by default the paper's (FID and global SSIM), or all of a recipe that has no FID.
         epoch: `last`, or `best` (by FID; recipes with `evaluation.when: each_epoch`).
         with_published: put the paper's number behind ours, where the metric is the same.
 
     Raises:
-        UserError: a metric or an epoch that no cell has.
+        UserError: a metric or an epoch that no cell has, a grid of which there is no cell.
     """
     for metric in metrics:
         if metric not in _NAMES:
@@ -90,18 +101,31 @@ def tables(
             raise UserError("no cell has a best epoch: it needs a recipe with evaluation.when=each_epoch and an FID network")
         own = [name for name in frame.columns if name.split(".")[0] in _NAMES]
         frame = frame.drop(columns=own).rename(columns=lambda name: str(name).removeprefix("best."))
+    if grid is not None:
+        frame = of_grid(frame, grid)
+        if frame.empty:
+            raise UserError(f"no cell of the grid '{grid.title}' is here: `attnbench run --grid` with its name makes them")
     groups = frame.groupby(["recipe_digest", "train_weights"], sort=False, dropna=False)
-    return [_table(group, metrics, epoch, with_published) for _, group in groups]
+    return [_table(group, grid, metrics, epoch, with_published) for _, group in groups]
 
 
-def _table(frame: pd.DataFrame, metrics: Sequence[str], epoch: str, with_published: bool) -> Table:
-    frame = _with_distinct_datasets(frame)
+def of_grid(frame: pd.DataFrame, grid: GridFile) -> pd.DataFrame:
+    """The cells of a grid's variants."""
+    wanted = {(entry.module, _options(entry.options)) for entry in grid.variants}
+    return frame[[key in wanted for key in zip(frame["module"], frame["options"], strict=True)]]
+
+
+def _table(frame: pd.DataFrame, grid: GridFile | None, metrics: Sequence[str], epoch: str, with_published: bool) -> Table:
+    variants = _variants_of(grid) if grid is not None else _variants_in(frame)
+    keys = zip(frame["module"], frame["options"], strict=True)
+    frame = _with_distinct_datasets(frame).assign(label=[variants[key] for key in keys])
     finished = frame[frame["status"] == FINISHED]
     asked = frame["recipe_metrics"].iloc[0].split(",")
     shown = list(metrics) or ([name for name in DEFAULT_METRICS if name in asked] if "fid" in asked else asked)
-    datasets = list(dict.fromkeys(frame["dataset"]))
+    datasets = _ordered(frame["dataset"], grid)
     columns = [column for dataset in datasets for metric in shown for column in _columns(finished, dataset, metric)]
-    labels = sorted(dict.fromkeys(frame["label"]), key=_paper_order)
+    labels = list(variants.values())
+    paper = {label: _published_values(*key) for key, label in variants.items()} if with_published else {}
 
     notes: list[str] = []
     values = {label: [_values(finished, label, column) for column in columns] for label in labels}
@@ -109,13 +133,14 @@ def _table(frame: pd.DataFrame, metrics: Sequence[str], epoch: str, with_publish
     rows = {}
     for y, label in enumerate(labels):
         rows[label] = [
-            Entry(_text(values[label][x], column, frame, label, notes, with_published), ranks[x][y])
+            Entry(_text(values[label][x], column, frame, label, notes, paper.get(label, {})), ranks[x][y])
             for x, column in enumerate(columns)
         ]
     notes += _open_cells(frame)
     notes += _floors(finished, columns)
+    notes += _other_packages(frame)
     if with_published:
-        notes.append(_published_note(columns, finished))
+        notes.append(_published_note(columns, paper.values()))
     return Table(columns, rows, _caption(frame, finished, columns, epoch), notes)
 
 
@@ -170,7 +195,7 @@ def _ranks(values: Sequence[pd.Series], column: Column) -> list[int | None]:
     return [place if place is not None and place < 2 else None for place in places]
 
 
-def _text(values: pd.Series, column: Column, frame: pd.DataFrame, label: str, notes: list[str], with_published: bool) -> str:
+def _text(values: pd.Series, column: Column, frame: pd.DataFrame, label: str, notes: list[str], paper: PaperValues) -> str:
     decimals = column.decimals
     cells = frame[(frame["label"] == label) & (frame["dataset"] == column.dataset)]
     if values.empty:
@@ -179,8 +204,8 @@ def _text(values: pd.Series, column: Column, frame: pd.DataFrame, label: str, no
         text = f"{values.mean():.{decimals}f}"
         if len(values) > 1:
             text += f" ± {values.std():.{decimals}f}"
-    if with_published and not cells.empty and (paper := _published_value(cells.iloc[0], column)) is not None:
-        text += f" ({paper:.{decimals}f})"
+    if (number := _published_value(paper, column)) is not None:
+        text += f" ({number:.{decimals}f})"
     return text
 
 
@@ -241,34 +266,84 @@ def _caption(frame: pd.DataFrame, finished: pd.DataFrame, columns: Sequence[Colu
     return "; ".join(parts) + "."
 
 
-def _published_value(cell: pd.Series, column: Column) -> float | None:
-    """The paper's number for this cell, if it measured the same quantity."""
-    if column.title not in ("FID", "SSIM (global)"):
-        return None
+def _published_values(module: str, options: str) -> PaperValues:
+    """The paper's numbers for a variant: (data set, metric) -> value."""
     paper = published()
-    same = paper[
-        (paper["module"] == cell["module"])
-        & (paper["options"].map(json.loads) == json.loads(cell["options"]))
-        & (paper["dataset"] == column.dataset)
-        & (paper["metric"] == column.metric)
-    ]
-    return None if same.empty else float(same["value"].iloc[0])
+    rows = paper[(paper["module"] == module) & (paper["options"].map(json.loads) == json.loads(options))]
+    return dict(zip(zip(rows["dataset"], rows["metric"], strict=True), rows["value"].astype(float), strict=True))
 
 
-def _published_note(columns: Sequence[Column], finished: pd.DataFrame) -> str:
+def _published_value(paper: PaperValues, column: Column) -> float | None:
+    """The paper's number, if it measured the same quantity."""
+    return paper.get((column.dataset, column.metric)) if column.title in ("FID", "SSIM (global)") else None
+
+
+def _published_note(columns: Sequence[Column], rows: Iterable[PaperValues]) -> str:
     source = published()["source"].iloc[0].partition(", Table")[0]
-    if not any(_published_value(cell, column) is not None for _, cell in finished.iterrows() for column in columns):
+    if not any(_published_value(paper, column) is not None for paper in rows for column in columns):
         return f"{source} has no number for these rows and columns."
     note = f"In parentheses: {source} (256 px, 40 epochs, FID at width 2048, global SSIM)"
     others = sorted({column.title for column in columns} - {"FID", "SSIM (global)"})
     return note + (f"; it has no number for {', '.join(others)}." if others else ".")
 
 
-def _paper_order(label: str) -> tuple[int, str]:
-    """The paper's rows in the paper's order, others behind them by name."""
-    order = ["SPADE", "CoCosNet", "SCFT", "UNITE", "CMFT", "SGA"]
-    name = label.partition(" (")[0]
-    return (order.index(name) if name in order else len(order), label)
+def _other_packages(frame: pd.DataFrame) -> list[str]:
+    """Where the modules come from that are not attnbench's own."""
+    others = frame[frame["package"] != "attnbench"].sort_values("label")
+    named = [f"{row.label} ({row.package} {row.version})" for row in others.itertuples()]
+    return [f"From other packages: {', '.join(dict.fromkeys(named))}."] if named else []
+
+
+def _variants_of(grid: GridFile) -> Variants:
+    return _distinct({(entry.module, _options(entry.options)): _label(entry) for entry in grid.variants})
+
+
+def _variants_in(frame: pd.DataFrame) -> Variants:
+    """The variants that have cells: the paper's in the order of its tables, others behind them by name."""
+    cells = frame[["module", "options", "label"]].itertuples(index=False, name=None)
+    labels = {(module, options): label for module, options, label in cells}
+    order = _paper_order()
+    last = len(order)
+
+    def place(key: tuple[str, str]) -> tuple[int, int, str]:
+        return order.get((key[0], "{}"), last), order.get(key, last), labels[key]
+
+    return _distinct({key: labels[key] for key in sorted(labels, key=place)})
+
+
+def _paper_order() -> dict[tuple[str, str], int]:
+    """Place of every variant of the paper, modules as in its comparison."""
+    grids = built_in_grids()
+    entries = [*grids[COMPARISON].variants, *(entry for grid in grids.values() for entry in grid.variants)]
+    keys = dict.fromkeys((entry.module, _options(entry.options)) for entry in entries)
+    return {key: place for place, key in enumerate(keys)}
+
+
+def _label(entry: GridEntry) -> str:
+    shown = ", ".join(f"{key}={json.dumps(value)}" for key, value in entry.options.items())
+    return entry.label or label_of(entry.module, entry.options) or (f"{entry.module} ({shown})" if shown else entry.module)
+
+
+def _distinct(variants: Variants) -> Variants:
+    """Tell apart different variants of one label, by the module's name and options."""
+    labels = list(variants.values())
+
+    def name(key: tuple[str, str], label: str) -> str:
+        return label if labels.count(label) == 1 else f"{label} [{' '.join(part for part in key if part != '{}')}]"
+
+    return {key: name(key, label) for key, label in variants.items()}
+
+
+def _ordered(datasets: Iterable[str], grid: GridFile | None) -> list[str]:
+    """Each once, the grid's first and in its order."""
+    found = list(dict.fromkeys(datasets))
+    first = [name for name in (grid.datasets if grid else ()) if name in found]
+    return list(dict.fromkeys([*first, *found]))
+
+
+def _options(options: Mapping[str, Any]) -> str:
+    """As the store's frame has them."""
+    return json.dumps(options, sort_keys=True)
 
 
 def render(table: Table, style: str) -> str:

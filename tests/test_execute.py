@@ -205,7 +205,7 @@ def test_two_processes_share_the_cells_and_do_none_twice(tmp_path: Path) -> None
         assert code == 0, err
         assert "SCFT" in out
     said = "".join(err for _, err, _ in outcomes)
-    for label in ("SGA on", "SCFT on", "SGA (stop_gradient=false) on"):
+    for label in ("SGA on", "SCFT on", "SGA w/o stop-gradient on"):
         assert sum(line.startswith(label) and line.endswith(": new") for line in said.splitlines()) == 1, said
     assert all(steps_in(log) == list(range(1, 16)) for log in store.glob("*/losses.jsonl"))
 
