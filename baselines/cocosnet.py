@@ -70,8 +70,8 @@ class CoCosNet(nn.Module):
         self.match_kernel = match_kernel
         self.tau = tau
         width = WIDTH if pre_blocks else channels
-        self.adapt_sketch = nn.Conv2d(channels, WIDTH, 1) if pre_blocks else nn.Identity()
-        self.adapt_reference = nn.Conv2d(channels, WIDTH, 1) if pre_blocks else nn.Identity()
+        self.adapt_sketch = Adaptor(channels) if pre_blocks else nn.Identity()
+        self.adapt_reference = Adaptor(channels) if pre_blocks else nn.Identity()
         self.pre_blocks = nn.Sequential(*[MatchingBlock(WIDTH) for _ in range(pre_blocks)])
         self.theta = nn.Conv2d(width, WIDTH, 1)
         self.phi = nn.Conv2d(width, WIDTH, 1)
@@ -104,6 +104,18 @@ def unit_vectors(features: Tensor, kernel: int = 1) -> Tensor:
     """Each position's neighbourhood, minus its mean over channels, over its norm: (B, D, h, w) -> (B, n, D kernel^2)."""
     vectors = F.unfold(at_least_float32(features), kernel, padding=kernel // 2).mT
     return F.normalize(vectors - vectors.mean(-1, keepdim=True), dim=-1, eps=FLOOR)
+
+
+class Adaptor(nn.Module):
+    """A 1x1 convolution, then unit norm over the channels of each position: (B, C, h, w) -> (B, 256, h, w)."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.conv = nn.Conv2d(channels, WIDTH, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        adapted = self.conv(x)
+        return F.normalize(at_least_float32(adapted), dim=1, eps=FLOOR).to(adapted.dtype)
 
 
 class MatchingBlock(nn.Module):

@@ -45,7 +45,7 @@ class SPADE(nn.Module):
         channels: C.
         condition: which input gives gamma and beta, `reference` or `sketch`; the other one is modulated.
         variant: `layer`, or `resblk`: two layers with convolutions around an identity.
-        norm: N, `batch`, `instance`, or `pono` (over the channels of each position).
+        norm: N, `batch`, `instance` (needs more than one position), or `pono` (over the channels of each position).
     """
 
     def __init__(
