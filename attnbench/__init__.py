@@ -1,7 +1,7 @@
 """attnbench: a benchmark of correspondence modules for reference-based line-art colorization.
 
-For authors of modules: `branch`, `observe`, `at_least_float32`, `no_autocast`. For those who measure: `run`, `results`, `load`.
-Names are imported when they are first used, so that `import attnbench` costs nothing.
+For authors of modules: `check`, `branch`, `observe`, `at_least_float32`, `no_autocast`. For those who measure: `run`,
+`results`, `load`. Names are imported when they are first used, so that `import attnbench` costs nothing.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from attnbench.backbone import Context as Context
     from attnbench.backbone import Encoded as Encoded
+    from attnbench.contract import check as check
     from attnbench.execute import run as run
     from attnbench.precision import at_least_float32 as at_least_float32
     from attnbench.precision import no_autocast as no_autocast
@@ -25,13 +26,14 @@ _HOME = {
     "Encoded": "attnbench.backbone",
     "at_least_float32": "attnbench.precision",
     "branch": "attnbench.probe",
+    "check": "attnbench.contract",
     "load": "attnbench.store",
     "no_autocast": "attnbench.precision",
     "observe": "attnbench.probe",
     "results": "attnbench.store",
     "run": "attnbench.execute",
 }
-__all__ = ["Context", "Encoded", "at_least_float32", "branch", "load", "no_autocast", "observe", "results", "run"]
+__all__ = ["Context", "Encoded", "at_least_float32", "branch", "check", "load", "no_autocast", "observe", "results", "run"]
 
 
 def __getattr__(name: str) -> Any:

@@ -72,6 +72,11 @@ class Context:
         return self.encode_drawing(self.reference.image)
 
 
+def wants_context(module: nn.Module) -> bool:
+    """Whether its `forward` has a parameter named `context`."""
+    return "context" in inspect.signature(module.forward).parameters
+
+
 class Encoder(nn.Module):
     """Two conv blocks a level, the first of every level but the top one with stride 2.
 
@@ -181,7 +186,7 @@ class Colorizer(nn.Module):
         self.residual = nn.Sequential(*[ResidualBlock(channels) for _ in range(residual_blocks)])
         self.decoder = Decoder(2 * channels, width, levels)
         self.draw = draw
-        self.wants_context = "context" in inspect.signature(module.forward).parameters
+        self.wants_context = wants_context(module)
 
     def forward(self, sketch: Tensor, reference: Tensor) -> Tensor:
         """Args: sketch (B, 1, S, S), reference (B, 3, S, S), in [-1, 1], white = 1. Returns (B, 3, S, S) in [-1, 1]."""

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import resource
 import sys
+import weakref
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from attnbench.backbone import count_parameters
@@ -82,3 +86,51 @@ def peak_memory(device: torch.device) -> int:
     if status.is_file():
         return next(int(line.split()[1]) * 1024 for line in status.read_text().splitlines() if line.startswith("VmHWM"))
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+class LiveMemory(TorchDispatchMode):
+    """Counts the memory of tensors that are made while it is active: exact, and the same on every machine.
+
+    A storage counts from the operation that makes it until nothing refers to it any more, neither a name nor autograd. What
+    existed before does not count, nor does memory that kernels take for themselves.
+
+    Attributes:
+        live: bytes now.
+        peak: bytes at the most.
+
+    >>> with LiveMemory() as memory:
+    ...     x = torch.zeros(1000)      # 4000 bytes
+    ...     y = x.view(10, 100) + 1    # 4000 more
+    ...     del x, y
+    >>> memory.peak, memory.live
+    (8000, 0)
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.live = 0
+        self.peak = 0
+        self._known: set[int] = set()  # addresses of storages that are counted
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = {storage._cdata for storage in _storages((args, kwargs))}
+        result = func(*args, **(kwargs or {}))
+        for storage in _storages(result):
+            if storage._cdata not in self._known and storage._cdata not in given:
+                self._count(storage)
+        self.peak = max(self.peak, self.live)
+        return result
+
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        key, size = storage._cdata, storage.nbytes()
+        self._known.add(key)
+        self.live += size
+        weakref.finalize(storage, self._forget, key, size).atexit = False
+
+    def _forget(self, key: int, size: int) -> None:
+        self._known.discard(key)
+        self.live -= size
+
+
+def _storages(tree: Any) -> list[torch.UntypedStorage]:
+    return [x.untyped_storage() for x in tree_leaves(tree) if isinstance(x, torch.Tensor)]

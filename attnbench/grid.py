@@ -157,7 +157,7 @@ def parse_variant(text: str) -> Variant:
     Raises:
         UserError: no such module or option, a module that cannot be imported, or that refuses the options.
     """
-    return make_variant(*_split(text, "module"))
+    return make_variant(*split_options(text, "module"))
 
 
 def make_variant(name: str, options: Mapping[str, Any], label: str | None = None) -> Variant:
@@ -167,8 +167,8 @@ def make_variant(name: str, options: Mapping[str, Any], label: str | None = None
     """
     plugin = plugins.find(plugins.MODULES, name)
     loaded = plugin.load()
-    accepted = _options_of(loaded, name)
-    _check_names(options, accepted, f"module '{name}'")
+    accepted = options_of(loaded, name)
+    check_names(options, accepted, f"module '{name}'")
     given = {key: options[key] for key, default in accepted.items() if key in options and options[key] != default}
     factory = partial(_construct, loaded, name, given)
     shown = ", ".join(f"{key}={_plain(value)}" for key, value in given.items())
@@ -197,9 +197,9 @@ def parse_dataset(text: str, root: Path | None) -> Dataset:
     head, equals, path = text.partition("=")
     if equals and ":" not in head:
         return folder(head.strip(), Path(path).expanduser())
-    name, options = _split(text, "dataset")
+    name, options = split_options(text, "dataset")
     loaded = plugins.find(plugins.DATASETS, name).load()
-    _check_names(options, _options_of(loaded, name), f"dataset '{name}'")
+    check_names(options, options_of(loaded, name), f"dataset '{name}'")
     dataset = loaded(root, **options)
     if not isinstance(dataset, Dataset):
         raise UserError(f"dataset '{name}' returned a {type(dataset).__name__}, not an attnbench.data.layouts.Dataset")
@@ -217,7 +217,12 @@ def _construct(loaded: Callable[..., Any], name: str, options: Mapping[str, Any]
     return module
 
 
-def _split(text: str, kind: str) -> tuple[str, dict[str, Any]]:
+def split_options(text: str, kind: str) -> tuple[str, dict[str, Any]]:
+    """`name:option=value:...`, values in YAML; `kind` is for messages.
+
+    Raises:
+        UserError: a part that is no option=value.
+    """
     name, *assignments = text.split(":")
     options = {}
     for assignment in assignments:
@@ -231,7 +236,7 @@ def _split(text: str, kind: str) -> tuple[str, dict[str, Any]]:
     return name.strip(), options
 
 
-def _options_of(loaded: Callable[..., Any], name: str) -> dict[str, Any]:
+def options_of(loaded: Callable[..., Any], name: str) -> dict[str, Any]:
     """Options and their defaults: all parameters but the first (channels, or the data root)."""
     try:
         _, *parameters = inspect.signature(loaded).parameters.values()
@@ -241,7 +246,7 @@ def _options_of(loaded: Callable[..., Any], name: str) -> dict[str, Any]:
     return {p.name: None if p.default is p.empty else p.default for p in parameters if p.kind not in kinds}
 
 
-def _check_names(options: Iterable[str], accepted: Mapping[str, Any], where: str) -> None:
+def check_names(options: Iterable[str], accepted: Mapping[str, Any], where: str) -> None:
     for option in options:
         if option not in accepted:
             raise unknown("option", option, accepted, where=where)

@@ -1,0 +1,94 @@
+"""What a module costs, beside the built-in ones."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from statistics import median
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from attnbench import plugins
+from attnbench.backbone import count_parameters
+from attnbench.contract.subject import Subject, call, forward_backward
+from attnbench.contract.traces import undisturbed
+from attnbench.costs import LiveMemory
+from attnbench.errors import UserError
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a module costs at the report's channels, size and device.
+
+    Attributes:
+        parameters: of the module alone.
+        gflop: one forward of one image; 1 multiply-add = 2 FLOP; convolutions and matrix products.
+        milliseconds: forward and backward of two images in train mode, median.
+        peak_mb: the most memory (10^6 bytes) that tensors made by this forward and backward took at once.
+        mine: this is the row of the module that is checked.
+    """
+
+    module: str
+    parameters: int
+    gflop: float
+    milliseconds: float
+    peak_mb: float
+    mine: bool
+
+
+def compare_costs(subject: Subject) -> list[Cost]:
+    """The module's row, then one for each registered module of this package that can be built and run here."""
+    baselines = [plugin for plugin in plugins.installed(plugins.MODULES) if plugin.package == "attnbench"]
+    rows = [_cost(subject, mine=True)]
+    for plugin in baselines:
+        try:
+            construct = plugin.load()
+        except UserError:
+            continue
+        if construct is not subject.construct or subject.options:
+            rows.append(_cost(Subject(plugin.name, construct, {}, subject.channels, subject.size, subject.device), mine=False))
+    return [row for row in rows if row is not None]
+
+
+def _cost(subject: Subject, *, mine: bool) -> Cost | None:
+    """None where it cannot be built or run, for example because its heads do not divide the channels."""
+    with undisturbed():
+        try:
+            module = subject.build()
+            with FlopCounterMode(display=False) as flops, torch.no_grad():
+                call(module.eval(), *subject.maps(batch=1))
+            module.train()
+            given = subject.maps()
+            work = partial(forward_backward, module, given)
+            work()
+            milliseconds = 1e3 * median(_seconds(work, subject.device) for _ in range(3))
+            module.zero_grad()
+            peak = _peak_bytes(work, subject.device)
+        except Exception:  # the checks have said what is wrong with the module, if it is this one
+            return None
+    return Cost(subject.name, count_parameters(module), flops.get_total_flops() / 1e9, milliseconds, peak / 1e6, mine)
+
+
+def _seconds(work: Callable[[], Any], device: torch.device) -> float:
+    started = time.perf_counter()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - started
+
+
+def _peak_bytes(work: Callable[[], Any], device: torch.device) -> int:
+    if device.type != "cuda":
+        with LiveMemory() as memory:
+            work()
+        return memory.peak
+    torch.cuda.synchronize(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    work()
+    torch.cuda.synchronize(device)
+    return torch.cuda.max_memory_allocated(device) - before

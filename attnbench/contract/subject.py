@@ -1,0 +1,171 @@
+"""A module under check: found, built, fed and run."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import reduce
+from importlib import util
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from attnbench import plugins
+from attnbench.backbone import Context, Encoded, wants_context
+from attnbench.contract.words import explain
+from attnbench.errors import UserError, unknown
+from attnbench.execute import pick_device
+from attnbench.grid import check_names, options_of, parse_variant, split_options
+
+Constructor = Callable[..., Any]
+
+INPUTS = ("sketch", "reference")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A module under check: how to build it, and the feature maps to feed it."""
+
+    name: str
+    construct: Constructor
+    options: Mapping[str, Any]
+    channels: int
+    size: int
+    device: torch.device
+
+    def build(self, seed: int = 0) -> nn.Module:
+        """A fresh module in train mode, its weights a function of the seed."""
+        torch.manual_seed(seed)
+        module = self.construct(self.channels, **self.options)
+        if not isinstance(module, nn.Module):
+            raise TypeError(f"the constructor gives a {type(module).__name__}, not a torch.nn.Module")
+        return (_InContext(module) if wants_context(module) else module).to(self.device)
+
+    def maps(self, height: int = 0, width: int = 0, *, batch: int = 2) -> list[Tensor]:
+        """Two feature maps, (batch, channels, height, width), standard normal; `size` for 0. The same ones at every call, in
+        memory of their own, so that a module that writes into its inputs spoils no other comparison."""
+        source = torch.Generator().manual_seed(0)
+        shape = (batch, self.channels, height or self.size, width or self.size)
+        return [torch.randn(shape, generator=source).to(self.device) for _ in INPUTS]
+
+
+def find_subject(
+    module: str | Constructor,
+    channels: int,
+    *,
+    size: int,
+    device: str | torch.device | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Subject:
+    """Look the module up, and refuse options that it does not have; arguments and errors as `check`'s."""
+    if isinstance(module, str):
+        name, construct, given = _find(module)
+    elif callable(module):
+        name, construct, given = getattr(module, "__name__", repr(module)), module, {}
+    else:
+        raise UserError(f"a module is a class, a factory or a name, not a {type(module).__name__}")
+    given = {**given, **(options or {})}
+    check_names(given, options_of(construct, name), f"module '{name}'")
+    return Subject(name, construct, given, channels, size, pick_device(str(device) if device is not None else None))
+
+
+def _find(text: str) -> tuple[str, Constructor, dict[str, Any]]:
+    """Name, constructor and options of `sga:stop_gradient=false` or `my_package:MyAttention:heads=4`."""
+    head, *rest = text.split(":")
+    registered = {plugin.name for plugin in plugins.installed(plugins.MODULES)}
+    if not rest or "=" in rest[0] or (head in registered and not _is_importable(head)):  # a package and its module share a name
+        variant = parse_variant(text)
+        return text, plugins.find(plugins.MODULES, variant.module).load(), dict(variant.given)
+    _, options = split_options(":".join(rest), "module")
+    return text, _import(head, rest[0]), options
+
+
+def _import(path: str, attribute: str) -> Constructor:
+    where = f"module '{path}:{attribute}'"
+    with _current_folder_importable():
+        try:
+            package = importlib.import_module(path)
+        except Exception as error:  # an author's code may raise anything, and its author needs to read what
+            raise UserError(f"{where}: '{path}' cannot be imported: {explain(error)}") from error
+    try:
+        found = reduce(getattr, attribute.split("."), package)
+    except AttributeError:
+        known = [name for name, value in vars(package).items() if getattr(value, "__module__", "") == path and callable(value)]
+        raise unknown("attribute", attribute, known, where=f"'{path}'") from None
+    if not callable(found):
+        raise UserError(f"{where} is a {type(found).__name__}, not a class or a factory")
+    return found
+
+
+def _is_importable(path: str) -> bool:
+    with _current_folder_importable():
+        try:
+            return util.find_spec(path) is not None
+        except (ImportError, ValueError):  # of a parent package
+            return False
+
+
+@contextmanager
+def _current_folder_importable() -> Iterator[None]:
+    """As `python -m` has it; a console script has not."""
+    here = str(Path.cwd())
+    sys.path.insert(0, here)
+    importlib.invalidate_caches()
+    try:
+        yield
+    finally:
+        sys.path.remove(here)
+
+
+class _InContext(nn.Module):
+    """Gives a module that has a `context` one of two levels, whose numbers are those of its inputs."""
+
+    def __init__(self, module: nn.Module):
+        super().__init__()
+        self.module = module
+        self.no_gradient = getattr(module, "no_gradient", ())
+
+    def forward(self, sketch: Tensor, reference: Tensor) -> Tensor:
+        drawing = _encoded(reference.flip(-1), 1)
+        context = Context(_encoded(sketch, 1), _encoded(reference, 3), encode_drawing=lambda image: drawing)
+        out: Tensor = self.module(sketch, reference, context=context)
+        return out
+
+
+def _encoded(feature: Tensor, image_channels: int) -> Encoded:
+    """What an encoder could have made it of. Detached: gradients at the inputs are those of f_s and f_r alone."""
+    feature = feature.detach()
+    channels = feature.shape[1]
+    widths = [channels // 6, channels // 6, channels // 3, channels - 2 * (channels // 6) - channels // 3]
+    first, second, third, fourth = feature.split(widths, 1)
+    finer = [F.interpolate(layer, scale_factor=2.0) for layer in (first, second)]
+    image = F.interpolate(feature[:, :1], scale_factor=2.0).tanh().expand(-1, image_channels, -1, -1)
+    return Encoded(image, feature, [*finer, third, fourth])
+
+
+def call(module: Callable[..., Any], sketch: Tensor, reference: Tensor) -> Tensor:
+    out = module(sketch, reference)
+    if not isinstance(out, Tensor):
+        raise TypeError(f"forward gives a {type(out).__name__}, not one tensor")
+    return out
+
+
+def objective(out: Tensor) -> Tensor:
+    """A scalar whose gradient differs from entry to entry; that of a plain sum would vanish behind a normalisation."""
+    out = out.to(torch.promote_types(out.dtype, torch.float32))
+    return (out * torch.linspace(-1, 1, out.numel(), dtype=out.dtype, device=out.device).view(out.shape)).sum()
+
+
+def forward_backward(module: Callable[..., Any], given: Iterable[Tensor]) -> tuple[Tensor, list[Tensor | None]]:
+    """The output, and the gradients at the inputs. The module gets copies of leaves, since in a network it gets activations."""
+    leaves = [x.detach().requires_grad_() for x in given]
+    out = call(module, *(leaf.clone() for leaf in leaves))
+    if out.requires_grad:
+        objective(out).backward()
+    return out.detach(), [leaf.grad for leaf in leaves]

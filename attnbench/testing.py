@@ -1,0 +1,39 @@
+"""The contract as a test, for the tests of a package that has a module of its own. Needs pytest.
+
+from attnbench.testing import module_test
+test_my_attention = module_test("my_package:MyAttention", channels=32)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from attnbench.contract.promises import CHECKS
+from attnbench.contract.report import examine
+from attnbench.contract.subject import Constructor, find_subject
+from attnbench.errors import UserError
+
+
+def module_test(
+    module: str | Constructor, channels: int = 64, size: int = 8, *, device: str | None = "cpu", **options: Any
+) -> Callable[..., None]:
+    """A test function with a case for each check of `attnbench.contract`; notes pass.
+
+    Args:
+        module, channels, size, device: as `attnbench.check`'s.
+        options: for the module's constructor.
+    """
+
+    @pytest.mark.parametrize("check", list(CHECKS))
+    def test(check: str) -> None:
+        try:
+            finding = examine(check, find_subject(module, channels, size=size, device=device, options=options))
+        except UserError as error:
+            pytest.fail(str(error), pytrace=False)
+        if finding.status == "failed":
+            pytest.fail(finding.detail, pytrace=False)
+
+    return test
