@@ -333,7 +333,8 @@ def _print_report(report: Report) -> None:
 
     console = Console(highlight=False)
     styles = {"passed": "green", "failed": "bold red", "note": "yellow"}
-    findings = RichTable(title=f"{report.module}: {report.setting}", title_justify="left", show_header=False, box=None)
+    title = Text(f"{report.module}: {report.setting}")
+    findings = RichTable(title=title, title_justify="left", show_header=False, box=None)
     for finding in report.findings:
         findings.add_row(Text(finding.status, style=styles[finding.status]), finding.name, Text(finding.detail))
     console.print(findings)
@@ -344,7 +345,7 @@ def _print_report(report: Report) -> None:
             costs.add_column(heading, justify="right")
         for row in report.costs:
             numbers = (f"{row.parameters:,}", f"{row.gflop:.3g}", f"{row.milliseconds:.3g}", f"{row.peak_mb:.3g}")
-            costs.add_row(f"> {row.module}" if row.mine else f"  {row.module}", *numbers, style="bold" if row.mine else "")
+            costs.add_row(Text(f"{'>' if row.mine else ' '} {row.module}"), *numbers, style="bold" if row.mine else "")
         console.print(costs)
         console.print("GFLOP: one forward of one image; ms and peak MB: forward and backward of two", style="dim")
         console.print()
