@@ -344,8 +344,7 @@ def _print_report(report: Report) -> None:
         for heading in ("parameters", "GFLOP", "ms", "peak MB"):
             costs.add_column(heading, justify="right")
         for row in report.costs:
-            numbers = (f"{row.parameters:,}", f"{row.gflop:.3g}", f"{row.milliseconds:.3g}", f"{row.peak_mb:.3g}")
-            costs.add_row(Text(f"{'>' if row.mine else ' '} {row.module}"), *numbers, style="bold" if row.mine else "")
+            costs.add_row(Text(f"{'>' if row.mine else ' '} {row.module}"), *row.figures, style="bold" if row.mine else "")
         console.print(costs)
         console.print("GFLOP: one forward of one image; ms and peak MB: forward and backward of two", style="dim")
         console.print()

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import sys
+import timeit
 from collections import Counter
 from pathlib import Path
 
@@ -453,6 +454,24 @@ def test_nobody_listening_means_no_copies():
     x = torch.randn(2, 3)
     assert all(copy is x for copy in branch(x, "skip", "query"))
     assert observe("attention", x) is x
+
+
+def test_unheard_calls_take_no_share_of_a_step_that_could_be_measured():
+    """Six calls, as many as the module makes, against its forward and backward at the demo's size: under a hundredth."""
+    from attnbench import branch, observe
+
+    module = SGA(240)
+    f_s, f_r = (torch.randn(8, 240, 8, 8, requires_grad=True) for _ in range(2))
+
+    def calls():
+        for _ in range(4):
+            branch(f_s, "content", "query")
+        for _ in range(2):
+            observe("attention", f_s)
+
+    step = min(timeit.repeat(lambda: module(f_s, f_r).sum().backward(), number=1, repeat=5))
+    unheard = min(timeit.repeat(calls, number=100, repeat=5)) / 100
+    assert unheard < step / 100, f"{1e6 * unheard:.2f} us of {1e6 * step:.0f} us"
 
 
 def test_normalisation_is_torchs():

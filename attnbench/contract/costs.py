@@ -39,6 +39,12 @@ class Cost:
     peak_mb: float
     mine: bool
 
+    @property
+    def figures(self) -> list[str]:
+        """Parameters, GFLOP, milliseconds, peak MB, as they are shown."""
+        measured = (self.gflop, self.milliseconds, self.peak_mb)
+        return [f"{self.parameters:,}", *(f"{value:,.0f}" if value >= 100 else f"{value:.3g}" for value in measured)]
+
 
 def compare_costs(subject: Subject) -> list[Cost]:
     """The module's row, then one for each registered module of this package that can be built and run here."""

@@ -65,10 +65,7 @@ class Report:
     def __str__(self) -> str:
         width = max((len(finding.name) for finding in self.findings), default=0)
         findings = [f"  {f.status:6}  {f.name:{width}}  {f.detail}" for f in self.findings]
-        costs = [
-            f"  {c.module}: {c.parameters:,} parameters, {c.gflop:.3g} GFLOP, {c.milliseconds:.3g} ms, {c.peak_mb:.3g} MB"
-            for c in self.costs
-        ]
+        costs = ["  {}: {} parameters, {} GFLOP, {} ms, {} MB".format(c.module, *c.figures) for c in self.costs]
         return "\n".join([self.summary, *findings, *([f"costs, {self.setting}:", *costs] if costs else [])])
 
     @property
