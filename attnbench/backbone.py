@@ -68,7 +68,10 @@ class Context:
     encode_drawing: Callable[[Tensor], Encoded]
 
     def draw_reference(self) -> Encoded:
-        """What the sketch encoder makes of the reference's own line art. Costs an encoder's forward each time."""
+        """What the sketch encoder makes of the reference's own line art: XDoG at the network's size.
+
+        Each call is one more forward of the encoder, and in training one more update of its running statistics.
+        """
         return self.encode_drawing(self.reference.image)
 
 

@@ -204,8 +204,9 @@ def table(
     from attnbench.console import Reporter
     from attnbench.errors import unknown
     from attnbench.grid_file import load_grid
+    from attnbench.rows import rows_of
     from attnbench.store import results
-    from attnbench.tables import FORMATS, of_grid, render, tables
+    from attnbench.tables import FORMATS, render, tables
 
     if style not in FORMATS:
         raise unknown("format", style, FORMATS)
@@ -214,7 +215,7 @@ def table(
     rows = load_grid(grid) if grid is not None else None
     frame = results(store, Reporter().say)
     if style == "csv":
-        typer.echo((of_grid(frame, rows) if rows else frame).to_csv(index=False), nl=False)
+        typer.echo((rows_of(frame, rows)[0] if rows else frame).to_csv(index=False), nl=False)
     elif style == "text":
         _print_tables(frame, _listed(metrics), epoch, published, rows)
     else:
@@ -415,10 +416,10 @@ def _rich_table(one: Table) -> RichTable:
     shown = RichTable(box=box.SIMPLE_HEAD)
     shown.add_column("")
     for column in one.columns:
-        shown.add_column(f"{column.dataset}\n{column.title} {arrow(column)}", justify="right")
+        shown.add_column(Text(f"{column.dataset}\n{column.title} {arrow(column)}"), justify="right")
     styles = {0: "bold", 1: "underline", None: ""}
     for label, entries in one.rows.items():
-        shown.add_row(label, *(Text(entry.text, style=styles[entry.rank]) for entry in entries))
+        shown.add_row(Text(label), *(Text(entry.text, style=styles[entry.rank]) for entry in entries))
     return shown
 
 

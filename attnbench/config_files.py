@@ -19,7 +19,7 @@ Model = TypeVar("Model", bound=BaseModel)
 def built_in_files(folder: str = "") -> dict[str, str]:
     """Name -> text of the YAML files in `configs/`, or in a folder of it."""
     files = resources.files("attnbench_configs").joinpath(folder).iterdir()
-    return {file.name.removesuffix(".yaml"): file.read_text() for file in files if file.name.endswith(".yaml")}
+    return {file.name.removesuffix(".yaml"): file.read_text(encoding="utf-8") for file in files if file.name.endswith(".yaml")}
 
 
 def read_mapping(kind: str, name_or_path: str | Path, built_in: Mapping[str, str]) -> dict[str, Any]:
@@ -30,7 +30,10 @@ def read_mapping(kind: str, name_or_path: str | Path, built_in: Mapping[str, str
     """
     path = Path(name_or_path)
     if path.is_file():
-        text = path.read_text()
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"{kind} file '{path}' cannot be read: {error}") from None
     elif str(name_or_path) in built_in:
         text = built_in[str(name_or_path)]
     elif path.suffix or len(path.parts) > 1:
@@ -81,7 +84,7 @@ def _nearest_key(location: Sequence[str], model: type[BaseModel]) -> str | None:
     keys = list(_keys(model))
     near = difflib.get_close_matches(".".join(named), keys, n=1, cutoff=0.6)
     if not near:  # the right leaf in the wrong section
-        near = [key for key in keys if key.split(".")[-1] == named[-1]][:1]
+        near = [key for key in keys if key.split(".")[-1] == location[-1]][:1]
     return near[0] if near else None
 
 

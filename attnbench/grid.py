@@ -21,7 +21,7 @@ from attnbench.backbone import feature_channels
 from attnbench.data.images import PreparedDataset
 from attnbench.data.layouts import Dataset, folder
 from attnbench.errors import UserError, unknown
-from attnbench.grid_file import label_of, load_grid
+from attnbench.grid_file import label_of, load_grid, titled
 from attnbench.recipe import Recipe, describe, digest, load_recipe
 from attnbench.train import ModuleFactory
 
@@ -131,6 +131,8 @@ def check_grid(
     """
     file = load_grid(grid) if grid is not None else None
     datasets = datasets or (file.datasets if file else ())
+    if file and not datasets:
+        raise UserError(f"grid '{grid}' names no datasets: add --datasets")
     if not (modules or file) or not datasets or not seeds:
         raise UserError("a grid needs at least one module, one dataset and one seed")
     if min(seeds) < 0:
@@ -155,7 +157,7 @@ def parse_variant(text: str) -> Variant:
     """`sga`, or `sga:stop_gradient=false:double_norm=false`.
 
     Raises:
-        UserError: no such module or option, a module that cannot be imported, or that refuses the options.
+        UserError: no such module or option, a value of another type than its default, a module that cannot be imported.
     """
     return make_variant(*split_options(text, "module"))
 
@@ -169,15 +171,14 @@ def make_variant(name: str, options: Mapping[str, Any], label: str | None = None
     loaded = plugin.load()
     accepted = options_of(loaded, name)
     check_names(options, accepted, f"module '{name}'")
-    given = {key: options[key] for key, default in accepted.items() if key in options and options[key] != default}
+    typed = {key: _as_default(key, options[key], default, name) for key, default in accepted.items() if key in options}
+    given = {key: value for key, value in typed.items() if value != accepted[key]}
     factory = partial(_construct, loaded, name, given)
-    shown = ", ".join(f"{key}={_plain(value)}" for key, value in given.items())
-    title = getattr(loaded, "__name__", name)
     return Variant(
         module=name,
         options={key: _json(value) for key, value in {**accepted, **given}.items()},
         given=given,
-        label=label or label_of(name, given) or (f"{title} ({shown})" if shown else title),
+        label=label or label_of(name, given) or titled(getattr(loaded, "__name__", name), given),
         provenance={
             "package": plugin.package,
             "version": plugin.version,
@@ -266,8 +267,19 @@ def _check_distinct(keys: Sequence[Any], shown: Sequence[str], kind: str) -> Non
             raise UserError(f"{kind} '{shown[position]}' is asked for twice")
 
 
-def _plain(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+def _as_default(option: str, value: Any, default: Any, module: str) -> Any:
+    """The value, a whole number as a float where the default is one.
+
+    Raises:
+        UserError: the default is true or false, a number or a text, and the value is not.
+    """
+    kinds = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+    plain = isinstance(value, (bool, int, float, str, list, dict, type(None)))
+    if type(default) is float and type(value) is int:
+        return float(value)
+    if not plain or (type(default) in kinds and type(value) is not type(default)):
+        raise UserError(f"module '{module}': {option}={value}: expected {kinds.get(type(default), 'a plain value')}")
+    return value
 
 
 def _json(value: Any) -> Any:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from attnbench.config_files import built_in_files, read_mapping, validated
 
@@ -28,8 +28,7 @@ class Entry(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     module: str
-    options: dict[str, Any] = {}
-    """Those that differ from the module's defaults."""
+    options: dict[str, JsonValue] = {}
     label: str | None = None
 
 
@@ -66,3 +65,9 @@ def label_of(module: str, options: Mapping[str, Any]) -> str | None:
             if entry.module == module and entry.options == dict(options):
                 return entry.label
     return None
+
+
+def titled(title: str, options: Mapping[str, Any]) -> str:
+    """`SGA (stop_gradient=false, double_norm=false)`, or the title alone."""
+    shown = ", ".join(f"{key}={str(value).lower() if isinstance(value, bool) else value}" for key, value in options.items())
+    return f"{title} ({shown})" if shown else title

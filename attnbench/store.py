@@ -168,8 +168,9 @@ def records(store: Path, say: Say = lambda line: None) -> list[dict[str, Any]]:
 def results(store: str | Path = "results", say: Say = lambda line: None) -> pd.DataFrame:
     """A store as one frame, a row a cell.
 
-    Columns: folder, identity, status, label, module, options, dataset, seed, recipe, recipe_digest, recipe_metrics, package,
-    version, every metric and `<metric>.<part of its protocol>`, `best.<...>`, costs, device. What a cell lacks is missing.
+    Columns: folder, identity, status, label, module, options (JSON; all_options has the defaults as well), dataset, seed,
+    recipe, recipe_digest, recipe_metrics, package, version, every metric and `<metric>.<part of its protocol>`, `best.<...>`,
+    costs, device. What a cell lacks is missing.
     """
     return pd.DataFrame([_row(record) for record in records(Path(store), say)])
 
@@ -233,6 +234,7 @@ def _row(record: dict[str, Any]) -> dict[str, Any]:
         "label": module["label"],
         "module": module["name"],
         "options": json.dumps(module["given"], sort_keys=True),
+        "all_options": json.dumps(module["options"], sort_keys=True),
         "dataset": dataset["name"],
         "fingerprint": dataset["fingerprint"],
         "test_images": dataset["test"],

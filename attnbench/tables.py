@@ -9,14 +9,15 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from importlib import resources
 from typing import Any
 
 import pandas as pd
 
 from attnbench.errors import UserError, unknown
-from attnbench.grid_file import COMPARISON, GridFile, built_in_grids, label_of
-from attnbench.grid_file import Entry as GridEntry
+from attnbench.grid_file import GridFile
+from attnbench.rows import Row, rows_of
 from attnbench.store import DIVERGED, FAILED, FINISHED
 
 FORMATS = ("text", "md", "latex", "csv", "html")
@@ -26,7 +27,6 @@ _NAMES = {"fid": "FID", "kid": "KID", "ssim_global": "SSIM (global)", "ssim": "S
 _DECIMALS = {"fid": 2, "kid": 4, "ssim_global": 3, "ssim": 3, "lpips": 3}
 _MISSING = "-"
 
-Variants = dict[tuple[str, str], str]  # (module, options as JSON) -> label of the row
 PaperValues = Mapping[tuple[str, str], float]  # (data set, metric) -> the paper's number
 
 
@@ -67,6 +67,7 @@ class Table:
     notes: list[str] = field(default_factory=list)
 
 
+@cache
 def published() -> pd.DataFrame:
     """The paper's numbers: table, label, module, options (JSON), dataset, metric, value, source."""
     with resources.files("attnbench_results").joinpath("published.csv").open() as file:
@@ -101,38 +102,33 @@ def tables(
             raise UserError("no cell has a best epoch: it needs a recipe with evaluation.when=each_epoch and an FID network")
         own = [name for name in frame.columns if name.split(".")[0] in _NAMES]
         frame = frame.drop(columns=own).rename(columns=lambda name: str(name).removeprefix("best."))
-    if grid is not None:
-        frame = of_grid(frame, grid)
-        if frame.empty:
-            raise UserError(f"no cell of the grid '{grid.title}' is here: `attnbench run --grid` with its name makes them")
-    groups = frame.groupby(["recipe_digest", "train_weights"], sort=False, dropna=False)
-    return [_table(group, grid, metrics, epoch, with_published) for _, group in groups]
+    frame, rows = rows_of(frame, grid)
+    found = []
+    for _, group in frame.groupby(["recipe_digest", "train_weights"], sort=False, dropna=False):
+        labels = set(group["label"])
+        shown = [row for row in rows if grid is not None or row.label in labels]
+        found.append(_table(group, shown, grid, metrics, epoch, with_published))
+    return found
 
 
-def of_grid(frame: pd.DataFrame, grid: GridFile) -> pd.DataFrame:
-    """The cells of a grid's variants."""
-    wanted = {(entry.module, _options(entry.options)) for entry in grid.variants}
-    return frame[[key in wanted for key in zip(frame["module"], frame["options"], strict=True)]]
-
-
-def _table(frame: pd.DataFrame, grid: GridFile | None, metrics: Sequence[str], epoch: str, with_published: bool) -> Table:
-    variants = _variants_of(grid) if grid is not None else _variants_in(frame)
-    keys = zip(frame["module"], frame["options"], strict=True)
-    frame = _with_distinct_datasets(frame).assign(label=[variants[key] for key in keys])
+def _table(
+    frame: pd.DataFrame, rows: Sequence[Row], grid: GridFile | None, metrics: Sequence[str], epoch: str, with_published: bool
+) -> Table:
+    frame = _with_distinct_datasets(frame)
     finished = frame[frame["status"] == FINISHED]
     asked = frame["recipe_metrics"].iloc[0].split(",")
     shown = list(metrics) or ([name for name in DEFAULT_METRICS if name in asked] if "fid" in asked else asked)
     datasets = _ordered(frame["dataset"], grid)
     columns = [column for dataset in datasets for metric in shown for column in _columns(finished, dataset, metric)]
-    labels = list(variants.values())
-    paper = {label: _published_values(*key) for key, label in variants.items()} if with_published else {}
+    labels = [row.label for row in rows]
+    paper = {row.label: _published_values(row) for row in rows} if with_published else {}
 
     notes: list[str] = []
     values = {label: [_values(finished, label, column) for column in columns] for label in labels}
     ranks = [_ranks([values[label][i] for label in labels], column) for i, column in enumerate(columns)]
-    rows = {}
+    body = {}
     for y, label in enumerate(labels):
-        rows[label] = [
+        body[label] = [
             Entry(_text(values[label][x], column, frame, label, notes, paper.get(label, {})), ranks[x][y])
             for x, column in enumerate(columns)
         ]
@@ -141,7 +137,7 @@ def _table(frame: pd.DataFrame, grid: GridFile | None, metrics: Sequence[str], e
     notes += _other_packages(frame)
     if with_published:
         notes.append(_published_note(columns, paper.values()))
-    return Table(columns, rows, _caption(frame, finished, columns, epoch), notes)
+    return Table(columns, body, _caption(frame, finished, columns, epoch), notes)
 
 
 def _with_distinct_datasets(frame: pd.DataFrame) -> pd.DataFrame:
@@ -266,11 +262,11 @@ def _caption(frame: pd.DataFrame, finished: pd.DataFrame, columns: Sequence[Colu
     return "; ".join(parts) + "."
 
 
-def _published_values(module: str, options: str) -> PaperValues:
+def _published_values(row: Row) -> PaperValues:
     """The paper's numbers for a variant: (data set, metric) -> value."""
     paper = published()
-    rows = paper[(paper["module"] == module) & (paper["options"].map(json.loads) == json.loads(options))]
-    return dict(zip(zip(rows["dataset"], rows["metric"], strict=True), rows["value"].astype(float), strict=True))
+    same = paper[(paper["module"] == row.module) & (paper["options"].map(json.loads) == row.given)]
+    return dict(zip(zip(same["dataset"], same["metric"], strict=True), same["value"].astype(float), strict=True))
 
 
 def _published_value(paper: PaperValues, column: Column) -> float | None:
@@ -294,56 +290,11 @@ def _other_packages(frame: pd.DataFrame) -> list[str]:
     return [f"From other packages: {', '.join(dict.fromkeys(named))}."] if named else []
 
 
-def _variants_of(grid: GridFile) -> Variants:
-    return _distinct({(entry.module, _options(entry.options)): _label(entry) for entry in grid.variants})
-
-
-def _variants_in(frame: pd.DataFrame) -> Variants:
-    """The variants that have cells: the paper's in the order of its tables, others behind them by name."""
-    cells = frame[["module", "options", "label"]].itertuples(index=False, name=None)
-    labels = {(module, options): label for module, options, label in cells}
-    order = _paper_order()
-    last = len(order)
-
-    def place(key: tuple[str, str]) -> tuple[int, int, str]:
-        return order.get((key[0], "{}"), last), order.get(key, last), labels[key]
-
-    return _distinct({key: labels[key] for key in sorted(labels, key=place)})
-
-
-def _paper_order() -> dict[tuple[str, str], int]:
-    """Place of every variant of the paper, modules as in its comparison."""
-    grids = built_in_grids()
-    entries = [*grids[COMPARISON].variants, *(entry for grid in grids.values() for entry in grid.variants)]
-    keys = dict.fromkeys((entry.module, _options(entry.options)) for entry in entries)
-    return {key: place for place, key in enumerate(keys)}
-
-
-def _label(entry: GridEntry) -> str:
-    shown = ", ".join(f"{key}={json.dumps(value)}" for key, value in entry.options.items())
-    return entry.label or label_of(entry.module, entry.options) or (f"{entry.module} ({shown})" if shown else entry.module)
-
-
-def _distinct(variants: Variants) -> Variants:
-    """Tell apart different variants of one label, by the module's name and options."""
-    labels = list(variants.values())
-
-    def name(key: tuple[str, str], label: str) -> str:
-        return label if labels.count(label) == 1 else f"{label} [{' '.join(part for part in key if part != '{}')}]"
-
-    return {key: name(key, label) for key, label in variants.items()}
-
-
 def _ordered(datasets: Iterable[str], grid: GridFile | None) -> list[str]:
     """Each once, the grid's first and in its order."""
     found = list(dict.fromkeys(datasets))
     first = [name for name in (grid.datasets if grid else ()) if name in found]
     return list(dict.fromkeys([*first, *found]))
-
-
-def _options(options: Mapping[str, Any]) -> str:
-    """As the store's frame has them."""
-    return json.dumps(options, sort_keys=True)
 
 
 def render(table: Table, style: str) -> str:

@@ -6,7 +6,7 @@ test_my_attention = module_test("my_package:MyAttention", channels=32)
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -18,13 +18,17 @@ from attnbench.errors import UserError
 
 
 def module_test(
-    module: str | Constructor, channels: int = 64, size: int = 8, *, device: str | None = "cpu", **options: Any
+    module: str | Constructor,
+    channels: int = 64,
+    *,
+    size: int = 8,
+    device: str | None = "cpu",
+    options: Mapping[str, Any] | None = None,
 ) -> Callable[..., None]:
     """A test function with a case for each check of `attnbench.contract`; notes pass.
 
     Args:
-        module, channels, size, device: as `attnbench.check`'s.
-        options: for the module's constructor.
+        module, channels, size, device, options: as `attnbench.check`'s.
     """
 
     @pytest.mark.parametrize("check", list(CHECKS))

@@ -1,7 +1,8 @@
 """CMFT: colours by analogy, matched without a learned projection.
 
 Paper: "Line Art Correlation Matching Feature Transfer Network for Automatic Animation Colorization", WACV 2021,
-arXiv 2004.06718, equation 6. With query, key and value tokens, (B, n, C), (B, m, C), (B, m, C):
+arXiv 2004.06718. Its full text was not at hand: this follows its summary, and its equation 6 as others quote it. With query,
+key and value tokens, (B, n, C), (B, m, C), (B, m, C):
 
     A   = softmax_j(Q_i . K_j)                      (B, n, m)   no projection, no scale
     W   = A V                                       (B, n, C)
@@ -9,17 +10,20 @@ arXiv 2004.06718, equation 6. With query, key and value tokens, (B, n, C), (B, m
 
 The defaults, Q = X = f_s and K = V = Y = f_r, are the CMFT row of the comparison (Table 2). The module then has no parameters.
 
-The paper matches line art with line art, an image analogy: the sketch is to the reference's own drawing as the result is to
-the reference. That is `key_source=reference_sketch`, K = E_s(XDoG(I_r)). Its authors published no code. An unofficial one
-multiplies channel by channel, without a sum over channels, and takes exp without subtracting the maximum; both are read as
-slips here: products are summed, and the softmax is stable. Whether features are centred and normalised first could not be
-verified: `normalize=center_l2` does it, with a temperature, without which cosines over hundreds of keys are nearly uniform.
+Equation 6 matches line art with line art, an image analogy: the sketch is to the reference's own drawing as the result is to
+the reference. Its query and key each join the features of a line-art and of a colour encoder. This backbone has one encoder
+for line art, so `key_source=reference_sketch` is Q = f_s, K = E_s(XDoG(I_r)), drawn at the network's size, at the middle sigma.
+
+The authors published no code. An unofficial one multiplies channel by channel, without a sum over channels, and takes exp
+without subtracting the maximum; both are read as slips here: products are summed, and the softmax is stable. Whether features
+are centred and normalised first could not be verified: `normalize=center_l2` does it, with a temperature, without which
+cosines over hundreds of keys are nearly uniform.
 
 Our choices, since SGA's authors published no code of their CMFT row: X is added to what was transferred (`fuse=concat1x1` has
-a learned mix of both), and one level is matched, the bottleneck. The paper matches at several levels of its decoder. Here a
-module gives f_gen and nothing else, so `levels=3` (16, 32 and 64 positions a side at 256 px) matches the layers e7, e8 and
-e5, e6 at their own resolutions, averages what they transfer down to f_gen's, and puts it in place of those layers' channels:
-the way in which the encoders make f_s of their layers.
+a learned mix of both), and one level is matched, the bottleneck. The paper matches at several levels of its decoder, with the
+decoder's features in the query. Here a module gives f_gen and nothing else, so `levels=3` (16, 32 and 64 positions a side at
+256 px) matches the layers e7, e8 and e5, e6 at their own resolutions, averages what they transfer down to f_gen's, and puts it
+in place of those layers' channels: the way in which the encoders make f_s of their layers.
 """
 
 from __future__ import annotations
@@ -34,6 +38,8 @@ from attnbench import Context, Encoded, at_least_float32, branch, no_autocast, o
 
 from .cocosnet import unit_vectors
 
+TAU = 0.01
+
 
 class CMFT(nn.Module):
     """CMFT, WACV 2021: unprojected dot-product matching, added to the sketch features.
@@ -44,7 +50,7 @@ class CMFT(nn.Module):
         channels: C.
         key_source: what the sketch is matched with, `reference` or `reference_sketch`: the line art of the reference.
         normalize: `none`, or `center_l2`: unit vectors, centred over channels, with a temperature.
-        tau: that temperature; of no effect on `none`.
+        tau: that temperature.
         fuse: `add`, or `concat1x1`: a 1x1 convolution of [X, W].
         levels: how many levels of the encoders are matched at their own resolutions, from the bottleneck up.
     """
@@ -55,7 +61,7 @@ class CMFT(nn.Module):
         *,
         key_source: Literal["reference", "reference_sketch"] = "reference",
         normalize: Literal["none", "center_l2"] = "none",
-        tau: float = 0.01,
+        tau: float = TAU,
         fuse: Literal["add", "concat1x1"] = "add",
         levels: int = 1,
     ):
@@ -66,6 +72,8 @@ class CMFT(nn.Module):
             raise ValueError(f"normalize={normalize!r}: expected none or center_l2")
         if not tau > 0:
             raise ValueError(f"tau={tau!r}: expected a number above 0")
+        if tau != TAU and normalize == "none":
+            raise ValueError(f"tau={tau!r} needs normalize=center_l2")
         if fuse not in ("add", "concat1x1"):
             raise ValueError(f"fuse={fuse!r}: expected add or concat1x1")
         if levels < 1:

@@ -17,8 +17,8 @@ warps is the average-pooled reference image; here it is f_r, since features are 
 
 Our choices, since SGA's authors published no code of their CoCosNet row: the injection by SPADE's head, which is the method's
 own fusion, and to which the row's SSIM, near SPADE's, points (`inject=residual` gives f_s + W instead); that head's zero
-padding, where the authors reflect; a floor of 1e-6 under norms, whose 2.2e-16 is zero in half precision; and the losses, the
-ones that all modules share (the contextual, cycle and domain losses are left out).
+padding, where the authors reflect; a floor of 1e-6 under norms, where they add 2.2e-16, so that a zero vector has a gradient
+that is finite; and the losses, the ones that all modules share (the contextual, cycle and domain losses are left out).
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class CoCosNet(nn.Module):
         self.inject = SPADELayer(channels, "pono") if inject == "spade" else None
 
     def forward(self, sketch: Tensor, reference: Tensor) -> Tensor:
-        sketch, sketch_matching = branch(sketch, "skip", "query")
+        sketch, sketch_matching = branch(sketch, "content", "query")
         reference, reference_matching = branch(reference, "value", "key")
         attention = self.attention(
             self.theta(self.pre_blocks(self.adapt_sketch(sketch_matching))),

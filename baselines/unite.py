@@ -18,8 +18,8 @@ The defaults are the UNITE row of the comparison (Table 2), and what the authors
 
 - The paper's transport is unbalanced: rho KL holds the marginals near a and b. The code's is balanced, and unbalanced only in
   that a and b are learned. `reach=rho` is the paper's; its value of rho could not be verified.
-- The cost is sqrt(1 - cos) in the iteration but 1 - cos in the plan, whose marginals are then not a and b, nor its mass 1 (0.7
-  to 8, as the features are). `cost=consistent` has 1 - cos in both places.
+- The cost is sqrt(1 - cos) in the iteration but 1 - cos in the plan, whose marginals are then not a and b, nor its mass 1.
+  `cost=consistent` has 1 - cos in both places.
 - Gradients pass through the last iteration alone, where g's reaches the reference's vectors only: a gets none, b does.
 - eps is annealed by halves from the diameter of the features' bounding box to the last value above 0.025; the plan has 0.025.
 

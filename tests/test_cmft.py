@@ -115,7 +115,7 @@ def test_inside_the_generator_keys_are_the_sketch_encoders_of_the_references_lin
 
 
 @torch.no_grad()
-def test_the_line_art_of_references_is_drawn_as_the_recipe_draws_sketches():
+def test_the_line_art_of_references_has_the_recipes_constants():
     recipe = load_recipe("demo")
     generator = build_generator(lambda channels: CMFT(channels, key_source="reference_sketch"), recipe, seed=0).eval()
     encoded = []
@@ -192,6 +192,7 @@ def test_cmfts_gradients_are_those_of_finite_differences(options):
         ({"key_source": "sketch"}, "reference or reference_sketch"),
         ({"normalize": "l2"}, "none or center_l2"),
         ({"normalize": "center_l2", "tau": -1.0}, "above 0"),
+        ({"tau": 0.5}, "needs normalize=center_l2"),
         ({"fuse": "concat"}, "add or concat1x1"),
         ({"levels": 0}, "1 or more"),
     ],

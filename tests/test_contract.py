@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from modules import VARIANTS
 from runs import attnbench
 from torch import nn
 
@@ -48,10 +49,29 @@ def test_every_registered_module_keeps_the_contract(name):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("check", COMPILERS)
 @pytest.mark.parametrize("name", REGISTERED)
-def test_every_registered_module_compiles_as_one_graph(name):
-    found = finding("compile", name, C)
+def test_every_registered_module_compiles_as_one_graph_and_exports(name, check):
+    found = finding(check, name, C)
     assert found.status == "passed", found.detail
+
+
+@pytest.mark.parametrize(("module", "options"), VARIANTS, ids=str)
+def test_every_variant_keeps_the_contract(module, options):
+    subject = find_subject(module, C, size=4, device="cpu", options=options)
+    findings = [examine(check, subject) for check in CHECKS if check not in (*COMPILERS, "float32", "bfloat16", "float16")]
+    assert [(f.name, f.detail) for f in findings if f.status == "failed"] == []
+
+
+@pytest.mark.parametrize("channels", [1, 2, 5, 62])
+def test_a_module_with_a_context_is_given_one_whatever_its_channels(channels):
+    assert finding("gradients", "cmft", channels).status == "passed"
+
+
+def test_a_module_that_needs_more_than_one_position_is_told_so():
+    found = finding("sizes", "spade:norm=instance", C)
+    assert found.status == "note"
+    assert found.detail.startswith("needs maps of 2 x 2 or more: at 1 x 1")
 
 
 class Mix(nn.Module):
@@ -260,7 +280,7 @@ BROKEN = [
     (no_words, {}, {"constructor"}, "there is no docstring"),
     (Tokens, {}, {"shapes", "sizes"}, "(2, 6, 4, 4) becomes (2, 16, 6)"),
     (Widens, {}, {"shapes"}, "float32 becomes float64"),
-    (EvenOnly, {}, {"sizes"}, "at 1 x 1, batch of 2, train mode: RuntimeError"),
+    (EvenOnly, {}, {"sizes"}, "at 3 x 3, batch of 2, train mode: (2, 6, 3, 3) becomes (2, 6, 2, 2)"),
     (WritesIntoReference, {}, {"inputs"}, "writes into `reference`"),
     (Detaches, {}, {"gradients"}, 'no_gradient = ("reference",)'),
     (SaysSoUntruly, {}, {"gradients"}, "a gradient reaches it"),
@@ -470,7 +490,7 @@ def test_the_command_exits_with_1_if_something_failed(package):
         ("sga:stop_gradient", "'stop_gradient' is not option=value"),
         ("package_here:Goood", "unknown attribute 'Goood': did you mean 'Good'? (known: Bad, Good)"),
         ("package_here:Good:wait=1", "unknown option 'wait': did you mean 'weight'"),
-        ("package_here:SIDE", "is a int, not a class or a factory"),
+        ("package_here:SIDE", "is of type int, not a class or a factory"),
         (
             "package_broken:Good",
             "cannot be imported: ModuleNotFoundError: No module named 'no_such_package' (package_broken.py:1)",
@@ -510,7 +530,7 @@ def test_two_lines_test_a_strangers_module(package, tmp_path):
     test = tmp_path / "test_mine.py"
     test.write_text(
         "from attnbench.testing import module_test\n"
-        f'test_good = module_test("{package}:Good", channels=6, size=4, weight=0.25)\n'
+        f'test_good = module_test("{package}:Good", channels=6, size=4, options=dict(weight=0.25))\n'
         f'test_bad = module_test("{package}:Bad", channels=6, size=4)\n'
     )
     options = ["-q", "-W", "error", "-p", "no:cacheprovider", "--rootdir", str(tmp_path), "-c", os.devnull]

@@ -10,7 +10,7 @@ from test_tables import cell, one_table, texts
 
 from attnbench.errors import UserError
 from attnbench.grid import check_grid, make_variant, parse_variant
-from attnbench.grid_file import built_in_grids, load_grid
+from attnbench.grid_file import GridFile, built_in_grids, load_grid
 from attnbench.tables import published, tables
 
 
@@ -21,9 +21,8 @@ def test_a_grid_has_the_papers_rows_in_its_order(name, table):
     entries = load_grid(name).variants
     by_label = {row.label: (row.module, json.loads(row.options)) for row in rows.itertuples()}
     assert {entry.label: (entry.module, entry.options) for entry in entries} == by_label
-    if table != 2:  # the paper's Table 2 has the modules by year, as has published.csv
-        assert [entry.label for entry in entries] == list(rows["label"])
-    assert set(load_grid(name).datasets) == set(paper["dataset"])
+    assert [entry.label for entry in entries] == list(rows["label"])
+    assert list(load_grid(name).datasets) == list(paper["dataset"].drop_duplicates())
 
 
 @pytest.mark.parametrize("name", built_in_grids())
@@ -69,7 +68,7 @@ def test_a_grid_of_ones_own_names_rows_and_datasets(tmp_path):
     assert sorted(record(folder)["module"]["label"] for folder in store.iterdir()) == ["Ours", "SGA (exact_norm=true)"]
     shown = attnbench("table", store, "--grid", file)
     assert shown.code == 0, shown.err
-    assert shown.out.index("Ours") < shown.out.index("sga (exact_norm=true)")
+    assert shown.out.index("Ours") < shown.out.index("SGA (exact_norm=true)")
     assert attnbench("table", store, "--grid", file, "--format", "csv").out.count("\n") == 3
 
 
@@ -81,6 +80,10 @@ def test_a_grid_of_ones_own_names_rows_and_datasets(tmp_path):
         ("variants: [{module: sga}]", "'title' is missing"),
         ("title: x\nvariants: [{module: sgaa}]", "unknown module 'sgaa': did you mean 'sga'?"),
         ("title: x\nvariants: [{module: sga, options: {stop: 1}}]", "module 'sga': unknown option 'stop': did you mean"),
+        ("title: x\nvariants: [{module: sga, options: {stop_gradient: flase}}]", "stop_gradient=flase: expected true or false"),
+        ("title: x\nvariants: [{module: cmft, options: {levels: 1.5}}]", "levels=1.5: expected a whole number"),
+        ("title: x\nvariants: [{module: sga, options: {stop_gradient: 2020-01-01}}]", "2020"),
+        ('title: x\n"1": y\nvariants: [{module: sga}]', "unknown key '1'"),
         ("[", "is not valid YAML"),
     ],
 )
@@ -125,6 +128,51 @@ def test_a_grids_table_has_the_papers_numbers_where_ours_are_missing():
 def test_a_grids_datasets_come_in_its_order():
     table = one_table(cell("SGA", "cat"), cell("SGA", "mine"), cell("SGA", "anime"), grid=load_grid("ablation"))
     assert list(dict.fromkeys(column.dataset for column in table.columns)) == ["anime", "cat", "mine"]
+
+
+def test_a_default_typed_in_a_grid_or_by_an_older_version_is_the_default():
+    grid = GridFile(title="x", variants=({"module": "sga", "options": {"stop_gradient": True}},))
+    everything = '{"double_norm": true, "stop_gradient": true}'
+    old = cell("SGA (stop_gradient=true)", module="sga", options='{"stop_gradient": true}', all_options=everything, fid=20.0)
+    new = cell("SGA", seed=1, all_options=everything)
+    assert texts(one_table(old, new)) == {"SGA": ["25.00 ± 7.07", "0.800 ± 0.000"]}
+    assert texts(one_table(old, new, grid=grid)) == {"SGA": ["25.00 ± 7.07", "0.800 ± 0.000"]}
+
+
+@pytest.mark.parametrize("grid", [None, load_grid("ablation")])
+def test_a_default_that_changed_makes_another_row(grid):
+    before = cell("SGA", all_options='{"slope": 0.1}', fid=20.0)
+    after = cell("SGA", all_options='{"slope": 0.2}')
+    rows = {label: fields[0] for label, fields in texts(one_table(before, after, grid=grid)).items()}
+    assert (rows["SGA [slope=0.1]"], rows["SGA [slope=0.2]"]) == ("20.00", "30.00")
+
+
+def test_the_terminal_shows_what_tells_rows_apart(monkeypatch, capsys):
+    frame = pd.DataFrame([cell("Attention", module="mine"), cell("Attention", module="yours")])
+    monkeypatch.setattr("attnbench.store.results", lambda *_: frame)
+    shown = attnbench("table", "anywhere").out
+    assert "Attention [mine]" in shown
+    assert "Attention [yours]" in shown
+
+
+def test_a_grid_without_datasets_asks_for_them(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("title: x\nvariants: [{module: sga}]")
+    assert "names no datasets: add --datasets" in attnbench("run", "--grid", file, "-o", tmp_path / "store").err
+
+
+def test_a_grid_that_is_no_text_is_refused(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_bytes(b"\xff\xfe\x00")
+    refused = attnbench("run", "--grid", file, "-d", HEADS)
+    assert refused.code == 2
+    assert f"grid file '{file}' cannot be read" in refused.err
+
+
+def test_a_csv_of_a_grid_without_any_cell_is_refused(monkeypatch):
+    monkeypatch.setattr("attnbench.store.results", lambda *_: pd.DataFrame([cell("SGA")]))
+    refused = attnbench("table", "anywhere", "--grid", "scft-stopgrad", "--format", "csv")
+    assert (refused.code, refused.out) == (2, "")
 
 
 def test_a_grid_without_any_cell_is_refused():

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from attnbench.contract.devices import MOVE, DevicesMixed, OneDevice, to_cuda_and_back
 from attnbench.contract.splits import Splits
-from attnbench.contract.subject import INPUTS, Constructor, Subject, call, forward_backward, objective
+from attnbench.contract.subject import INPUTS, Constructor, InContext, Subject, call, forward_backward, objective
 from attnbench.contract.traces import eager_random_numbers, quiet_compiler
 from attnbench.contract.words import (
     Verdict,
@@ -73,9 +73,11 @@ def shapes(subject: Subject) -> Verdict:
 
 
 def sizes(subject: Subject) -> Verdict:
-    """Any height and width, a single position included; two samples in train mode, one in eval mode."""
+    """Any height and width; two samples in train mode, one in eval mode. Maps that are one wide are worth a note only: they
+    have nothing to mirror, a single position no variance, and the backbone's own are wider."""
     s = subject.size
-    tried = sorted({(1, 1), (1, min(3, s)), (min(5, s), min(3, s)), (max(s // 2, 1), s), (max(s - 1, 1), max(s - 1, 1))})
+    tried = sorted({(1, min(3, s)), (min(5, s), min(3, s)), (max(s // 2, 1), s), (max(s - 1, 1), max(s - 1, 1)), (1, 1)})
+    refused = ""
     for module, mode in modes(subject):
         batch = 2 if mode == "train" else 1
         for height, width in tried:
@@ -85,9 +87,14 @@ def sizes(subject: Subject) -> Verdict:
                 with torch.no_grad():
                     out = call(module, sketch, reference)
             except Exception as error:
-                return "failed", f"{where}: {explain(error)}"
+                if min(height, width) > 1:
+                    return "failed", f"{where}: {explain(error)}"
+                refused = f"{where}: {explain(error)}"
+                continue
             if out.shape != sketch.shape:
                 return "failed", f"{where}: {shape(sketch)} becomes {shape(out)}"
+    if refused:
+        return "note", f"needs maps of 2 x 2 or more: {refused}"
     return "passed", ", ".join(f"{height} x {width}" for height, width in tried)
 
 
@@ -128,7 +135,8 @@ def gradients(subject: Subject) -> Verdict:
     reached = [name for name in INPUTS if name not in declared]
     text = f"reach {listed(reached)}" if reached else "reach neither input"
     text += f"; declared stopped at {listed(declared)}" if declared else ""
-    frozen = [name for name, p in module.named_parameters() if p.grad is None or not p.grad.count_nonzero()]
+    own = module.module if isinstance(module, InContext) else module
+    frozen = [name for name, p in own.named_parameters() if p.grad is None or not p.grad.count_nonzero()]
     return "passed", text + (f"; none reaches the parameters {listed(frozen, most=6)}" if frozen else "")
 
 

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attnbench import plugins
-from attnbench.backbone import Context, Encoded, wants_context
+from attnbench.backbone import Context, Encoded, feature_channels, wants_context
 from attnbench.contract.words import explain
 from attnbench.errors import UserError, unknown
 from attnbench.execute import pick_device
@@ -45,7 +45,7 @@ class Subject:
         module = self.construct(self.channels, **self.options)
         if not isinstance(module, nn.Module):
             raise TypeError(f"the constructor gives a {type(module).__name__}, not a torch.nn.Module")
-        return (_InContext(module) if wants_context(module) else module).to(self.device)
+        return (InContext(module) if wants_context(module) else module).to(self.device)
 
     def maps(self, height: int = 0, width: int = 0, *, batch: int = 2) -> list[Tensor]:
         """Two feature maps, (batch, channels, height, width), standard normal; `size` for 0. The same ones at every call, in
@@ -72,6 +72,8 @@ def find_subject(
         raise UserError(f"a module is a class, a factory or a name, not a {type(module).__name__}")
     given = {**given, **(options or {})}
     check_names(given, options_of(construct, name), f"module '{name}'")
+    if str(device) == "meta":
+        raise UserError("device 'meta' has shapes and no values: name a device that computes")
     return Subject(name, construct, given, channels, size, pick_device(str(device) if device is not None else None))
 
 
@@ -99,14 +101,15 @@ def _import(path: str, attribute: str) -> Constructor:
         known = [name for name, value in vars(package).items() if getattr(value, "__module__", "") == path and callable(value)]
         raise unknown("attribute", attribute, known, where=f"'{path}'") from None
     if not callable(found):
-        raise UserError(f"{where} is a {type(found).__name__}, not a class or a factory")
+        raise UserError(f"{where} is of type {type(found).__name__}, not a class or a factory")
     return found
 
 
 def _is_importable(path: str) -> bool:
     with _current_folder_importable():
         try:
-            return util.find_spec(path) is not None
+            spec = util.find_spec(path)
+            return spec is not None and spec.origin is not None  # a folder without code is none
         except (ImportError, ValueError):  # of a parent package
             return False
 
@@ -123,8 +126,8 @@ def _current_folder_importable() -> Iterator[None]:
         sys.path.remove(here)
 
 
-class _InContext(nn.Module):
-    """Gives a module that has a `context` one of two levels, whose numbers are those of its inputs."""
+class InContext(nn.Module):
+    """Gives a module that has a `context` one whose numbers are those of its inputs."""
 
     def __init__(self, module: nn.Module):
         super().__init__()
@@ -139,14 +142,23 @@ class _InContext(nn.Module):
 
 
 def _encoded(feature: Tensor, image_channels: int) -> Encoded:
-    """What an encoder could have made it of. Detached: gradients at the inputs are those of f_s and f_r alone."""
+    """What an encoder of five levels, or as many as the channels are enough for, could have made it of.
+
+    Detached: gradients at the inputs are those of f_s and f_r alone.
+    """
     feature = feature.detach()
     channels = feature.shape[1]
-    widths = [channels // 6, channels // 6, channels // 3, channels - 2 * (channels // 6) - channels // 3]
-    first, second, third, fourth = feature.split(widths, 1)
-    finer = [F.interpolate(layer, scale_factor=2.0) for layer in (first, second)]
-    image = F.interpolate(feature[:, :1], scale_factor=2.0).tanh().expand(-1, image_channels, -1, -1)
-    return Encoded(image, feature, [*finer, third, fourth])
+    levels = max(level for level in range(6) if feature_channels(1, level) <= channels)
+    finest = 2.0 ** max(levels - 1, 0)
+    image = F.interpolate(feature[:, :1], scale_factor=finest).tanh().expand(-1, image_channels, -1, -1)
+    if levels == 0:
+        return Encoded(image, feature, [feature])
+    width = channels // feature_channels(1, levels)
+    widths = [width * 2**level for level in range(levels) for _ in range(2)]
+    widths[-1] += channels - sum(widths)
+    scales = [finest / 2**level for level in range(levels) for _ in range(2)]
+    layers = [F.interpolate(part, scale_factor=scale) for part, scale in zip(feature.split(widths, 1), scales, strict=True)]
+    return Encoded(image, feature, layers)
 
 
 def call(module: Callable[..., Any], sketch: Tensor, reference: Tensor) -> Tensor:
