@@ -17,13 +17,13 @@ import yaml
 from torch import nn
 
 from attnbench import plugins, weights
-from attnbench.backbone import feature_channels
+from attnbench.costs import on_meta
 from attnbench.data.images import PreparedDataset
 from attnbench.data.layouts import Dataset, folder
 from attnbench.errors import UserError, unknown
 from attnbench.grid_file import label_of, load_grid, titled
 from attnbench.recipe import Recipe, describe, digest, load_recipe
-from attnbench.train import ModuleFactory
+from attnbench.train import ModuleFactory, build_generator
 
 IDENTITY_VERSION = 1  # raised when the meaning of a stored number changes
 
@@ -141,9 +141,8 @@ def check_grid(
     listed_first = file.variants if file else ()
     variants = [make_variant(entry.module, entry.options, entry.label) for entry in listed_first]
     variants += [parse_variant(text) for text in modules]
-    for variant in variants:  # refuses what a constructor refuses, before any work starts
-        with torch.random.fork_rng(devices=[]):
-            variant.factory(feature_channels(resolved.backbone.width, resolved.backbone.levels))
+    for variant in variants:
+        _check_runs(variant, resolved)
     listed = [parse_dataset(text, data_root) for text in datasets]
     _check_distinct([digest([v.module, v.options]) for v in variants], [v.label for v in variants], "module")
     _check_distinct([d.name for d in listed], [d.name for d in listed], "dataset")
@@ -205,6 +204,21 @@ def parse_dataset(text: str, root: Path | None) -> Dataset:
     if not isinstance(dataset, Dataset):
         raise UserError(f"dataset '{name}' returned a {type(dataset).__name__}, not an attnbench.data.layouts.Dataset")
     return dataset
+
+
+def _check_runs(variant: Variant, recipe: Recipe) -> None:
+    """Refuse what a constructor refuses, and options that a forward cannot bring together with the recipe's network."""
+    with torch.random.fork_rng(devices=[]), torch.device("meta"), torch.no_grad():
+        generator = build_generator(on_meta(variant.factory), recipe, seed=0)
+        size = recipe.data.size
+        try:
+            generator(torch.zeros(2, 1, size, size), torch.zeros(2, 3, size, size))
+        except ValueError as error:
+            raise UserError(
+                f"module '{variant.module}' with {dict(variant.given)} cannot run under this recipe: {error}"
+            ) from error
+        except Exception:  # there are no values on the meta device, which some forwards look at; the first step will tell
+            return
 
 
 def _construct(loaded: Callable[..., Any], name: str, options: Mapping[str, Any], channels: int) -> nn.Module:

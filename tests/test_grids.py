@@ -84,6 +84,7 @@ def test_a_grid_of_ones_own_names_rows_and_datasets(tmp_path):
         ("title: x\nvariants: [{module: cmft, options: {levels: 1.5}}]", "levels=1.5: expected a whole number"),
         ("title: x\nvariants: [{module: sga, options: {stop_gradient: 2020-01-01}}]", "2020"),
         ('title: x\n"1": y\nvariants: [{module: sga}]', "unknown key '1'"),
+        ("title: x\nvariants: [{module: cmft, options: {levels: 9}}]", "levels=9: the encoders have 5"),
         ("[", "is not valid YAML"),
     ],
 )
