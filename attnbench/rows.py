@@ -105,8 +105,13 @@ def _with_difference(row: Row, namesakes: Sequence[Row]) -> str:
     if len(namesakes) == 1:
         return row.label
     module = [row.module] if _differ(other.module for other in namesakes) else []
-    names = [name for name in row.options if _differ(repr(other.options.get(name)) for other in namesakes)]
-    return f"{row.label} [{' '.join([*module, *(f'{name}={json.dumps(row.options[name])}' for name in names)])}]"
+    named = dict.fromkeys(name for other in namesakes for name in other.options)
+    options = [_said(row, name) for name in named if _differ(_said(other, name) for other in namesakes)]
+    return f"{row.label} [{' '.join([*module, *options])}]"
+
+
+def _said(row: Row, name: str) -> str:
+    return f"{name}={json.dumps(row.options[name])}" if name in row.options else f"no {name}"
 
 
 def _differ(values: Iterable[Hashable]) -> bool:

@@ -148,6 +148,12 @@ def test_a_default_that_changed_makes_another_row(grid):
     assert (rows["SGA [slope=0.1]"], rows["SGA [slope=0.2]"]) == ("20.00", "30.00")
 
 
+def test_an_option_that_is_new_makes_another_row():
+    before, after = cell("SGA", all_options="{}", fid=20.0), cell("SGA", all_options='{"slope": 0.2}')
+    rows = {label: fields[0] for label, fields in texts(one_table(before, after)).items()}
+    assert rows == {"SGA [no slope]": "20.00", "SGA [slope=0.2]": "30.00"}
+
+
 def test_the_terminal_shows_what_tells_rows_apart(monkeypatch, capsys):
     frame = pd.DataFrame([cell("Attention", module="mine"), cell("Attention", module="yours")])
     monkeypatch.setattr("attnbench.store.results", lambda *_: frame)
