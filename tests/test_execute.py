@@ -33,6 +33,14 @@ def _no_costs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cell_file, "count_costs", lambda factory, recipe: {})
 
 
+@pytest.fixture(autouse=True)
+def _ctrl_c_is_heard() -> Iterator[None]:
+    """A shell's background jobs, CI among them, ignore SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def on_cue(condition: str, action: str) -> str:
     """Code for `install_module` that acts while the environment variable CUE is set."""
     return f'if os.environ.get("CUE") and {condition}:\n    {action}'
