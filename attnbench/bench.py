@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import pandas as pd
 import torch
 
 from attnbench import store as stores
-from attnbench.costs import count_costs, peak_memory, reset_peak_memory
+from attnbench.costs import count_costs, median_seconds, peak_memory, reset_peak_memory
 from attnbench.data.batches import training_batch
 from attnbench.data.images import ImageSet
 from attnbench.grid import Variant
@@ -70,8 +68,8 @@ def _row(variant: Variant, recipe: Recipe, device: torch.device, steps: int) -> 
         return training_batch(images, range(count), seed=0, epoch=0, data=recipe.data, device=device)
 
     batch = prepare()
-    prepare_seconds = _median_seconds(prepare, max(steps, 5), device)
-    step_seconds = _median_seconds(lambda: train_step(training, batch, recipe), steps, device)
+    prepare_seconds = median_seconds(prepare, max(steps, 5), device)
+    step_seconds = median_seconds(lambda: train_step(training, batch, recipe), steps, device)
     costs = count_costs(variant.factory, recipe)
     whole = step_seconds + prepare_seconds
     return {
@@ -85,17 +83,6 @@ def _row(variant: Variant, recipe: Recipe, device: torch.device, steps: int) -> 
         "gflop_per_second": costs["step_gflop"] * count / whole,
         "peak_memory_gb": peak_memory(device) / 1e9,
     }
-
-
-def _median_seconds(work: Callable[[], Any], times: int, device: torch.device) -> float:
-    durations = []
-    for _ in range(times + 1):
-        started = time.perf_counter()
-        work()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        durations.append(time.perf_counter() - started)
-    return median(durations[1:])
 
 
 def _random_images(recipe: Recipe) -> ImageSet:

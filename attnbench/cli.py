@@ -57,7 +57,6 @@ def list_() -> None:
     from importlib.metadata import version
 
     from rich.console import Console
-    from rich.table import Table as RichTable
     from rich.text import Text
 
     from attnbench import plugins
@@ -66,7 +65,7 @@ def list_() -> None:
 
     console = Console(highlight=False)
     for title, group in (("Modules", plugins.MODULES), ("Datasets", plugins.DATASETS)):
-        table = RichTable(title=title, title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
+        table = _listing(title)
         for plugin in plugins.installed(group):
             try:
                 summary = _first_line(plugin.load().__doc__)
@@ -75,15 +74,21 @@ def list_() -> None:
             table.add_row(plugin.name, f"{plugin.package} {plugin.version}", Text(summary))
         console.print(table)
         console.print()
-    table = RichTable(title="Recipes", title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
+    table = _listing("Recipes")
     for name, text in sorted(built_in_recipes().items()):
         table.add_row(name, f"attnbench {version('attnbench')}", Text(_first_line(text).removeprefix("# ")))
     console.print(table)
     console.print()
-    table = RichTable(title="Grids", title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
+    table = _listing("Grids")
     for name, grid in built_in_grids().items():
         table.add_row(name, f"attnbench {version('attnbench')}", Text(f"{grid.title}, {len(grid.variants)} variants"))
     console.print(table)
+
+
+def _listing(title: str) -> RichTable:
+    from rich.table import Table as RichTable
+
+    return RichTable(title=title, title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
 
 
 def _first_line(text: str | None) -> str:

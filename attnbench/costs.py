@@ -1,12 +1,15 @@
-"""What a module costs: parameters and floating-point operations, counted without running anything; peak memory, measured."""
+"""What a module costs: parameters and floating-point operations, counted without running it; time and memory, measured."""
 
 from __future__ import annotations
 
 import resource
 import sys
+import time
 import weakref
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -67,6 +70,18 @@ def on_meta(factory: ModuleFactory) -> ModuleFactory:
             return factory(channels).to("meta")
 
     return build
+
+
+def median_seconds(work: Callable[[], Any], times: int, device: torch.device) -> float:
+    """How long `work` takes on the device: the median of `times`, after one that is not counted."""
+    durations = []
+    for _ in range(times + 1):
+        started = time.perf_counter()
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        durations.append(time.perf_counter() - started)
+    return median(durations[1:])
 
 
 def reset_peak_memory(device: torch.device) -> None:

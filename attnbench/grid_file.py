@@ -1,6 +1,6 @@
 """Grids as data: named sets of variants and data sets, such as the paper's three tables.
 
-title: Table 3: ablation of SGA
+title: "Table 3: ablation of SGA"
 datasets: [anime, cat, dog, wild]
 variants:
   - {module: sga, label: SGA}
@@ -22,7 +22,7 @@ from attnbench.config_files import built_in_files, read_mapping, validated
 COMPARISON = "comparison"  # the grid whose order of modules tables follow
 
 
-class Entry(BaseModel):
+class GridVariant(BaseModel):
     """A variant: a module with options and the label of its row."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
@@ -40,7 +40,7 @@ class GridFile(BaseModel):
     title: str
     datasets: tuple[str, ...] = ()
     """Used where the command line names none."""
-    variants: tuple[Entry, ...] = Field(min_length=1)
+    variants: tuple[GridVariant, ...] = Field(min_length=1)
 
 
 def load_grid(name_or_path: str | Path) -> GridFile:

@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from attnbench.errors import UserError
-from attnbench.grid_file import COMPARISON, Entry, GridFile, built_in_grids, label_of, titled
+from attnbench.grid_file import COMPARISON, GridFile, GridVariant, built_in_grids, label_of, titled
 
 Key = tuple[str, str]  # module, all options as JSON
 
@@ -72,7 +72,7 @@ def _found(frame: pd.DataFrame) -> dict[Key, Row]:
     return found
 
 
-def _of_entry(entry: Entry, found: Mapping[Key, Row]) -> list[tuple[Key | None, Row]]:
+def _of_entry(entry: GridVariant, found: Mapping[Key, Row]) -> list[tuple[Key | None, Row]]:
     """The rows of a grid's variant: one, or one for each version of the module's defaults that has cells."""
     pairs: list[tuple[Key | None, Row]] = [
         (key, replace(row, label=entry.label or row.label)) for key, row in found.items() if _is(row, entry)
@@ -81,7 +81,7 @@ def _of_entry(entry: Entry, found: Mapping[Key, Row]) -> list[tuple[Key | None, 
     return pairs or [(None, Row(label, entry.module, entry.options, entry.options))]
 
 
-def _is(row: Row, entry: Entry) -> bool:
+def _is(row: Row, entry: GridVariant) -> bool:
     named = all(name in row.options and row.options[name] == value for name, value in entry.options.items())
     return row.module == entry.module and named and set(row.given) <= set(entry.options)
 

@@ -194,8 +194,7 @@ def gradients(module, options, *, detach_matching):
         for block in blocks:
             attention = block.attention
             block.attention = lambda a, b, attention=attention: attention(a, b).detach()
-    weight = torch.linspace(-1, 1, f_s.numel(), dtype=f_s.dtype).view(f_s.shape)
-    (module(f_s, f_r) * weight).sum().backward()
+    (module(f_s, f_r) * weight_like(f_s)).sum().backward()
     return f_s.grad, f_r.grad
 
 

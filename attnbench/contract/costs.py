@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from statistics import median
 from typing import Any
 
 import torch
@@ -16,7 +14,7 @@ from attnbench import plugins
 from attnbench.backbone import count_parameters
 from attnbench.contract.subject import InContext, Subject, call, forward_backward
 from attnbench.contract.traces import undisturbed
-from attnbench.costs import LiveMemory
+from attnbench.costs import LiveMemory, median_seconds, peak_memory, reset_peak_memory
 from attnbench.errors import UserError
 
 
@@ -72,8 +70,7 @@ def _cost(subject: Subject, *, mine: bool) -> Cost | None:
             if isinstance(module, InContext):
                 module.prepare(*given)
             work = partial(forward_backward, module, given)
-            work()
-            milliseconds = 1e3 * median(_seconds(work, subject.device) for _ in range(3))
+            milliseconds = 1e3 * median_seconds(work, 3, subject.device)
             module.zero_grad()
             peak = _peak_bytes(work, subject.device)
         except Exception:  # the checks have said what is wrong with the module, if it is this one
@@ -81,22 +78,13 @@ def _cost(subject: Subject, *, mine: bool) -> Cost | None:
     return Cost(subject.name, count_parameters(module), flops.get_total_flops() / 1e9, milliseconds, peak / 1e6, mine)
 
 
-def _seconds(work: Callable[[], Any], device: torch.device) -> float:
-    started = time.perf_counter()
-    work()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - started
-
-
 def _peak_bytes(work: Callable[[], Any], device: torch.device) -> int:
+    """What tensors made by `work` take at the most."""
     if device.type != "cuda":
         with LiveMemory() as memory:
             work()
         return memory.peak
-    torch.cuda.synchronize(device)
-    torch.cuda.reset_peak_memory_stats(device)
+    reset_peak_memory(device)
     before = torch.cuda.memory_allocated(device)
     work()
-    torch.cuda.synchronize(device)
-    return torch.cuda.max_memory_allocated(device) - before
+    return peak_memory(device) - before
