@@ -18,6 +18,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from attnbench.config_files import built_in_files, read_mapping, validated
+from attnbench.errors import UserError
 
 COMPARISON = "comparison"  # the grid whose order of modules tables follow
 
@@ -71,3 +72,22 @@ def titled(title: str, options: Mapping[str, Any]) -> str:
     """`SGA (stop_gradient=false, double_norm=false)`, or the title alone."""
     shown = ", ".join(f"{key}={str(value).lower() if isinstance(value, bool) else value}" for key, value in options.items())
     return f"{title} ({shown})" if shown else title
+
+
+def split_options(text: str, kind: str) -> tuple[str, dict[str, Any]]:
+    """`name:option=value:...`, values in YAML; `kind` is for messages.
+
+    Raises:
+        UserError: a part that is no option=value.
+    """
+    name, *assignments = text.split(":")
+    options = {}
+    for assignment in assignments:
+        key, equals, value = assignment.partition("=")
+        if not equals or not key:
+            raise UserError(f"{kind} '{text}': '{assignment}' is not option=value (for example {name}:option=value)")
+        try:
+            options[key.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise UserError(f"{kind} '{text}': '{value}' is not a YAML value") from None
+    return name.strip(), options

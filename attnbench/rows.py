@@ -1,20 +1,26 @@
-"""Which cells make a row of a table, what it is called, and in which order rows stand.
+"""Which cells make a row of a table, what it is called, and in which order rows stand; which cells make an entry.
 
 A row is a module with all its options, defaults included: a default that changes between two versions of a module makes another
-row, and an option that was typed at its default makes none.
+row, and an option that was typed at its default makes none. An entry is a row on a data set: its cells differ in their seeds.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from attnbench.errors import UserError
 from attnbench.grid_file import COMPARISON, GridFile, GridVariant, built_in_grids, label_of, titled
+from attnbench.store import FINISHED
+
+IMAGE_METRICS = ("ssim_global", "ssim", "lpips")  # those with a score for each test pair
 
 Key = tuple[str, str]  # module, all options as JSON
 
@@ -32,6 +38,92 @@ class Row:
     module: str
     options: Mapping[str, Any]
     given: Mapping[str, Any]
+
+
+class Cells:
+    """A recipe's cells, grouped once by row and data set, with the scores of their test pairs.
+
+    Args:
+        frame: cells of one recipe, `label` the row's, data sets of one name and different images told apart.
+        store: the folder that the frame's `folder` is relative to; without it no score of a pair is known.
+    """
+
+    def __init__(self, frame: pd.DataFrame, store: Path | None = None):
+        self.frame = frame
+        self.store = store
+        self._groups = frame.groupby(["label", "dataset"], sort=False).indices
+        self._columns: dict[str, np.ndarray] = {}  # arrays: slicing a frame for each entry takes seconds at 10,000 cells
+        self._scores: dict[str, pd.DataFrame | None] = {}
+
+    @cached_property
+    def finished(self) -> pd.DataFrame:
+        return self.frame[self.frame["status"] == FINISHED]
+
+    def of(self, label: str, dataset: str, name: str) -> np.ndarray:
+        """A column of the frame for all cells of an entry, whatever their status; all None where the frame lacks it."""
+        if name not in self._columns:
+            lacking = np.full(len(self.frame), None, dtype=object)
+            self._columns[name] = self.frame[name].to_numpy() if name in self.frame else lacking
+        return self._columns[name][self._groups.get((label, dataset), [])]
+
+    def values(self, label: str, dataset: str, metric: str, weights: str | None = None) -> pd.Series:
+        """An entry's numbers by seed, of its finished cells that have the metric (with these weights, if any are named)."""
+        values = self.of(label, dataset, metric).astype(float)
+        wanted = (self.of(label, dataset, "status") == FINISHED) & ~np.isnan(values)
+        if weights is not None:
+            wanted &= self.of(label, dataset, f"{metric}.weights") == weights
+        return pd.Series(values[wanted], index=self.of(label, dataset, "seed")[wanted])
+
+    def scores(self, label: str, dataset: str, metric: str, seeds: Iterable[int]) -> pd.Series | None:
+        """Scores by test pair (sketch, reference), averaged over the seeds; None where one of these cells has none."""
+        wanted = (self.of(label, dataset, "status") == FINISHED) & np.isin(self.of(label, dataset, "seed"), list(seeds))
+        found = [self._pairs(folder) for folder in self.of(label, dataset, "folder")[wanted]]
+        scored = [pairs[metric] for pairs in found if pairs is not None and metric in pairs]
+        if not scored or len(scored) < len(found):
+            return None
+        return pd.concat(scored, axis=1).mean(axis=1, skipna=False).dropna()
+
+    def _pairs(self, folder: str) -> pd.DataFrame | None:
+        """A cell's pairs.csv by (sketch, reference), or None where it is missing or cannot be read."""
+        if self.store is None:
+            return None
+        if folder not in self._scores:
+            try:
+                self._scores[folder] = pd.read_csv(self.store / folder / "pairs.csv", index_col=["sketch", "reference"])
+            except (OSError, ValueError):  # results that were committed or copied may lack it
+                self._scores[folder] = None
+        return self._scores[folder]
+
+    def image_differences(self, a: str, b: str, dataset: str, metric: str, seeds: Iterable[int]) -> np.ndarray | None:
+        """A's score less B's on every test pair that both coloured: (n,), each averaged over the seeds; None without scores."""
+        seeds = list(seeds)
+        ours, theirs = self.scores(a, dataset, metric, seeds), self.scores(b, dataset, metric, seeds)
+        if ours is None or theirs is None:
+            return None
+        both = pd.concat([ours, theirs], axis=1, join="inner").to_numpy()
+        return both[:, 0] - both[:, 1] if len(both) else None
+
+
+def by_recipe(frame: pd.DataFrame, store: Path | None = None) -> Iterator[Cells]:
+    """The cells of each recipe: numbers of different training never meet.
+
+    Args:
+        frame: as from `rows_of`.
+    """
+    for _, group in frame.groupby(["recipe_digest", "train_weights"], sort=False, dropna=False):
+        prints = group.groupby("dataset")["fingerprint"].nunique()
+        several = group["dataset"].map(prints) > 1
+        named = group["dataset"].where(~several, group["dataset"] + " [" + group["fingerprint"].str[:6] + "]")
+        yield Cells(group.assign(dataset=named), store)
+
+
+def once_each(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with each cell once: of its copies in a store's folders, the first that is finished, else the first."""
+    if "identity" not in frame or frame["identity"].is_unique:
+        return frame
+    order = frame["status"].ne(FINISHED).argsort(kind="stable")
+    kept = frame.iloc[order].drop_duplicates("identity").index
+    return frame.loc[frame.index.isin(kept)]
 
 
 def rows_of(frame: pd.DataFrame, grid: GridFile | None = None) -> tuple[pd.DataFrame, list[Row]]:
@@ -66,9 +158,10 @@ def _keys(frame: pd.DataFrame) -> Iterable[Key]:
 def _found(frame: pd.DataFrame) -> dict[Key, Row]:
     """The variants that have cells. Of a variant's cells, the one that was given the fewest options says what it is called."""
     found: dict[Key, Row] = {}
-    for key, given, label in zip(_keys(frame), frame["options"].map(json.loads), frame["label"], strict=True):
+    for module, everything, options, label in frame[["module", "all_options", "options", "label"]].drop_duplicates().to_numpy():
+        key, given = (module, everything), json.loads(options)
         if key not in found or len(given) < len(found[key].given):
-            found[key] = Row(label_of(key[0], given) or label, key[0], json.loads(key[1]), given)
+            found[key] = Row(label_of(module, given) or label, module, json.loads(everything), given)
     return found
 
 
