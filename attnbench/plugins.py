@@ -5,12 +5,9 @@ Nothing is imported until it is asked for, so a plug-in that fails to import hur
 
 from __future__ import annotations
 
-import hashlib
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
-from pathlib import Path
 from typing import Any
 
 from attnbench.errors import UserError, unknown
@@ -75,12 +72,3 @@ def find(group: str, name: str) -> Plugin:
         claims = " and ".join(f"{plugin.package} {plugin.version}" for plugin in matches)
         raise UserError(f"{_KIND[group]} '{name}' is claimed by {claims}: uninstall one of them")
     return matches[0]
-
-
-def source_digest(loaded: Callable[..., Any]) -> str | None:
-    """SHA-256 of the file that defines it, or None where there is no such file."""
-    try:
-        file = inspect.getsourcefile(inspect.unwrap(loaded))
-    except TypeError:
-        return None
-    return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file and Path(file).is_file() else None

@@ -20,21 +20,30 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-from filelock import FileLock, Timeout
+from pydantic_core import from_json  # twice as fast as json.loads, and equal keys of many records share their memory
 
+from attnbench import sources
 from attnbench.errors import UserError
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from attnbench.backbone import Colorizer
 
 FORMAT = 1
-FINISHED, RUNNING, INTERRUPTED, FAILED, DIVERGED = "finished", "running", "interrupted", "failed", "diverged"
+WAITING, RUNNING, INTERRUPTED = "waiting", "running", "interrupted"
+FINISHED, FAILED, DIVERGED = "finished", "failed", "diverged"
+
+SUPERSEDED = ".superseded"  # folder in a store, for what was replaced
 
 Say = Callable[[str], None]
+
+_written: dict[str, str] = {}  # representation -> JSON: thousands of cells share a few options
 
 
 class CellFolder:
@@ -94,9 +103,29 @@ class CellFolder:
     def drop_previous_checkpoint(self) -> None:
         (self.path / "checkpoint.previous.pt").unlink(missing_ok=True)
 
+    def set_aside(self) -> Path:
+        """Move all that the cell has, but its lock and its job, to `<store>/.superseded/<name>-<k>`. Hold it meanwhile."""
+        number = 1
+        while (aside := self.path.parent / SUPERSEDED / f"{self.path.name}-{number}").exists():
+            number += 1
+        aside.mkdir(parents=True)
+        for path in list(self.path.iterdir()):
+            if path.name not in (".lock", "job.json"):
+                path.replace(aside / path.name)
+        return aside
+
+    def is_held(self) -> bool:
+        """Whether another process has the cell in work."""
+        if not (self.path / ".lock").is_file():
+            return False
+        with self.locked(wait=False) as ours:
+            return not ours
+
     @contextmanager
     def locked(self, *, wait: bool, stop: Callable[[], bool] = lambda: False) -> Iterator[bool]:
         """Hold the cell, if need be after a wait until `stop`: yields whether it is ours. A process that dies lets go of it."""
+        from filelock import FileLock, Timeout
+
         lock = FileLock(self.path / ".lock")
         while True:
             try:
@@ -138,7 +167,7 @@ def read_record(file: Path) -> dict[str, Any]:
         ValueError: it is not one.
         UserError: it was written by a newer attnbench.
     """
-    record = json.loads(file.read_text())
+    record = from_json(file.read_bytes())
     if not isinstance(record, dict) or "identity" not in record or "status" not in record:
         raise ValueError("it is not a cell's record")
     if record.get("format", 0) > FORMAT:
@@ -147,32 +176,75 @@ def read_record(file: Path) -> dict[str, Any]:
 
 
 def records(store: Path, say: Say = lambda line: None) -> list[dict[str, Any]]:
-    """Every readable cell.json in a store, with its `folder`; `say` hears of damaged ones, which stay as they are.
+    """Every readable cell.json in a store, with its `folder`, see `each_record`."""
+    return list(each_record(store, say))
+
+
+def each_record(store: Path, say: Say = lambda line: None) -> Iterator[dict[str, Any]]:
+    """One cell.json after the other, with its `folder` in the store, at any depth but not in cells or hidden folders.
+
+    `say` hears of those that are damaged or from a newer attnbench; they stay as they are.
 
     Raises:
         UserError: there is no such folder, or no cell in it.
     """
     if not store.is_dir():
         raise UserError(f"there is no results folder '{store}': `attnbench run -o {store} ...` makes one")
-    found = []
-    for file in sorted(store.rglob("cell.json")):
-        try:
-            found.append({**read_record(file), "folder": str(file.parent.relative_to(store))})
-        except (ValueError, OSError) as error:
-            say(f"{file} is left out: {error}")
+    found = 0
+    for record in chain(_record_of(store, ".", say) or (), _records_in(str(store), "", say)):
+        found += 1
+        yield record
     if not found:
         raise UserError(f"no cells in '{store}': `attnbench run -o {store} ...` makes them")
-    return found
+
+
+def _records_in(folder: str, prefix: str, say: Say) -> Iterator[dict[str, Any]]:
+    """Of the folders in a folder, by name, and of those in them that are no cells: what is in a cell is its own affair."""
+    try:
+        with os.scandir(folder) as entries:
+            inner = sorted((entry.name, entry.path) for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+    except OSError as error:
+        say(f"{folder} is left out: {error}")
+        return
+    for name, path in inner:
+        if (record := _record_of(Path(path), prefix + name, say)) is not None:
+            yield from record
+        elif not Path(path).is_symlink():  # it may lead in a circle
+            yield from _records_in(path, f"{prefix}{name}/", say)
+
+
+def _record_of(cell: Path, name: str, say: Say) -> list[dict[str, Any]] | None:
+    """A cell's record, or none that can be read, which `say` hears of; None where there is no cell."""
+    file = cell / "cell.json"
+    try:
+        return [{**read_record(file), "folder": name}]
+    except FileNotFoundError:
+        return None
+    except (ValueError, OSError, UserError) as error:
+        say(f"{file} is left out: {error}")
+        return []
 
 
 def results(store: str | Path = "results", say: Say = lambda line: None) -> pd.DataFrame:
     """A store as one frame, a row a cell.
 
-    Columns: folder, identity, status, label, module, options (JSON; all_options has the defaults as well), dataset, seed,
-    recipe, recipe_digest, recipe_metrics, package, version, every metric and `<metric>.<part of its protocol>`, `best.<...>`,
-    costs, device. What a cell lacks is missing.
+    Columns: folder, identity, status, stale (files of the module whose code has changed since, comma-separated), label,
+    module, options (JSON; all_options has the defaults as well), dataset, seed, recipe, recipe_digest, recipe_metrics, package,
+    version, every metric and `<metric>.<part of its protocol>`, `best.<...>`, costs, device. What a cell lacks is missing.
+
+    Raises:
+        UserError: there is no such folder, or no cell in it.
     """
-    return pd.DataFrame([_row(record) for record in records(Path(store), say)])
+    import pandas as pd
+
+    sources.forget()
+    rows = []
+    for record in each_record(Path(store), say):
+        try:
+            rows.append(row_of(record))
+        except (AttributeError, KeyError, TypeError) as error:
+            say(f"{Path(store, record['folder'], 'cell.json')} is left out: it is not a cell's record ({error!r})")
+    return pd.DataFrame(rows)
 
 
 def load(cell: str | Path, device: str = "cpu") -> Colorizer:
@@ -200,20 +272,24 @@ def load(cell: str | Path, device: str = "cpu") -> Colorizer:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A draft beside `path` that takes its place when the block ends well, and is removed when it does not."""
+def replacing(path: Path, *, sync: bool = True) -> Iterator[Path]:
+    """A draft beside `path` that takes its place when the block ends well, and is removed when it does not.
+
+    With `sync` it is on the disk before that: it outlives the machine's crash.
+    """
     draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
     try:
         yield draft
-        with draft.open("rb") as file:
-            os.fsync(file.fileno())
+        if sync:
+            with draft.open("rb") as file:
+                os.fsync(file.fileno())
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
 
 
-def write_text(path: Path, text: str) -> None:
-    with replacing(path) as draft:
+def write_text(path: Path, text: str, *, sync: bool = True) -> None:
+    with replacing(path, sync=sync) as draft:
         draft.write_text(text)
 
 
@@ -225,16 +301,22 @@ def _set_aside(path: Path) -> Path:
     return aside
 
 
-def _row(record: dict[str, Any]) -> dict[str, Any]:
+def row_of(record: dict[str, Any]) -> dict[str, Any]:
+    """A cell's row in `results`.
+
+    Raises:
+        AttributeError, KeyError, TypeError: a part of the record is missing or of another kind.
+    """
     module, dataset = record["module"], record["dataset"]
     row = {
         "folder": record["folder"],
         "identity": record["identity"],
         "status": record["status"],
+        "stale": ",".join(sources.changed_sources(module) or ()) or None,
         "label": module["label"],
         "module": module["name"],
-        "options": json.dumps(module["given"], sort_keys=True),
-        "all_options": json.dumps(module["options"], sort_keys=True),
+        "options": _sorted_json(module["given"]),
+        "all_options": _sorted_json(module["options"]),
         "dataset": dataset["name"],
         "fingerprint": dataset["fingerprint"],
         "test_images": dataset["test"],
@@ -242,7 +324,7 @@ def _row(record: dict[str, Any]) -> dict[str, Any]:
         "recipe": record["recipe"]["name"],
         "recipe_digest": record["recipe"]["digest"],
         "recipe_metrics": ",".join(record["recipe"]["values"]["evaluation"]["metrics"]),
-        "train_weights": json.dumps(record["weights"], sort_keys=True),
+        "train_weights": _sorted_json(record["weights"]),
         "package": module["package"],
         "version": module["version"],
         "failure": (record.get("failure") or {}).get("message"),
@@ -251,6 +333,18 @@ def _row(record: dict[str, Any]) -> dict[str, Any]:
     }
     for prefix, metrics in (("", record.get("metrics")), ("best.", (record.get("best") or {}).get("metrics"))):
         for name, metric in (metrics or {}).items():
-            row[prefix + name] = metric["value"]
-            row |= {f"{prefix}{name}.{part}": value for part, value in metric.items() if part != "value"}
+            row.update(zip(_columns_of(prefix + name, tuple(metric)), metric.values(), strict=True))
     return row
+
+
+def _sorted_json(value: Any) -> str:
+    key = repr(value)
+    if key not in _written:
+        _written[key] = json.dumps(value, sort_keys=True)
+    return _written[key]
+
+
+@cache
+def _columns_of(metric: str, parts: tuple[str, ...]) -> list[str]:
+    """The metric's own name for its value, `<metric>.<part>` for the rest."""
+    return [metric if part == "value" else f"{metric}.{part}" for part in parts]

@@ -22,6 +22,7 @@ from attnbench.errors import UserError
 from attnbench.evaluate import to_bytes
 from attnbench.grid import Cell
 from attnbench.recipe import load_recipe
+from attnbench.sources import sources_of
 from attnbench.store import CellFolder
 from attnbench.train import Training, build
 
@@ -65,7 +66,7 @@ def test_a_cell_folder_holds_what_the_store_promises(finished: Path) -> None:
     said = record(folder)
     assert said["status"] == "finished"
     assert said["module"]["package"] == "attnbench"
-    assert len(said["module"]["source_sha256"]) == 64
+    assert said["module"]["sources"] == sources_of("attnbench_baselines.sga:SGA")
     assert {"commit", "versions", "device"} <= said["provenance"].keys()
     assert load_recipe(folder / "recipe.yaml").model_dump(mode="json") == said["recipe"]["values"]
 
@@ -230,7 +231,7 @@ def test_device_checkpoints_and_the_recipes_name_do_not_change_the_cell(finished
     named = only_cell(finished) / "recipe.yaml"
     assert is_the_finished_cell(tiny(finished))
     assert is_the_finished_cell([*tiny(finished), "--checkpoint-minutes", "1"])
-    assert is_the_finished_cell([part for part in tiny(finished) if part not in ("--device", "cpu")])
+    assert is_the_finished_cell([part for part in tiny(finished) if part not in ("--devices", "cpu")])
     assert is_the_finished_cell(["run", "-r", named, "-m", "sga", "-d", HEADS, "-o", finished])
     assert not is_the_finished_cell(tiny(finished, train__steps=5))
 
@@ -303,3 +304,36 @@ def test_a_record_that_is_not_one_is_damaged(tmp_path: Path) -> None:
         (tmp_path / "cell.json").write_text(content)
         with pytest.raises(ValueError, match="."):
             stores.read_record(tmp_path / "cell.json")
+
+
+def write_records(store: Path, *folders: str) -> None:
+    for folder in folders:
+        (store / folder).mkdir(parents=True)
+        (store / folder / "cell.json").write_text(json.dumps({"identity": folder, "status": "finished"}))
+
+
+def test_cells_are_found_at_any_depth_but_not_in_cells_or_hidden_folders(tmp_path: Path) -> None:
+    write_records(tmp_path, "b", "a/deep/er", "b/samples/x", ".superseded/b-1", "a/.merging/c")
+    assert [found["folder"] for found in stores.records(tmp_path)] == ["a/deep/er", "b"]
+    assert [found["folder"] for found in stores.records(tmp_path / "b")] == [".", "samples/x"]
+
+
+def test_a_link_to_a_cell_is_a_cell_and_a_link_in_a_circle_is_harmless(tmp_path: Path) -> None:
+    write_records(tmp_path / "elsewhere", "a")
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "linked").symlink_to(tmp_path / "elsewhere" / "a")
+    (tmp_path / "store" / "circle").symlink_to(tmp_path / "store")
+    assert [found["folder"] for found in stores.records(tmp_path / "store")] == ["linked"]
+
+
+def test_a_record_of_a_newer_attnbench_or_without_its_parts_is_left_out_of_the_frame_and_said(copied: Path) -> None:
+    write_records(copied, "without")
+    (copied / "newer").mkdir()
+    (copied / "newer" / "cell.json").write_text(json.dumps({"identity": "x", "status": "finished", "format": 99}))
+    said: list[str] = []
+    assert len(library.results(copied, said.append)) == 1
+    assert [line.split(" is left out: ")[0] for line in said] == [
+        str(copied / name / "cell.json") for name in ("newer", "without")
+    ]
+    assert "newer attnbench" in said[0]
+    assert "KeyError('module')" in said[1]

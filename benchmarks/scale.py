@@ -1,0 +1,157 @@
+"""How a store of thousands of cells is read, and a grid of as many is planned: time and memory, against a bare json.load.
+
+    python benchmarks/scale.py                            # 2,500, 5,000 and 10,000 cells, in a temporary folder
+    python benchmarks/scale.py --cells 500 --rounds 3 --json results/bench/scale.json
+
+The cells are made up after those of results/variants: 10 variants x 4 data sets x as many seeds as it takes. Both readers are
+processes of their own, with files in the page cache, and take turns; seconds are the processor's, which a busy machine changes
+less than the clock's. `ratio` is that of the medians.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import hashlib
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from attnbench.sources import sources_of
+
+PATTERNS = Path(__file__).resolve().parents[1] / "results" / "variants"
+VARIANTS, DATASETS = 10, ("anime", "cat", "dog", "wild")
+
+TABLE = "from attnbench.cli import main; main()"
+BARE = """
+import json, sys
+from pathlib import Path
+for file in Path(sys.argv[1]).glob("*/cell.json"):
+    with file.open() as opened:
+        json.load(opened)
+"""
+PLAN = """
+import sys, time
+from pathlib import Path
+from attnbench.console import Reporter
+from attnbench.execute.planning import plan, state_of
+from attnbench.grid import check_grid
+from attnbench.store import CellFolder
+store, seeds, modules = Path(sys.argv[1]), range(int(sys.argv[2])), sys.argv[3].split(",")
+small = ["data.size=16", "backbone.width=4", "backbone.levels=3", "backbone.residual_blocks=1", "train.batch_size=2",
+         "backbone.discriminator_width=4", "backbone.discriminator_layers=2"]
+started = time.process_time()
+checked = check_grid(modules, ["synthetic:train=4:test=2:size=16"], "demo", overrides=small, seeds=seeds)
+cells = plan(checked, Reporter())
+states = {str(state_of(CellFolder(store / cell.folder_name))) for cell in cells}
+assert states == {"new"}, states
+print(len(cells), time.process_time() - started)
+"""
+MODULES = ("spade", "cocosnet", "scft", "unite", "cmft", "sga", "scft:stop_gradient=true", "sga:stop_gradient=false")
+MODULES += ("sga:double_norm=false", "sga:self_attention=false")
+
+
+def make_store(store: Path, cells: int) -> None:
+    """A folder with made-up finished cells; `cells` is a multiple of 40."""
+    patterns = [json.loads(file.read_text()) for file in sorted(PATTERNS.glob("*-cat-*/cell.json"))[:VARIANTS]]
+    drawn = random.Random(0)
+    for seed in range(cells // (VARIANTS * len(DATASETS))):
+        for dataset in DATASETS:
+            for pattern in patterns:
+                record = made_up(pattern, dataset, seed, drawn)
+                folder = store / f"{record['module']['name']}-{dataset}-seed{seed}-{record['identity'][:10]}"
+                folder.mkdir(parents=True)
+                (folder / "cell.json").write_text(json.dumps(record, indent=1) + "\n")
+
+
+def made_up(pattern: dict[str, Any], dataset: str, seed: int, drawn: random.Random) -> dict[str, Any]:
+    """The pattern's cell on another data set, with another seed and other numbers."""
+    record = copy.deepcopy(pattern)
+    module = record["module"]
+    module.pop("source_sha256", None)
+    module["sources"] = sources_of(module["target"])
+    said = json.dumps([module["name"], module["options"], dataset, seed])
+    record |= {"seed": seed, "identity": hashlib.sha256(said.encode()).hexdigest()}
+    record["dataset"] |= {"name": dataset, "fingerprint": hashlib.sha256(dataset.encode()).hexdigest()}
+    for metric in record["metrics"].values():
+        metric["value"] *= drawn.uniform(0.9, 1.1)
+    return record
+
+
+def usage(code: str, *arguments: str | Path) -> tuple[float, float]:
+    """Processor seconds, and the most memory in MB, of a Python process."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], stdout=subprocess.DEVNULL, env=environment)
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise RuntimeError(f"exit code {process.returncode} from {code}")
+    return used.ru_utime + used.ru_stime, used.ru_maxrss / (1024 if sys.platform != "darwin" else 1024**2)
+
+
+def measure_table(store: Path, rounds: int) -> dict[str, float]:
+    """`attnbench table` beside a bare json.load, alternately."""
+    readers: dict[str, Callable[[], tuple[float, float]]] = {
+        "bare": lambda: usage(BARE, store),
+        "table": lambda: usage(TABLE, "table", store),
+    }
+    for reader in readers.values():  # into the page cache
+        reader()
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in readers}
+    for _ in range(rounds):
+        for name, reader in readers.items():
+            found[name].append(reader())
+    bare, table = (median(seconds for seconds, _ in found[name]) for name in readers)
+    memory = median(megabytes for _, megabytes in found["table"])
+    return {"bare_seconds": bare, "table_seconds": table, "ratio": table / bare, "table_mb": memory}
+
+
+def measure_plan(cells: int, rounds: int) -> float:
+    """Processor seconds to check a grid, expand it and look every cell up in a store; imports excepted."""
+    taken = []
+    with tempfile.TemporaryDirectory() as store:
+        for _ in range(rounds):
+            command = [sys.executable, "-c", PLAN, store, str(cells // len(MODULES)), ",".join(MODULES)]
+            shown = subprocess.run(
+                command, check=True, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+            )
+            taken.append(float(shown.stdout.split()[1]))
+    return median(taken)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--cells", type=int, nargs="+", default=[2500, 5000, 10000], help="sizes of stores, multiples of 40")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--json", type=Path, help="also write the figures here")
+    asked = parser.parse_args(arguments)
+    rows = []
+    sys.stdout.write("  cells  json.load s  table s  ratio  table MB  plan s\n")
+    for cells in asked.cells:
+        with tempfile.TemporaryDirectory() as folder:
+            make_store(Path(folder), cells // 40 * 40)
+            row = {"cells": cells // 40 * 40, **measure_table(Path(folder), asked.rounds)}
+        row["plan_seconds"] = measure_plan(cells, min(asked.rounds, 3))
+        rows.append(row)
+        line = "{cells:7d}  {bare_seconds:11.2f}  {table_seconds:7.2f}  {ratio:5.2f}  {table_mb:8.0f}  {plan_seconds:6.2f}\n"
+        sys.stdout.write(line.format(**row))
+        sys.stdout.flush()
+    if asked.json:
+        report = {
+            "python": sys.version.split()[0],
+            "cores": os.cpu_count(),
+            "ended": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        }
+        asked.json.write_text(json.dumps({**report, "rows": rows}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,229 @@
+"""Merging: finished cells come whole or not at all, nothing that was here is lost, and only what is what it says counts."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from filelock import FileLock
+from runs import attnbench, only_cell, record, tree
+
+from attnbench import merge as merge_file
+from attnbench import store as stores
+from attnbench.merge import merge
+
+VARIANTS = Path(__file__).parents[1] / "results" / "variants"
+NAME = "scft-cat-seed0-2c544f9b2c"
+LEFT_BEHIND = ("job.json", "progress.json", "cell.log", "checkpoint.pt", "checkpoint.previous.pt", ".lock", ".x.1.draft")
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Path:
+    """Somebody's store with one finished cell, all its files beside it."""
+    cell = shutil.copytree(VARIANTS / NAME, tmp_path / "other" / NAME)
+    for name in (*LEFT_BEHIND, "generator.safetensors"):
+        (cell / name).write_text(name)
+    (cell / "samples").mkdir()
+    (cell / "samples" / "step1.png").write_text("picture")
+    return tmp_path / "other"
+
+
+@pytest.fixture
+def mine(tmp_path: Path) -> Path:
+    return tmp_path / "mine"
+
+
+def change(cell: Path, **parts: Any) -> None:
+    (cell / "cell.json").write_text(json.dumps({**record(cell), **parts}))
+
+
+def unfinished(mine: Path, name: str = NAME) -> Path:
+    """A cell of ours that was interrupted."""
+    cell = mine / name
+    cell.mkdir(parents=True)
+    shutil.copy(VARIANTS / NAME / "cell.json", cell)
+    change(cell, status="interrupted")
+    (cell / "checkpoint.pt").write_text("ours")
+    (cell / "job.json").write_text("our job")
+    return cell
+
+
+def test_a_finished_cell_comes_with_its_results_and_without_what_was_its_machines(other: Path, mine: Path) -> None:
+    before = tree(other)
+    outcome = merge(other, mine)
+    assert (outcome.merged, outcome.there, outcome.left_out) == ([NAME], [], {})
+    came = {str(path.relative_to(mine / NAME)) for path in (mine / NAME).rglob("*")}
+    assert came == {"cell.json", "recipe.yaml", "generator.safetensors", "samples", "samples/step1.png"}
+    assert [path.name for path in mine.iterdir()] == [NAME]
+    assert tree(other) == before
+
+
+def test_merging_again_changes_nothing(other: Path, mine: Path) -> None:
+    merge(other, mine)
+    before = tree(mine)
+    outcome = merge(other, mine)
+    assert (outcome.merged, outcome.there) == ([], [NAME])
+    assert tree(mine) == before
+
+
+def test_all_that_was_measured_here_passes_the_check_and_shows_in_the_table(mine: Path) -> None:
+    said = attnbench("merge", VARIANTS, mine)
+    count = len(list(VARIANTS.iterdir()))
+    assert (said.code, said.out) == (0, f"merged {count}, already there 0, left out 0\n")
+    frame = stores.results(mine)
+    assert frame.drop(columns="folder").equals(stores.results(VARIANTS).drop(columns="folder"))
+
+
+def test_a_cell_in_a_folder_of_the_other_store_and_a_store_that_is_a_cell_are_found(other: Path, mine: Path) -> None:
+    assert merge(other.parent, mine.parent.parent / f"{mine.parent.name}-beside").merged == [f"other/{NAME}"]
+    assert merge(other / NAME, mine).merged == ["."]
+    assert (mine / NAME / "cell.json").is_file()
+
+
+def test_an_unfinished_cell_gives_way_and_is_kept(other: Path, mine: Path) -> None:
+    cell = unfinished(mine)
+    assert merge(other, mine).merged == [NAME]
+    assert record(cell) == record(other / NAME)
+    aside = mine / ".superseded" / f"{NAME}-1"
+    assert record(aside)["status"] == "interrupted"
+    assert (aside / "checkpoint.pt").read_text() == "ours"
+    assert not (cell / "checkpoint.pt").exists()
+    assert (cell / "job.json").read_text() == "our job"
+    assert [found["status"] for found in stores.records(mine)] == ["finished"]
+
+
+def test_an_unfinished_cell_of_the_same_identity_under_another_name_gives_way(other: Path, mine: Path) -> None:
+    cell = unfinished(mine, "scft-cats-seed0-2c544f9b2c")
+    assert merge(other, mine).merged == [NAME]
+    assert record(cell)["status"] == "finished"
+    assert not (mine / NAME).exists()
+
+
+def test_a_cell_that_is_finished_in_both_stays_and_a_difference_is_said(other: Path, mine: Path) -> None:
+    merge(other, mine)
+    metrics = record(other / NAME)["metrics"]
+    measured = metrics["kid"]["value"]
+    change(other / NAME, metrics={**metrics, "kid": {**metrics["kid"], "value": 0.5}})
+    said: list[str] = []
+    before = tree(mine)
+    assert merge(other, mine, said.append).there == [NAME]
+    assert said == [f"{mine / NAME}: the one that is here is kept: kid is {measured} here and 0.5 there"]
+    assert tree(mine) == before
+
+
+def test_a_cell_that_another_process_runs_is_left_and_said(other: Path, mine: Path) -> None:
+    cell = unfinished(mine)
+    with FileLock(cell / ".lock"):
+        outcome = merge(other, mine)
+    assert outcome.merged == []
+    assert "another process runs it here" in outcome.left_out[NAME]
+    assert record(cell)["status"] == "interrupted"
+    assert not (mine / ".superseded").exists()
+
+
+def edited(cell: Path) -> None:
+    change(cell, seed=1)
+
+
+def renamed(cell: Path) -> None:
+    cell.rename(cell.with_name("scft-cat-seed0-0000000000"))
+
+
+def not_finished(cell: Path) -> None:
+    change(cell, status="failed")
+
+
+def without_a_part(cell: Path) -> None:
+    change(cell, module="scft")
+
+
+@pytest.mark.parametrize(
+    ("damage", "why"),
+    [
+        (edited, "its identity is not that of what its cell.json says"),
+        (renamed, "its folder's name does not end in -2c544f9b2c"),
+        (not_finished, "it is not finished (failed)"),
+        (without_a_part, "its cell.json is not a cell's record"),
+    ],
+)
+def test_what_is_not_what_it_says_is_left_out_with_the_reason(
+    damage: Callable[[Path], None], why: str, other: Path, mine: Path
+) -> None:
+    damage(only_cell(other))
+    outcome = attnbench("merge", other, mine)
+    assert outcome.code == 0
+    counts, line = outcome.out.splitlines()
+    assert counts == "merged 0, already there 0, left out 1"
+    assert line.startswith("left out: scft-cat-seed0-")
+    assert why in line
+    assert not list(mine.iterdir())
+
+
+@pytest.mark.parametrize(("text", "why"), [("{", "EOF"), ('{"identity": 1, "status": 2, "format": 99}', "newer attnbench")])
+def test_a_damaged_or_newer_record_is_said_and_the_rest_comes(text: str, why: str, other: Path, mine: Path) -> None:
+    (other / "damaged").mkdir()
+    (other / "damaged" / "cell.json").write_text(text)
+    said: list[str] = []
+    assert merge(other, mine, said.append).merged == [NAME]
+    (line,) = said
+    assert str(other / "damaged" / "cell.json") in line
+    assert why in line
+
+
+def test_bad_input_is_one_line_before_anything_is_written(other: Path, mine: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("")
+    for source, target, why in [
+        (tmp_path / "nowhere", mine, "there is no results folder"),
+        (tmp_path / "empty", mine, "no cells in"),
+        (other, other, "are the same folder"),
+        (other, other / "inside", "lies in the other"),
+        (other, tmp_path, "lies in the other"),
+        (other, tmp_path / "file", "cannot be written to"),
+    ]:
+        before = tree(tmp_path)
+        outcome = attnbench("merge", source, target)
+        assert outcome.code == 2
+        (line,) = outcome.err.splitlines()
+        assert line.startswith("error: ")
+        assert why in line
+        assert tree(tmp_path) == before
+        assert not mine.exists()
+
+
+def test_a_merge_that_breaks_off_leaves_no_half_cell_and_the_next_one_ends_it(
+    other: Path, mine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(source: str, target: str) -> None:
+        raise OSError(28, "No space left on device")
+
+    unfinished(mine)
+    with monkeypatch.context() as patched:
+        patched.setattr(merge_file, "_copy", fail)
+        broken = attnbench("merge", other, mine)
+    assert broken.code == 2
+    assert "No space left on device" in broken.err
+    assert broken.err.count("\n") == 1
+    assert record(mine / NAME)["status"] == "interrupted"
+    assert [path.name for path in mine.iterdir()] == [NAME]
+    assert merge(other, mine).merged == [NAME]
+
+
+def test_a_draft_of_a_merge_that_was_killed_is_no_cell_and_is_cleared_away(other: Path, mine: Path) -> None:
+    shutil.copytree(VARIANTS / NAME, mine / ".merging" / NAME)
+    with pytest.raises(stores.UserError, match="no cells"):
+        stores.records(mine)
+    merge(other, mine)
+    assert [path.name for path in mine.iterdir()] == [NAME]
+
+
+def test_two_merges_into_one_store_do_not_meet(other: Path, mine: Path) -> None:
+    (mine / ".merging").mkdir(parents=True)
+    with FileLock(mine / ".merging" / ".lock"):
+        outcome = attnbench("merge", other, mine)
+    assert outcome.code == 2
+    assert "another `attnbench merge`" in outcome.err

@@ -1,0 +1,106 @@
+"""A store of thousands of cells is read in a few times what json.load takes, and a grid of thousands is planned in seconds.
+
+Processor time, which a busy machine changes less than the clock's; bounds are wide. benchmarks/scale.py measures what they are.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from runs import HEADS, attnbench, overrides
+
+from attnbench.console import Reporter
+from attnbench.execute.planning import plan, state_of
+from attnbench.grid import check_grid
+from attnbench.store import CellFolder, results
+
+BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "scale.py"
+CELLS = 1000
+
+
+def benchmark() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("scale", BENCHMARK)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("many")
+    benchmark().make_store(folder, CELLS)
+    return folder
+
+
+def seconds(work: Callable[[], object], rounds: int = 3) -> float:
+    """Of the processor, the best of some rounds."""
+    taken = []
+    for _ in range(rounds):
+        started = time.process_time()
+        work()
+        taken.append(time.process_time() - started)
+    return min(taken)
+
+
+def test_the_made_up_cells_are_cells(store: Path) -> None:
+    frame = results(store)
+    assert len(frame) == frame["identity"].nunique() == CELLS
+    assert frame["stale"].isna().all()
+    assert frame.groupby(["dataset", "seed"]).size().eq(10).all()
+
+
+def test_reading_a_store_and_printing_its_table_takes_a_few_times_what_json_load_takes(store: Path) -> None:
+    def bare() -> None:
+        for file in store.glob("*/cell.json"):
+            with file.open() as opened:
+                json.load(opened)
+
+    def table() -> None:
+        assert attnbench("table", store).code == 0
+
+    results(store)  # imports
+    table()
+    reading = seconds(bare)
+    assert seconds(lambda: results(store)) < 3 * reading
+    assert seconds(table) < 6 * reading  # with what does not grow with the store
+
+
+def test_planning_takes_well_under_a_millisecond_a_cell(tmp_path: Path) -> None:
+    checked = check_grid(["sga", "scft"], [HEADS], "demo", overrides=overrides(), seeds=range(CELLS // 2))
+    plan(checked, Reporter())  # decodes the images
+
+    def look() -> None:
+        cells = plan(checked, Reporter())
+        assert len({cell.folder_name for cell in cells}) == CELLS
+        assert all(str(state_of(CellFolder(tmp_path / cell.folder_name))) == "new" for cell in cells)
+
+    assert seconds(look) < 0.5e-3 * CELLS
+
+
+def test_a_grid_of_thousands_of_seeds_is_checked_in_no_time_more() -> None:
+    def check(seeds: int) -> Callable[[], object]:
+        return lambda: check_grid(["sga"], [HEADS], "demo", overrides=overrides(), seeds=range(seeds))
+
+    check(1)()
+    assert seconds(check(20_000)) < seconds(check(1)) + 0.5
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["table", "STORE"], ["merge", "STORE", "elsewhere"]])
+def test_what_does_not_train_does_not_import_torch(arguments: list[str], store: Path, tmp_path: Path) -> None:
+    code = "import atexit, sys; from attnbench.cli import main; names = ('torch', 'pandas', 'attnbench.tables'); "
+    code += "atexit.register(lambda: print([name for name in names if name in sys.modules], file=sys.stderr)); main()"
+    given = [str(store) if argument == "STORE" else argument for argument in arguments]
+    ended = subprocess.run([sys.executable, "-c", code, *given], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert ended.returncode == 0, ended.stderr
+    wanted = ["pandas", "attnbench.tables"] if arguments[0] == "table" else []
+    assert ended.stderr.splitlines()[-1] == str(wanted)
