@@ -1,7 +1,7 @@
 """attnbench: a benchmark of correspondence modules for reference-based line-art colorization.
 
 For authors of modules: `check`, `branch`, `observe`, `at_least_float32`, `no_autocast`. For those who measure: `run`,
-`results`, `load`. Names are imported when they are first used, so that `import attnbench` costs nothing.
+`results`, `compare`, `load`. Names are imported when they are first used, so that `import attnbench` costs nothing.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from attnbench.backbone import Context as Context
     from attnbench.backbone import Encoded as Encoded
+    from attnbench.comparison import compare as compare
     from attnbench.contract import check as check
-    from attnbench.execute import run as run
+    from attnbench.execute.run import run as run
     from attnbench.precision import at_least_float32 as at_least_float32
     from attnbench.precision import no_autocast as no_autocast
     from attnbench.probe import branch as branch
@@ -27,13 +28,26 @@ _HOME = {
     "at_least_float32": "attnbench.precision",
     "branch": "attnbench.probe",
     "check": "attnbench.contract",
+    "compare": "attnbench.comparison",
     "load": "attnbench.store",
     "no_autocast": "attnbench.precision",
     "observe": "attnbench.probe",
     "results": "attnbench.store",
-    "run": "attnbench.execute",
+    "run": "attnbench.execute.run",
 }
-__all__ = ["Context", "Encoded", "at_least_float32", "branch", "check", "load", "no_autocast", "observe", "results", "run"]
+__all__ = [
+    "Context",
+    "Encoded",
+    "at_least_float32",
+    "branch",
+    "check",
+    "compare",
+    "load",
+    "no_autocast",
+    "observe",
+    "results",
+    "run",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -24,6 +24,7 @@ from attnbench.errors import Diverged, Interrupted
 from attnbench.evaluate import Measured, evaluate, generate, pair_list, to_bytes
 from attnbench.grid import Cell
 from attnbench.pictures import sample_grid
+from attnbench.progress import Phase, Progress, ProgressFile
 from attnbench.provenance import now, provenance
 from attnbench.recipe import digest
 from attnbench.store import CellFolder
@@ -41,6 +42,7 @@ class Settings:
     device: torch.device
     checkpoint_seconds: float = 600.0
     retry_failed: bool = False
+    rerun_stale: bool = False
 
 
 class CellRun:
@@ -59,19 +61,22 @@ class CellRun:
         self.stop, self.record = stop, record
         self.recipe, self.dataset = cell.recipe, cell.dataset
         self.saved_at = time.monotonic()
+        self.total = total_steps(self.dataset.train, self.recipe)
+        self.progress = ProgressFile(folder.path)
 
     def run(self) -> None:
         """Train, or go on training, then measure."""
         cell, recipe, device = self.cell, self.recipe, self.settings.device
         reset_peak_memory(device)
+        self.record |= {"provenance": provenance(device), "started": now()}
         training = build(cell.variant.factory, recipe, cell.seed, device)
         if state := self.folder.read_checkpoint(self.reporter.say):
             training.load_state_dict(state)
         stores.write_text(self.folder.path / "recipe.yaml", recipe.to_yaml())
         self.record["step"] = training.step
         self.folder.write_record(self.record)
+        self._tell("starting", training.step, always=True)
 
-        total = total_steps(self.dataset.train, recipe)
         history = _History(self.folder.path / "evaluations.jsonl", keep_until=training.step)
         self.log = LossLog(self.folder.path / "losses.jsonl", keep_until=training.step)
         try:
@@ -83,8 +88,12 @@ class CellRun:
                 speed = _Speed(training)
 
                 def after_step(now: Progressed) -> None:
-                    self._after_step(training, now, total, history)
-                    update(now.step, total, **self.log.shown(), **{"images/s": speed(recipe.train.batch_size)})
+                    self._after_step(training, now, history)
+                    images_per_second = speed(recipe.train.batch_size)
+                    left = (self.total - now.step) * recipe.train.batch_size / images_per_second
+                    losses = self.log.shown()
+                    self._tell("training", now.step, losses=losses, images_per_second=images_per_second, seconds_left=left)
+                    update(now.step, self.total, **losses, **{"images/s": images_per_second})
 
                 train(
                     training,
@@ -121,10 +130,13 @@ class CellRun:
         self.record |= {"status": status, "failure": {"message": message, "traceback": trace}, "ended": now()}
         self.folder.write_record(self.record)
 
-    def _after_step(self, training: Training, now: Progressed, total: int, history: _History) -> None:
+    def _tell(self, phase: Phase, step: int, *, always: bool = False, **more: Any) -> None:
+        self.progress.write(Progress(phase, step, self.total, str(self.settings.device), **more), always=always)
+
+    def _after_step(self, training: Training, now: Progressed, history: _History) -> None:
         if self.settings.device.type == "cpu" or now.step % LossLog.FLUSH == 0:
             self.log.flush()
-        if now.step % math.ceil(total / SAMPLE_GRIDS) == 0 or now.last:
+        if now.step % math.ceil(self.total / SAMPLE_GRIDS) == 0 or now.last:
             self._draw_samples(training.generator, now.step)
         if now.epoch_ends and self._measures_epochs:
             history.add(now.step, now.epoch + 1, self._measure(training.generator).metrics)
@@ -182,6 +194,7 @@ class CellRun:
     def _go_on(self, update: Callable[..., None], done: int, total: int) -> None:
         if self.stop.is_set():
             raise Interrupted(self.record["step"])
+        self._tell("measuring", self.record["step"], done=done, of=total, always=done == total)
         update(done, total)
 
     def _write_metrics(self, measured: Measured) -> None:
@@ -289,7 +302,8 @@ class _Speed:
         return (latest_step - step) * batch_size / max(latest_seconds - seconds, 1e-9)
 
 
-def new_record(cell: Cell, settings: Settings) -> dict[str, Any]:
+def new_record(cell: Cell) -> dict[str, Any]:
+    """What is known of a cell before it runs."""
     variant, dataset = cell.variant, cell.dataset
     return {
         "format": stores.FORMAT,
@@ -317,8 +331,7 @@ def new_record(cell: Cell, settings: Settings) -> dict[str, Any]:
         },
         "weights": cell.training_weights,
         "step": 0,
-        "provenance": provenance(settings.device),
-        "started": now(),
+        "provenance": {},
     }
 
 

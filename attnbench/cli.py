@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,11 +16,11 @@ if TYPE_CHECKING:
     import pandas as pd
     from rich.table import Table as RichTable
 
-    from attnbench.cell import Settings
+    from attnbench.console import Reporter
     from attnbench.contract import Report
+    from attnbench.execute.worker import CellOptions
     from attnbench.grid import Cell
-    from attnbench.grid_file import GridFile
-    from attnbench.tables import Table
+    from attnbench.table_formats import Sheet
 
 app = typer.Typer(
     name="attnbench",
@@ -45,6 +47,22 @@ attnbench run trains every module on every dataset, evaluates it, and prints the
 The same command again does only what is missing. `attnbench run --help` lists every option.
 """
 
+
+class Executor(StrEnum):
+    """Where cells run."""
+
+    local = "local"
+    slurm = "slurm"
+    inline = "inline"
+    commands = "commands"
+
+
+SLURM = "With --executor slurm"
+CheckpointMinutes = Annotated[float, typer.Option("--checkpoint-minutes", min=0, help="Time between checkpoints.")]
+RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Run failed and diverged cells again.")]
+RerunStale = Annotated[
+    bool, typer.Option("--rerun-stale", help="Run cells again whose module's code has changed since; the old ones are kept.")
+]
 StoreArgument = Annotated[Path, typer.Argument(help="Results folder.", show_default=True)]
 
 
@@ -103,6 +121,8 @@ def _first_line(text: str | None) -> str:
 - `attnbench run --modules sga:stop_gradient=false --datasets mine=path/to/images --seeds 0,1,2`
 - `attnbench run --grid ablation --datasets cat --data-root ~/data`
 - `attnbench run --grid comparison --modules mine --datasets cat`, six modules and yours
+- `attnbench run --grid comparison --seeds 0,1,2,3,4 --jobs 8 --devices 0,1,2,3`, two cells on each of four GPUs
+- `attnbench run --grid comparison --executor slurm --partition gpu --time 8:00:00`
 
 Exit codes: 0 all cells are finished; 1 some failed or diverged; 2 bad input; 130 interrupted.
 """
@@ -131,15 +151,46 @@ def run(
     torch_home: Annotated[
         Path | None, typer.Option("--torch-home", help="Folder with pretrained weights, in torch hub's layout [TORCH_HOME].")
     ] = None,
-    device: Annotated[
-        str | None, typer.Option("--device", help="cpu, cuda, cuda:1, ... [default: the first GPU, or the CPU]")
+    executor: Annotated[
+        Executor,
+        typer.Option(
+            "--executor",
+            help="local: a process each on this machine; slurm: a cluster; inline: this process, for debuggers; commands: "
+            "only prepare the cells, and print a command for each, for a scheduler of yours.",
+        ),
+    ] = Executor.local,
+    jobs: Annotated[int | None, typer.Option("--jobs", "-j", min=1, help="Cells at a time. [default: one a device]")] = None,
+    devices: Annotated[
+        str, typer.Option("--devices", help="cuda:0,cuda:1 or 0,1 or cpu. [default: all GPUs, or the CPU]")
+    ] = "",
+    time_limit: Annotated[
+        float | None,
+        typer.Option("--time-limit", min=0.01, help="Minutes a cell may take; one that takes longer is recorded as failed."),
     ] = None,
-    checkpoint_minutes: Annotated[float, typer.Option("--checkpoint-minutes", min=0, help="Time between checkpoints.")] = 10.0,
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run failed and diverged cells again.")] = False,
+    checkpoint_minutes: CheckpointMinutes = 10.0,
+    retry_failed: RetryFailed = False,
+    rerun_stale: RerunStale = False,
     skip_corrupt: Annotated[
         bool, typer.Option("--skip-corrupt", help="Leave out images that cannot be decoded, instead of refusing.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Leave the cells to the cluster, and return.", rich_help_panel=SLURM)
+    ] = False,
+    partition: Annotated[str | None, typer.Option("--partition", rich_help_panel=SLURM, help="Of the cluster.")] = None,
+    time: Annotated[
+        str | None,
+        typer.Option(
+            "--time", rich_help_panel=SLURM, help="Of a job: minutes or 8:00:00; a cell that needs longer goes on in another."
+        ),
+    ] = None,
+    gpus: Annotated[int, typer.Option("--gpus", min=0, rich_help_panel=SLURM, help="For each cell; 0 for the CPU.")] = 1,
+    cpus: Annotated[int | None, typer.Option("--cpus", min=1, rich_help_panel=SLURM, help="For each cell.")] = None,
+    memory: Annotated[str | None, typer.Option("--memory", rich_help_panel=SLURM, help="For each cell: 32G.")] = None,
+    slurm: Annotated[
+        list[str] | None,
+        typer.Option("--slurm", rich_help_panel=SLURM, help="Any other option of sbatch: `--slurm account=lab`. Repeatable."),
+    ] = None,
 ) -> None:
     """Train and evaluate every module on every dataset, then print the table.
 
@@ -153,11 +204,11 @@ def run(
         raise UserError(f"{wanted} is missing: `attnbench list` shows the choices, `attnbench run` examples")
 
     from attnbench import weights
-    from attnbench.cell import Settings
     from attnbench.console import Reporter
-    from attnbench.execute import execute, pick_device, plan
+    from attnbench.execute.planning import check_space, pick_devices, plan
+    from attnbench.execute.worker import CellOptions
     from attnbench.grid import check_grid
-    from attnbench.store import open_store, results
+    from attnbench.store import open_store
 
     weights.use_torch_home(torch_home)
     checked = check_grid(
@@ -169,24 +220,125 @@ def run(
         seeds=_whole_numbers(seeds),
         data_root=data_root,
     )
-    settings = Settings(
-        device=pick_device(device),
-        store=store if dry_run else open_store(store),
-        checkpoint_seconds=60 * checkpoint_minutes,
+    found = [] if executor is Executor.slurm else pick_devices(_listed(devices))
+    options = CellOptions(
+        checkpoint_minutes=checkpoint_minutes,
         retry_failed=retry_failed,
+        rerun_stale=rerun_stale,
+        time_limit=60 * time_limit if time_limit else None,
     )
+    if not dry_run:
+        open_store(store)
     reporter = Reporter()
     cells = plan(checked, reporter, skip_corrupt=skip_corrupt)
     if dry_run:
-        _print_plan(cells, settings)
+        _print_plan(cells, store, ", ".join(found) or "those of the cluster")
         return
-    tally = execute(cells, settings, reporter)
+    check_space(cells, store, at_once=jobs or max(1, len(found)))
+    if executor is Executor.commands:
+        _print_commands(cells, store, options)
+        return
+    if executor is Executor.slurm:
+        from attnbench.execute.cluster import run_slurm
+        from attnbench.execute.slurm import SlurmOptions
+
+        cluster = SlurmOptions(
+            partition=partition, time=time, gpus=gpus, cpus=cpus, memory=memory, parallel=jobs, extra=_assignments(slurm or ())
+        )
+        tally = run_slurm(cells, store, reporter, options, cluster, detach=detach)
+        if tally is None:
+            return
+    elif executor is Executor.inline:
+        from attnbench.cell import Settings
+        from attnbench.execute.inline import run_inline
+        from attnbench.execute.planning import pick_device
+
+        settings = Settings(store, pick_device(found[0]), 60 * checkpoint_minutes, retry_failed, rerun_stale)
+        tally = run_inline(cells, settings, reporter)
+    else:
+        from attnbench.execute.local import run_local
+
+        tally = run_local(cells, store, reporter, options, devices=found, jobs=jobs)
+    _print_tables_of(cells, store, reporter)
+    if tally.failed:
+        named = ", ".join(tally.failed[:5]) + (", ..." if len(tally.failed) > 5 else "")
+        typer.echo(f"{len(tally.failed)} of {len(cells)} cells failed: {named}; `attnbench status {store}` has the reasons")
+        raise typer.Exit(1)
+
+
+def _print_tables_of(cells: Sequence[Cell], store: Path, reporter: Reporter) -> None:
+    from attnbench.store import results
+
     folders = {cell.folder_name for cell in cells}
     frame = results(store, reporter.say)
-    _print_tables(frame[frame["folder"].isin(folders)])
+    _print_tables(frame[frame["folder"].isin(folders)], store)
     typer.echo(f"\nLook at {store / cells[0].folder_name / 'samples.png'} and its neighbours; `attnbench table {store}`")
-    if tally.failed:
-        raise typer.Exit(1)
+
+
+def _print_commands(cells: Sequence[Cell], store: Path, options: CellOptions) -> None:
+    """One line for each cell that has something to do."""
+    import shlex
+
+    from attnbench.execute.job import write_job
+    from attnbench.execute.planning import state_of
+    from attnbench.store import CellFolder
+
+    for cell in cells:
+        folder = CellFolder(store / cell.folder_name)
+        write_job(cell, folder)
+        if state_of(folder).to_do(options.retry_failed, options.rerun_stale):
+            typer.echo(shlex.join(["attnbench", "cell", str(folder.path), *options.arguments()]))
+
+
+@app.command(
+    epilog="""Examples:
+
+- `attnbench cell results/sga-cat-seed0-1a2b3c4d5e --device cuda:1`
+- `attnbench run --grid comparison --executor commands | parallel -j4`
+
+Exit codes: 0 it is finished; 1 it failed or diverged, which is recorded; 2 bad input; 3 the disk is full; 75 another process
+runs it; 130 interrupted, everything saved.
+"""
+)
+def cell(
+    folder: Annotated[Path, typer.Argument(help="A planned cell's folder in the store.")],
+    device: Annotated[
+        str | None, typer.Option("--device", help="cpu, cuda, cuda:1, ... [default: the first GPU, or the CPU]")
+    ] = None,
+    checkpoint_minutes: CheckpointMinutes = 10.0,
+    retry_failed: RetryFailed = False,
+    rerun_stale: RerunStale = False,
+    stop_at_eof: Annotated[
+        bool, typer.Option("--stop-at-eof", help="Save and stop when standard input ends, as it does when a runner dies.")
+    ] = False,
+) -> None:
+    """Run one cell: what `attnbench run` starts for each, by hand.
+
+    It goes on from its checkpoint. `attnbench run` plans cells; with `--executor commands` it only prints these commands.
+    """
+    from attnbench.execute.command import run_command
+
+    code = run_command(
+        folder,
+        device=device,
+        checkpoint_seconds=60 * checkpoint_minutes,
+        retry_failed=retry_failed,
+        rerun_stale=rerun_stale,
+        stop_at_eof=stop_at_eof,
+    )
+    if code:
+        raise typer.Exit(code)
+
+
+@app.command(epilog="Examples: `attnbench status results/`, `watch attnbench status results/`")
+def status(store: StoreArgument = Path("results")) -> None:
+    """Show which cells are finished, running (step, losses, speed, time left), waiting, failed or stale.
+
+    It only reads the folder, so it works from any machine that sees it.
+    """
+    from attnbench.status import print_status
+
+    print_status(store)
 
 
 @app.command(
@@ -202,16 +354,22 @@ def table(
     grid: Annotated[
         str | None, typer.Option("--grid", "-g", help="Only the rows of a built-in grid or a YAML file, in its order.")
     ] = None,
-    published: Annotated[bool, typer.Option("--published", help="The paper's number behind ours.")] = False,
+    published: Annotated[
+        bool, typer.Option("--published", help="The paper's number behind ours, with the difference.")
+    ] = False,
+    costs: Annotated[bool, typer.Option("--costs", help="Parameters, GFLOP, images a second and peak memory.")] = False,
+    significance: Annotated[
+        bool, typer.Option("--significance", help="Mark what cannot be told apart from the best of its column.")
+    ] = False,
     epoch: Annotated[str, typer.Option("--epoch", help="last, or best (by FID) where every epoch was measured.")] = "last",
 ) -> None:
     """Compile the table of a results folder: best bold, second underlined; CSV has one row a cell."""
     from attnbench.console import Reporter
     from attnbench.errors import unknown
     from attnbench.grid_file import load_grid
-    from attnbench.rows import rows_of
     from attnbench.store import results
-    from attnbench.tables import FORMATS, render, tables
+    from attnbench.table_formats import FORMATS
+    from attnbench.tables import for_pandas, render, tables
 
     if style not in FORMATS:
         raise unknown("format", style, FORMATS)
@@ -220,12 +378,71 @@ def table(
     rows = load_grid(grid) if grid is not None else None
     frame = results(store, Reporter().say)
     if style == "csv":
-        typer.echo((rows_of(frame, rows)[0] if rows else frame).to_csv(index=False), nl=False)
-    elif style == "text":
-        _print_tables(frame, _listed(metrics), epoch, published, rows)
+        typer.echo(for_pandas(frame, grid=rows, with_published=published).to_csv(index=False), nl=False)
+        return
+    found = tables(
+        frame,
+        grid=rows,
+        metrics=_listed(metrics),
+        epoch=epoch,
+        with_published=published,
+        costs=costs,
+        significance=significance,
+        store=store,
+    )
+    if style == "text":
+        _show([one.sheet for one in found])
     else:
-        found = tables(frame, grid=rows, metrics=_listed(metrics), epoch=epoch, with_published=published)
         typer.echo("\n".join(render(one, style) for one in found), nl=False)
+
+
+@app.command(
+    epilog="Examples: `attnbench compare results/ sga scft --published`, "
+    "`attnbench compare results/ sga sga:stop_gradient=false`"
+)
+def compare(
+    store: Annotated[Path, typer.Argument(help="Results folder.")],
+    a: Annotated[str, typer.Argument(metavar="A", help="A module: `sga`, or `sga:stop_gradient=false`.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="The one to hold it against.")],
+    metrics: Annotated[str, typer.Option("--metrics", help="Comma-separated. [default: all that were measured]")] = "",
+    style: Annotated[str, typer.Option("--format", "-f", help="text, md, latex or csv.")] = "text",
+    published: Annotated[bool, typer.Option("--published", help="The paper's differences beside ours.")] = False,
+) -> None:
+    """Compare two modules: the difference on each dataset, with its interval and p-value, and the mean relative improvement.
+
+    Both coloured the same pairs, so the tests are paired: over the seeds that both have, and over the test images.
+    """
+    from attnbench.comparison import FORMATS, as_frame, comparisons, sheet
+    from attnbench.console import Reporter
+    from attnbench.errors import unknown
+    from attnbench.store import results
+    from attnbench.table_formats import written
+
+    if style not in FORMATS:
+        raise unknown("format", style, FORMATS)
+    found = comparisons(results(store, Reporter().say), a, b, metrics=_listed(metrics), store=store)
+    sheets = [sheet(one, with_published=published) for one in found]
+    if style == "csv":
+        typer.echo(as_frame(found).to_csv(index=False), nl=False)
+    elif style == "text":
+        _show(sheets)
+    else:
+        typer.echo("\n".join(written(one, style) for one in sheets), nl=False)
+
+
+@app.command(epilog="Example: `attnbench merge /mnt/lab/results results/`, then `attnbench run` does what is still missing")
+def merge(
+    other: Annotated[Path, typer.Argument(help="Results folder to copy finished cells from; it stays as it is.")],
+    store: StoreArgument = Path("results"),
+) -> None:
+    """Copy finished cells that somebody else measured into a results folder, where they count as if measured here.
+
+    A cell whose record does not fit its identity is left out. A cell that is finished in both stays as it is here.
+    """
+    from attnbench.console import Reporter
+    from attnbench.merge import merge as merge_stores
+
+    typer.echo(str(merge_stores(other, store, Reporter().say)))
 
 
 @app.command("weights")
@@ -264,7 +481,7 @@ def bench(
     """Time a training step and the preparation of its batch, and count parameters and FLOPs, for each module."""
     from attnbench.bench import bench as measure
     from attnbench.bench import rows_to_text
-    from attnbench.execute import pick_device
+    from attnbench.execute.planning import pick_device
     from attnbench.grid import parse_variant
     from attnbench.recipe import describe, load_recipe
     from attnbench.store import open_store
@@ -357,11 +574,12 @@ def _print_report(report: Report) -> None:
     console.print(report.summary, markup=False, soft_wrap=True, style=styles["passed" if report.passed else "failed"])
 
 
-def _print_plan(cells: list[Cell], settings: Settings) -> None:
+def _print_plan(cells: list[Cell], store: Path, devices: str) -> None:
     from rich.console import Console
     from rich.table import Table as RichTable
 
-    from attnbench.execute import disk_bytes, state_of
+    from attnbench.execute.planning import disk_bytes, state_of
+    from attnbench.store import CellFolder
     from attnbench.train import total_steps
 
     shown = RichTable(box=None, padding=(0, 2, 0, 0))
@@ -370,14 +588,15 @@ def _print_plan(cells: list[Cell], settings: Settings) -> None:
     for cell in cells:
         steps = total_steps(cell.dataset.train, cell.recipe)
         disk = f"{disk_bytes(cell)[0] / 1e9:.2f} GB"
-        shown.add_row(cell.label, state_of(cell, settings), str(steps), disk, cell.folder_name)
+        state = state_of(CellFolder(store / cell.folder_name))
+        shown.add_row(cell.label, f"{state}", str(steps), disk, cell.folder_name)
     console = Console(highlight=False, soft_wrap=True)
     console.print(shown, markup=False)
     for dataset in {cell.dataset.name: cell.dataset for cell in cells}.values():
         console.print(f"{dataset.name}: {len(dataset.train)} + {len(dataset.test)} images, {dataset.source}", markup=False)
     for line in _weights_needed(cells[0]):
         console.print(line, markup=False)
-    console.print(f"device: {settings.device}; results folder: {settings.store}", markup=False)
+    console.print(f"devices: {devices}; results folder: {store}", markup=False)
 
 
 def _weights_needed(cell: Cell) -> list[str]:
@@ -392,45 +611,34 @@ def _weights_needed(cell: Cell) -> list[str]:
     ]
 
 
-def _print_tables(
-    frame: pd.DataFrame,
-    metrics: list[str] | None = None,
-    epoch: str = "last",
-    published: bool = False,
-    grid: GridFile | None = None,
-) -> None:
-    from rich.console import Console
-
+def _print_tables(frame: pd.DataFrame, store: Path | None = None) -> None:
     from attnbench.tables import tables
 
+    _show([one.sheet for one in tables(frame, store=store)])
+
+
+def _show(sheets: Sequence[Sheet]) -> None:
+    from rich.console import Console
+
+    from attnbench.table_formats import show
+
     console = Console(highlight=False)
-    for one in tables(frame, grid=grid, metrics=metrics or (), epoch=epoch, with_published=published):
-        console.print()
-        console.print(_rich_table(one))
-        for line in (one.caption, *one.notes):
-            console.print(line, markup=False, style="dim")
-
-
-def _rich_table(one: Table) -> RichTable:
-    from rich import box
-    from rich.table import Table as RichTable
-    from rich.text import Text
-
-    from attnbench.tables import arrow
-
-    shown = RichTable(box=box.SIMPLE_HEAD)
-    shown.add_column("")
-    for column in one.columns:
-        shown.add_column(Text(f"{column.dataset}\n{column.title} {arrow(column)}"), justify="right")
-    styles = {0: "bold", 1: "underline", None: ""}
-    for label, entries in one.rows.items():
-        shown.add_row(Text(label), *(Text(entry.text, style=styles[entry.rank]) for entry in entries))
-    return shown
+    for sheet in sheets:
+        show(sheet, console)
 
 
 def _listed(text: str) -> list[str]:
     """Items between commas."""
     return [item.strip() for item in text.split(",") if item.strip()]
+
+
+def _assignments(texts: Sequence[str]) -> dict[str, str]:
+    """`key=value` of `--slurm`."""
+    pairs = [text.partition("=") for text in texts]
+    for text, (key, _, _) in zip(texts, pairs, strict=True):
+        if not key:
+            raise UserError(f"--slurm {text}: expected option=value, for example --slurm account=lab")
+    return {key.lstrip("-"): value for key, _, value in pairs}
 
 
 def _whole_numbers(text: str) -> list[int]:

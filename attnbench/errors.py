@@ -10,6 +10,10 @@ class UserError(Exception):
     """Bad input. The message is one line that names the thing and the remedy; the command line prints it and exits with 2."""
 
 
+class DiskFull(UserError):
+    """A file could not be written. What was saved before is whole."""
+
+
 class Diverged(Exception):
     """A loss or a weight stopped being finite."""
 

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property, partial
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import nn
 
 from attnbench import plugins, weights
@@ -21,11 +20,11 @@ from attnbench.costs import on_meta
 from attnbench.data.images import PreparedDataset
 from attnbench.data.layouts import Dataset, folder
 from attnbench.errors import UserError, unknown
-from attnbench.grid_file import label_of, load_grid, titled
+from attnbench.grid_file import label_of, load_grid, split_options, titled
+from attnbench.identity import identity_of
 from attnbench.recipe import Recipe, describe, digest, load_recipe
+from attnbench.sources import sources_of
 from attnbench.train import ModuleFactory, build_generator
-
-IDENTITY_VERSION = 1  # raised when the meaning of a stored number changes
 
 
 @dataclass(frozen=True)
@@ -41,8 +40,34 @@ class Variant:
     options: Mapping[str, Any]
     given: Mapping[str, Any]
     label: str
-    provenance: Mapping[str, str | None]
+    provenance: Mapping[str, Any]
     factory: ModuleFactory
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a data set is on this machine: enough for another process to find it.
+
+    Attributes:
+        text: as on the command line, paths absolute.
+        root: the data root.
+        skip_corrupt: whether images that cannot be decoded are left out.
+    """
+
+    text: str
+    root: Path | None
+    skip_corrupt: bool = False
+
+    @classmethod
+    def of(cls, text: str, root: Path | None) -> Origin:
+        name, equals, path = text.partition("=")
+        if equals and ":" not in name:
+            text = f"{name}={Path(path).expanduser().absolute()}"
+        return cls(text, root.absolute() if root else None)
+
+    def find(self) -> Dataset:
+        """Raises UserError as `parse_dataset` does."""
+        return parse_dataset(self.text, self.root)
 
 
 @dataclass(frozen=True)
@@ -51,6 +76,7 @@ class Cell:
 
     variant: Variant
     dataset: PreparedDataset
+    origin: Origin
     seed: int
     recipe: Recipe
     recipe_name: str
@@ -63,15 +89,13 @@ class Cell:
 
     @cached_property
     def identity(self) -> str:
-        return digest(
-            {
-                "version": IDENTITY_VERSION,
-                "recipe": self.recipe.model_dump(mode="json"),
-                "module": {"name": self.variant.module, "options": dict(self.variant.options)},
-                "dataset": self.dataset.fingerprint,
-                "seed": self.seed,
-                "weights": self.training_weights,
-            }
+        return identity_of(
+            recipe=_values(self.recipe),
+            module=self.variant.module,
+            options=self.variant.options,
+            fingerprint=self.dataset.fingerprint,
+            seed=self.seed,
+            weights=self.training_weights,
         )
 
     @property
@@ -89,11 +113,12 @@ class Grid:
 
     variants: Sequence[Variant]
     datasets: Sequence[Dataset]
+    origins: Sequence[Origin]  # of the data sets
     seeds: Sequence[int]
     recipe: Recipe
     recipe_name: str
 
-    def cells(self, prepared: Sequence[PreparedDataset]) -> list[Cell]:
+    def cells(self, prepared: Sequence[PreparedDataset], *, skip_corrupt: bool = False) -> list[Cell]:
         """Every variant on every data set with every seed, data sets outermost.
 
         Raises:
@@ -101,9 +126,10 @@ class Grid:
         """
         for dataset in prepared:
             _check_size(dataset.name, len(dataset.train), self.recipe)
+        origins = [replace(origin, skip_corrupt=skip_corrupt) for origin in self.origins]
         return [
-            Cell(variant, dataset, seed, self.recipe, self.recipe_name)
-            for dataset in prepared
+            Cell(variant, dataset, origin, seed, self.recipe, self.recipe_name)
+            for dataset, origin in zip(prepared, origins, strict=True)
             for seed in self.seeds
             for variant in self.variants
         ]
@@ -143,13 +169,14 @@ def check_grid(
     variants += [parse_variant(text) for text in modules]
     for variant in variants:
         _check_runs(variant, resolved)
-    listed = [parse_dataset(text, data_root) for text in datasets]
+    origins = [Origin.of(text, data_root) for text in datasets]
+    listed = [origin.find() for origin in origins]
     _check_distinct([digest([v.module, v.options]) for v in variants], [v.label for v in variants], "module")
     _check_distinct([d.name for d in listed], [d.name for d in listed], "dataset")
     _check_distinct(seeds, [str(seed) for seed in seeds], "seed")
     for dataset in listed:
         _check_size(dataset.name, len(dataset.train), resolved)
-    return Grid(variants, listed, seeds, resolved, describe(recipe, overrides))
+    return Grid(variants, listed, origins, seeds, resolved, describe(recipe, overrides))
 
 
 def parse_variant(text: str) -> Variant:
@@ -182,7 +209,7 @@ def make_variant(name: str, options: Mapping[str, Any], label: str | None = None
             "package": plugin.package,
             "version": plugin.version,
             "target": plugin.target,
-            "source_sha256": plugins.source_digest(loaded),
+            "sources": sources_of(plugin.target),
         },
         factory=factory,
     )
@@ -204,6 +231,12 @@ def parse_dataset(text: str, root: Path | None) -> Dataset:
     if not isinstance(dataset, Dataset):
         raise UserError(f"dataset '{name}' returned a {type(dataset).__name__}, not an attnbench.data.layouts.Dataset")
     return dataset
+
+
+@lru_cache(maxsize=8)
+def _values(recipe: Recipe) -> dict[str, Any]:
+    """Every key of a recipe in JSON's types: once a recipe, not once a cell."""
+    return recipe.model_dump(mode="json")
 
 
 def _check_runs(variant: Variant, recipe: Recipe) -> None:
@@ -232,25 +265,6 @@ def _construct(loaded: Callable[..., Any], name: str, options: Mapping[str, Any]
     return module
 
 
-def split_options(text: str, kind: str) -> tuple[str, dict[str, Any]]:
-    """`name:option=value:...`, values in YAML; `kind` is for messages.
-
-    Raises:
-        UserError: a part that is no option=value.
-    """
-    name, *assignments = text.split(":")
-    options = {}
-    for assignment in assignments:
-        key, equals, value = assignment.partition("=")
-        if not equals or not key:
-            raise UserError(f"{kind} '{text}': '{assignment}' is not option=value (for example {name}:option=value)")
-        try:
-            options[key.strip()] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise UserError(f"{kind} '{text}': '{value}' is not a YAML value") from None
-    return name.strip(), options
-
-
 def options_of(loaded: Callable[..., Any], name: str) -> dict[str, Any]:
     """Options and their defaults: all parameters but the first (channels, or the data root)."""
     try:
@@ -276,9 +290,11 @@ def _check_size(name: str, count: int, recipe: Recipe) -> None:
 
 
 def _check_distinct(keys: Sequence[Any], shown: Sequence[str], kind: str) -> None:
-    for position, key in enumerate(keys):
-        if key in keys[:position]:
-            raise UserError(f"{kind} '{shown[position]}' is asked for twice")
+    seen = set()
+    for key, name in zip(keys, shown, strict=True):
+        if key in seen:
+            raise UserError(f"{kind} '{name}' is asked for twice")
+        seen.add(key)
 
 
 def _as_default(option: str, value: Any, default: Any, module: str) -> Any:

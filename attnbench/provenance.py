@@ -7,14 +7,17 @@ import subprocess
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 _PACKAGES = ("attnbench", "torch", "torchvision", "timm", "numpy", "pillow", "torchmetrics", "pytorch-fid", "lpips")
 
 
 def provenance(device: torch.device) -> dict[str, Any]:
+    import torch
+
     return {
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
         "commit": commit(),
@@ -26,6 +29,8 @@ def provenance(device: torch.device) -> dict[str, Any]:
 
 def device_name(device: torch.device) -> str:
     """`NVIDIA H200`, say, or the processor's architecture and core count."""
+    import torch
+
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{device.type} ({platform.machine()}, {torch.get_num_threads()} threads)"

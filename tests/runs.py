@@ -20,7 +20,7 @@ import torch
 
 from attnbench import cli
 from attnbench.console import Reporter
-from attnbench.execute import plan
+from attnbench.execute.planning import plan
 from attnbench.grid import Cell, check_grid
 
 torch.set_num_threads(1)  # tensors this small gain nothing from more, and equal thread counts make processes comparable
@@ -53,10 +53,25 @@ def overrides(**changes: Any) -> list[str]:
     return [f"{key}={value}" for key, value in values.items()]
 
 
-def tiny(store: Path | str, modules: str = "sga", datasets: str = HEADS, **changes: Any) -> list[str]:
-    """Arguments of a run of the tiny recipe."""
+def tiny(store: Path | str, modules: str = "sga", datasets: str = HEADS, executor: str = "inline", **changes: Any) -> list[str]:
+    """Arguments of a run of the tiny recipe; `inline` spares the start of a process for each cell."""
     sets = [part for override in overrides(**changes) for part in ("--set", override)]
-    return ["run", "--recipe", "demo", "-m", modules, "-d", datasets, "-o", str(store), "--device", "cpu", *sets]
+    return [
+        "run",
+        "--recipe",
+        "demo",
+        "-m",
+        modules,
+        "-d",
+        datasets,
+        "-o",
+        str(store),
+        "--executor",
+        executor,
+        "--devices",
+        "cpu",
+        *sets,
+    ]
 
 
 def attnbench(*arguments: str | Path) -> Outcome:
@@ -126,6 +141,7 @@ def install(
     if code is not None:
         (folder / f"{package}.py").write_text(code)
     monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)  # for processes of their own
 
 
 def install_module(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, act: str) -> None:

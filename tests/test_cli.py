@@ -13,7 +13,7 @@ from runs import HEADS, attnbench, install, install_module, only_cell, record, t
 
 from attnbench.cli import app
 
-COMMANDS = ["list", "run", "table", "check", "new-module", "weights", "bench"]
+COMMANDS = ["list", "run", "cell", "status", "table", "check", "new-module", "weights", "bench"]
 
 
 def refused(*arguments: str | Path) -> str:
@@ -50,7 +50,7 @@ def refused(*arguments: str | Path) -> str:
         (["run", "-m", "sga", "-d", "cat", "--data-root", "/no/where"], ["data root '/no/where' is not a folder"]),
         (["run", "-m", "sga", "-d", "mine=/no/where"], ["dataset 'mine'", "no folder '/no/where'"]),
         (["run", "-m", "sga", "-d", HEADS, "-r", "demo"], ["has 4 training images", "batch of 8", "train.batch_size=4"]),
-        (["run", "-m", "sga", "-d", HEADS, "--device", "abacus"], ["device 'abacus' cannot be used"]),
+        (["run", "-m", "sga", "-d", HEADS, "--devices", "abacus"], ["device 'abacus' cannot be used"]),
         (["run", "-m", "sga", "-d", HEADS, "--torch-home", "/no/where"], ["--torch-home '/no/where' is not a folder"]),
         (["run", "-m", "sga"], ["--datasets is missing"]),
         (["run", "-d", HEADS], ["--modules is missing"]),

@@ -20,7 +20,7 @@ import torch
 from runs import HEADS, attnbench, cells, install_module, only_cell, process, record, same_result, steps_in, tiny, tree
 
 from attnbench import cell as cell_file
-from attnbench import execute as execute_file
+from attnbench.execute import planning
 from attnbench.store import CellFolder
 
 EVERY_STEP = ("--checkpoint-minutes", "0")
@@ -111,6 +111,15 @@ def test_ctrl_c_stops_after_a_checkpoint_and_says_how_to_go_on(tmp_path: Path, m
     assert "continues at step 2" in again.err
     attnbench(*tiny(tmp_path / "undisturbed", "calm"))
     assert same_result(folder, only_cell(tmp_path / "undisturbed"))
+
+
+def test_a_second_sigterm_does_not_take_the_time_to_save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SLURM sends two, some milliseconds apart."""
+    act = "if self.training and self.step == 2:\n    for _ in range(2):\n        os.kill(os.getpid(), signal.SIGTERM)"
+    install_module(tmp_path / "site", monkeypatch, "told_twice", act)
+    assert attnbench(*tiny(tmp_path / "results", "told_twice")).code == 130
+    folder = only_cell(tmp_path / "results")
+    assert record(folder) | {"status": "interrupted", "step": 2} == record(folder)
 
 
 def test_a_cell_stopped_in_its_last_evaluation_still_reports_its_losses(
@@ -265,7 +274,7 @@ def test_ctrl_c_ends_the_wait_for_another_process(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_before_the_first_cell_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(execute_file, "prepare", lambda *_, **__: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setattr(planning, "prepare", lambda *_, **__: signal.raise_signal(signal.SIGINT))
     outcome = attnbench(*tiny(tmp_path))
     assert outcome.code == 130
     assert outcome.err == "stopped; nothing that was saved is lost, the same command goes on\n"

@@ -20,8 +20,9 @@ from attnbench import plugins
 from attnbench.backbone import Context, Encoded, feature_channels, wants_context
 from attnbench.contract.words import explain
 from attnbench.errors import UserError, unknown
-from attnbench.execute import pick_device
-from attnbench.grid import check_names, options_of, parse_variant, split_options
+from attnbench.execute.planning import pick_device
+from attnbench.grid import check_names, options_of, parse_variant
+from attnbench.grid_file import split_options
 
 Constructor = Callable[..., Any]
 

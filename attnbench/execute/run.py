@@ -1,0 +1,54 @@
+"""A grid from Python: `attnbench.run`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from attnbench import store as stores
+from attnbench.console import Reporter
+from attnbench.execute.local import run_local
+from attnbench.execute.planning import check_space, default_data_root, pick_devices, plan
+from attnbench.execute.worker import CellOptions
+from attnbench.grid import check_grid
+
+
+def run(
+    modules: Sequence[str] = (),
+    datasets: Sequence[str] = (),
+    recipe: str | Path = "official",
+    *,
+    grid: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    seeds: Sequence[int] = (0,),
+    store: str | Path = "results",
+    data_root: str | Path | None = None,
+    devices: Sequence[str] = (),
+    jobs: int | None = None,
+) -> pd.DataFrame:
+    """Train and evaluate every module on every data set; cells that are finished are not run again.
+
+    Args:
+        modules: as on the command line, for example `["sga", "scft:stop_gradient=true"]`.
+        datasets: `["cat", "synthetic", "mine=path/to/folder"]`.
+        recipe: a built-in name or a YAML file; overrides: `["train.epochs=1"]`.
+        grid: a built-in grid or a YAML file: its variants come before `modules`, its data sets where `datasets` is empty.
+        devices: `["cuda:0", "cuda:1"]`; by default all GPUs, or the CPU. A cell runs on one of them, in a process of its own.
+        jobs: cells at a time; by default one a device.
+
+    Returns:
+        The store as a frame, see `attnbench.results`.
+
+    Raises:
+        UserError: bad input, before any work starts.
+    """
+    root = Path(data_root) if data_root is not None else default_data_root()
+    checked = check_grid(modules, datasets, recipe, grid=grid, overrides=overrides, seeds=seeds, data_root=root)
+    found, reporter = pick_devices(devices), Reporter()
+    folder = stores.open_store(Path(store))
+    cells = plan(checked, reporter)
+    check_space(cells, folder, jobs or len(found))
+    run_local(cells, folder, reporter, CellOptions(), devices=found, jobs=jobs)
+    return stores.results(store)

@@ -1,0 +1,144 @@
+"""What a grid looks like while it runs: a board in a terminal, plain lines elsewhere; and the same for `attnbench status`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from rich import box
+from rich.console import Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from attnbench.console import PLAIN_INTERVAL, Reporter
+from attnbench.progress import Progress, read_progress
+
+SILENT = 300.0  # seconds without a sign of life that are worth a word
+REFRESH = 0.5  # seconds between looks at the running cells
+
+
+@dataclass(frozen=True)
+class Running:
+    """A cell in work, by whomever."""
+
+    label: str
+    folder: Path
+
+
+class Board:
+    """Counts of a grid's cells, and a line for each that runs."""
+
+    def __init__(self, reporter: Reporter, cells: int) -> None:
+        self.reporter, self.cells = reporter, cells
+        self.finished = self.failed = 0
+        self._durations: list[float] = []  # of the cells that ended here, seconds
+        self._started = self._shown = self._told = time.monotonic()
+        console = reporter.console
+        self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
+
+    def __enter__(self) -> Board:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._live:
+            self._live.stop()
+
+    def say(self, line: str) -> None:
+        self.reporter.say(line)
+
+    def count(self, *, failed: bool) -> None:
+        """One more cell needs nothing more."""
+        if failed:
+            self.failed += 1
+        else:
+            self.finished += 1
+
+    def took(self, seconds: float) -> None:
+        """How long a cell took that ran just now: what is left is judged by it."""
+        self._durations.append(seconds)
+
+    def show(self, running: Sequence[Running], *, waiting: int, elsewhere: int = 0) -> None:
+        """Called as often as one likes; drawn now and then."""
+        now = time.monotonic()
+        if now - self._shown < REFRESH:
+            return
+        self._shown = now
+        if self._live:
+            seen = [(cell.label, read_progress(cell.folder)) for cell in running]
+            self._live.update(Group(running_table(seen), self.summary(seen, waiting, elsewhere)), refresh=True)
+        elif now - self._told >= PLAIN_INTERVAL:
+            self._told = now
+            seen = [(cell.label, read_progress(cell.folder)) for cell in running]
+            for label, progress in seen:
+                self.say(f"  {label}: {' '.join(filter(None, figures(progress)))}")
+            self.say(f"  {self.summary(seen, waiting, elsewhere)}")
+
+    def summary(self, running: Sequence[tuple[str, Progress | None]], waiting: int, elsewhere: int) -> str:
+        """`5 of 24 cells done, 1 failed, 2 running, 16 waiting; 12 min so far, about 40 min left`."""
+        done = f"{self.finished} of {self.cells} cells done"
+        counts = {"failed": self.failed, "running": len(running), "run by another process": elsewhere, "waiting": waiting}
+        parts = [done, *(f"{count} {what}" for what, count in counts.items() if count)]
+        line = f"{', '.join(parts)}; {duration(time.monotonic() - self._started)} so far"
+        left = self._left([progress for _, progress in running], waiting)
+        return line if left is None else f"{line}, about {duration(left)} left"
+
+    def _left(self, running: Sequence[Progress | None], waiting: int) -> float | None:
+        """Seconds, by what the cells took that ended here; None before the first."""
+        if not self._durations or not running:
+            return None
+        mean = sum(self._durations) / len(self._durations)
+        own = [min(progress.seconds_left or 0.0, mean) if progress else mean for progress in running]
+        return (sum(own) + waiting * mean) / len(running)
+
+
+def running_table(cells: Sequence[tuple[str, Progress | None]]) -> Table:
+    """A row a cell: how far it is, its losses, its speed, what is left, and where it runs."""
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table.add_column("running", overflow="fold")
+    for heading in ("step", "losses", "images/s", "left", "where"):
+        table.add_column(heading, justify="right" if heading in ("step", "images/s", "left") else "left", no_wrap=True)
+    for label, progress in cells:
+        table.add_row(Text(label), *(Text(figure) for figure in figures(progress)), Text(where(progress)))
+    return table
+
+
+def figures(progress: Progress | None) -> tuple[str, str, str, str]:
+    """Step, losses, images a second, time left; texts, empty where there is none."""
+    if progress is None:
+        return "starting", "", "", ""
+    if progress.age > SILENT:
+        return f"{progress.step}/{progress.total}", f"silent for {duration(progress.age)}", "", ""
+    if progress.phase == "measuring":
+        return f"measuring {progress.done}/{progress.of}", "", "", ""
+    losses = " ".join(f"{name} {value:.3g}" for name, value in progress.losses.items())
+    speed = f"{progress.images_per_second:.3g}" if progress.images_per_second else ""
+    left = duration(progress.seconds_left) if progress.seconds_left is not None else ""
+    return f"{progress.step}/{progress.total}", losses, speed, left
+
+
+def where(progress: Progress | None) -> str:
+    """Its device, and its job where it has one."""
+    if progress is None:
+        return ""
+    return f"{progress.device}, job {progress.job} on {progress.host}" if progress.job else progress.device
+
+
+def duration(seconds: float) -> str:
+    """
+    >>> duration(38), duration(754), duration(9000), duration(200000)
+    ('38 s', '12 min', '2 h 30 min', '2 d 7 h')
+    """
+    minutes, hours, days = int(seconds // 60), int(seconds // 3600), int(seconds // 86400)
+    if minutes < 1:
+        return f"{seconds:.0f} s"
+    if hours < 1:
+        return f"{minutes} min"
+    if days < 1:
+        return f"{hours} h {minutes % 60} min"
+    return f"{days} d {hours % 24} h"

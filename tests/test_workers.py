@@ -1,0 +1,301 @@
+"""Cells in processes of their own: whatever becomes of one, the others and the store are as they should be."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from runs import attnbench, cells, install_module, only_cell, process, record, same_result, steps_in, tiny
+
+from attnbench import cell as cell_file
+from attnbench.execute.job import write_job
+from attnbench.execute.worker import EXIT_BUSY, EXIT_INTERRUPTED, CellOptions, Worker
+from attnbench.progress import read_progress
+from attnbench.store import CellFolder
+
+EVERY_STEP = ("--checkpoint-minutes", "0")
+
+
+@pytest.fixture(autouse=True)
+def _ctrl_c_is_heard() -> Iterator[None]:
+    """A shell's background jobs, CI among them, ignore SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
+def undisturbed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """undisturbed("sga"): the folder of the cell that an inline run makes of a module."""
+    monkeypatch.setattr(cell_file, "count_costs", lambda factory, recipe: {})
+
+    def run(module: str, **changes: object) -> Path:
+        assert attnbench(*tiny(tmp_path / "undisturbed", module, **changes)).code == 0
+        return only_cell(tmp_path / "undisturbed", module)
+
+    return run
+
+
+def until(condition: Callable[[], object], seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+
+
+def planned(store: Path, module: str, **changes: object) -> Path:
+    """The folder of a cell that is planned and has not run."""
+    (cell,) = cells(module, **changes)
+    folder = CellFolder(store / cell.folder_name)
+    write_job(cell, folder)
+    return folder.path
+
+
+def trained(folder: Path) -> bool:
+    progress = read_progress(folder)
+    return progress is not None and progress.step >= 1
+
+
+def test_each_cell_has_its_own_fate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undisturbed: Callable[..., Path]) -> None:
+    """Killed in the middle of a checkpoint; killed again and again; out of memory; and one that is well."""
+    once = tmp_path / "killed once"
+    acts = {
+        "unlucky": f"""
+if self.training and self.step == 3 and not os.path.exists({str(once)!r}):
+    open({str(once)!r}, "w").close()
+    def half(state, file):
+        file.write(b"half a checkpoint")
+        file.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
+    torch.save = half""",
+        "doomed": "if self.training and self.step == 1:\n    os.kill(os.getpid(), signal.SIGKILL)",
+        "greedy": "if self.training and self.step == 2:\n    torch.empty(1 << 50)",
+    }
+    for name, act in acts.items():
+        install_module(tmp_path / name, monkeypatch, name, act)
+    store = tmp_path / "results"
+    outcome = attnbench(*tiny(store, "unlucky,doomed,greedy,sga", executor="local"), *EVERY_STEP, "--jobs", "2")
+    assert outcome.code == 1, outcome.err
+
+    assert same_result(only_cell(store, "unlucky"), undisturbed("unlucky"))
+    assert "Mix on synthetic, seed 0: its process was killed by SIGKILL; it starts again at step 2" in outcome.err
+    assert not list(store.rglob("*.draft"))
+    failures = {name: record(only_cell(store, name))["failure"] for name in ("doomed", "greedy")}
+    assert failures["doomed"]["message"] == (
+        "killed by SIGKILL 3 times at step 0, without a new checkpoint, perhaps out of memory"
+    )
+    assert failures["greedy"]["message"].startswith("RuntimeError: ")
+    assert "memory" in failures["greedy"]["message"]
+    assert "greedy_package.py" in failures["greedy"]["traceback"]
+    assert same_result(only_cell(store, "sga"), undisturbed("sga"))
+    assert "2 of 4 cells failed" in outcome.out
+    assert not list(store.rglob("progress.json"))
+
+
+def test_a_cell_that_hangs_is_ended_and_says_where_it_hung(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hung = tmp_path / "hung"
+    act = f"if self.training and self.step == 3:\n    import time\n    open({str(hung)!r}, 'w').close()\n    time.sleep(1000)"
+    install_module(tmp_path / "site", monkeypatch, "hangs", act)
+    monkeypatch.setattr("attnbench.execute.worker.GRACE", 0.5)
+    folder = planned(tmp_path / "results", "hangs")
+    worker = Worker(folder, CellOptions(device="cpu"), label="it")
+    worker.start()
+    until(hung.exists)
+    worker.options = replace(worker.options, time_limit=0.001)
+    until(lambda: worker.poll() == "failed")
+    failure = record(folder)["failure"]
+    assert failure["message"].startswith("longer than the 0.001 seconds that a cell may take")
+    assert "hangs_package.py" in failure["traceback"]
+
+
+def test_a_slow_cell_that_is_over_its_time_is_saved_and_can_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undisturbed: Callable[..., Path]
+) -> None:
+    folder = planned(tmp_path / "results", "sga", train__steps=400)
+    worker = Worker(folder, CellOptions(device="cpu"), label="it")
+    worker.start()
+    until(lambda: trained(folder))
+    worker.options = replace(worker.options, time_limit=0.001)
+    until(lambda: worker.poll() == "failed")
+    assert record(folder)["step"] >= 1
+    again = attnbench(*tiny(tmp_path / "results", "sga", train__steps=400), "--retry-failed")
+    assert again.code == 0, again.err
+    assert same_result(folder, undisturbed("sga", train__steps=400))
+
+
+def test_ctrl_c_saves_all_running_cells(tmp_path: Path, undisturbed: Callable[..., Path]) -> None:
+    store, changes = tmp_path / "results", {"train__steps": 400}
+    runner = process(*tiny(store, "sga,scft", executor="local", **changes), "--jobs", "2")
+    until(lambda: len([folder for folder in store.glob("*-*") if trained(folder)]) == 2)
+    runner.send_signal(signal.SIGINT)
+    _, err = runner.communicate(timeout=120)
+    assert runner.returncode == EXIT_INTERRUPTED, err
+    assert err.splitlines()[-1] == "stopped; nothing that was saved is lost, the same command goes on"
+    for module in ("sga", "scft"):
+        found = record(only_cell(store, module))
+        assert found["status"] == "interrupted"
+        assert f"continues at step {found['step']}" in err
+    again = attnbench(*tiny(store, "sga,scft", **changes))
+    assert again.code == 0, again.err
+    assert same_result(only_cell(store, "sga"), undisturbed("sga", **changes))
+
+
+def test_cells_save_and_end_when_their_runner_is_killed(tmp_path: Path) -> None:
+    store = tmp_path / "results"
+    runner = process(*tiny(store, "sga", executor="local", train__steps=4000))
+    until(lambda: any(trained(folder) for folder in store.glob("sga-*")))
+    runner.kill()
+    runner.communicate()
+    folder = CellFolder(only_cell(store))
+    until(lambda: not folder.is_held())
+    assert record(folder.path)["status"] == "interrupted"
+    assert record(folder.path)["step"] >= 1
+
+
+def test_two_runners_share_a_store_and_do_nothing_twice(tmp_path: Path) -> None:
+    store = tmp_path / "results"
+    both = [process(*tiny(store, "sga,scft,cmft", executor="local", train__steps=30)) for _ in range(2)]
+    said = ""
+    for one in both:
+        _, err = one.communicate(timeout=300)
+        assert one.returncode == 0, err
+        said += err
+    for module in ("SGA", "SCFT", "CMFT"):
+        assert said.count(f"{module} on synthetic, seed 0: new, on cpu") == 1, said
+    assert all(steps_in(log) == list(range(1, 31)) for log in store.glob("*/losses.jsonl"))
+
+
+def test_a_planned_cell_can_be_run_by_hand(tmp_path: Path, undisturbed: Callable[..., Path]) -> None:
+    store = tmp_path / "results"
+    listed = attnbench(*tiny(store, "sga,scft", executor="commands"))
+    assert listed.code == 0, listed.err
+    commands = [line.split() for line in listed.out.splitlines()]
+    assert [command[:2] for command in commands] == [["attnbench", "cell"]] * 2
+    assert record(only_cell(store, "sga"))["status"] == "waiting"
+
+    assert attnbench(*commands[0][1:], "--device", "cpu").code == 0
+    assert same_result(only_cell(store, "sga"), undisturbed("sga"))
+    again = attnbench(*commands[0][1:])
+    assert again.code == 0
+    assert again.err.endswith(": finished\n")
+    left = attnbench(*tiny(store, "sga,scft", executor="commands"))
+    assert left.out.splitlines() == listed.out.splitlines()[1:]
+
+
+def test_a_cell_that_another_process_runs_is_left_alone(tmp_path: Path) -> None:
+    folder = planned(tmp_path / "results", "sga")
+    with CellFolder(folder).locked(wait=False):
+        outcome = attnbench("cell", folder)
+    assert outcome.code == EXIT_BUSY
+    assert "another process runs it" in outcome.err
+
+
+def test_a_cell_whose_images_changed_since_it_was_planned_is_refused(
+    tmp_path: Path, folder_of_heads: Callable[..., Path]
+) -> None:
+    heads = folder_of_heads(train=4, test=2, size=16)
+    attnbench(*tiny(tmp_path / "results", "sga", f"mine={heads}", executor="commands"))
+    folder = only_cell(tmp_path / "results")
+    shutil.copy(heads / "train" / "002.png", heads / "train" / "another.png")
+    outcome = attnbench("cell", folder, "--device", "cpu")
+    assert outcome.code == 2
+    assert "the images of 'mine' changed since" in outcome.err.splitlines()[-1]
+    assert record(folder)["status"] == "waiting"
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda folder: shutil.rmtree(folder), "there is no cell"),
+        (lambda folder: (folder / "cell.json").unlink(), "holds no cell.json"),
+        (lambda folder: (folder / "job.json").unlink(), "does not say where its images are"),
+        (lambda folder: (folder / "job.json").write_text("{"), "job.json' is damaged"),
+    ],
+)
+def test_what_is_no_planned_cell_is_one_line(damage: Callable[[Path], object], said: str, tmp_path: Path) -> None:
+    folder = planned(tmp_path / "results", "sga")
+    damage(folder)
+    outcome = attnbench("cell", folder, "--device", "cpu")
+    assert outcome.code == 2
+    (line,) = outcome.err.splitlines()
+    assert line.startswith("error: ")
+    assert said in line
+
+
+def test_a_folder_given_by_a_relative_path_is_found_from_elsewhere(
+    tmp_path: Path, folder_of_heads: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heads = folder_of_heads(train=4, test=2, size=16)
+    monkeypatch.chdir(heads.parent)
+    attnbench(*tiny(tmp_path / "results", "sga", f"mine={heads.name}", executor="commands"))
+    monkeypatch.chdir(tmp_path)
+    assert attnbench("cell", only_cell(tmp_path / "results"), "--device", "cpu").code == 0
+
+
+def test_a_cell_taken_over_by_another_runner_is_waited_for(tmp_path: Path) -> None:
+    """Its lock is held until it is finished by somebody else: here, by a thread that copies a finished one."""
+    done, store = tmp_path / "done", tmp_path / "results"
+    assert attnbench(*tiny(done, "sga")).code == 0
+    folder = planned(store, "sga")
+    held = threading.Event()
+
+    def other_runner() -> None:
+        with CellFolder(folder).locked(wait=False):
+            held.set()
+            time.sleep(3)
+            for path in only_cell(done).iterdir():
+                if path.is_file() and path.name != ".lock":
+                    shutil.copy(path, folder)
+
+    thread = threading.Thread(target=other_runner)
+    thread.start()
+    assert held.wait(10)
+    outcome = attnbench(*tiny(store, "sga", executor="local"))
+    thread.join()
+    assert outcome.code == 0, outcome.err
+    assert "another process runs it; going on with the rest" in outcome.err
+    assert "SGA on synthetic, seed 0: finished\n" in outcome.err
+    assert not (folder / "cell.log").exists()
+
+
+@pytest.mark.parametrize(("names", "found"), [("", ["cpu"]), ("cpu", ["cpu"]), ("cpu,cpu", ["cpu", "cpu"])])
+def test_without_a_gpu_cells_run_on_the_processor(names: str, found: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    from attnbench.execute.planning import pick_devices
+
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    assert pick_devices([name for name in names.split(",") if name]) == found
+
+
+def test_gpus_are_spread_over_and_can_be_named_by_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    from attnbench.errors import UserError
+    from attnbench.execute.planning import pick_devices
+
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
+    assert pick_devices() == ["cuda:0", "cuda:1", "cuda:2"]
+    assert pick_devices(["2", "cuda:0"]) == ["cuda:2", "cuda:0"]
+    with pytest.raises(UserError, match="device 'cuda:3' cannot be used here: GPUs here: 3"):
+        pick_devices(["3"])
+
+
+def test_stale_progress_of_a_killed_process_is_no_sign_of_life(tmp_path: Path) -> None:
+    folder = planned(tmp_path / "results", "sga")
+    waiting = record(folder)
+    (folder / "cell.json").write_text(json.dumps({**waiting, "status": "running", "step": 3}))
+    (folder / "progress.json").write_text(
+        json.dumps(
+            {"phase": "training", "step": 4, "total": 9, "device": "cpu", "updated": time.time() - 7200, "pid": os.getpid()}
+        )
+    )
+    shown = attnbench("status", tmp_path / "results")
+    assert shown.code == 0, shown.err
+    assert "SGA on synthetic, seed 0" in shown.out
+    assert "4/9" in shown.out
+    assert "silent for 2 h 0 min" in shown.out
