@@ -27,7 +27,7 @@ app = typer.Typer(
     help="Benchmark attention (correspondence) modules for reference-based line-art colorization.",
     epilog="Start with `attnbench run` for a first example, or `attnbench list` for what is installed.",
     no_args_is_help=True,
-    rich_markup_mode="markdown",
+    rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -116,13 +116,13 @@ def _first_line(text: str | None) -> str:
 @app.command(
     epilog="""Examples:
 
-- `attnbench run --recipe demo --modules sga,scft --datasets synthetic`
-- `attnbench run --modules sga,scft --datasets anime,cat --data-root ~/data --set train.epochs=1`
-- `attnbench run --modules sga:stop_gradient=false --datasets mine=path/to/images --seeds 0,1,2`
-- `attnbench run --grid ablation --datasets cat --data-root ~/data`
-- `attnbench run --grid comparison --modules mine --datasets cat`, six modules and yours
-- `attnbench run --grid comparison --seeds 0,1,2,3,4 --jobs 8 --devices 0,1,2,3`, two cells on each of four GPUs
-- `attnbench run --grid comparison --executor slurm --partition gpu --time 8:00:00`
+`attnbench run --recipe demo --modules sga,scft --datasets synthetic`
+`attnbench run --modules sga,scft --datasets anime,cat --data-root ~/data --set train.epochs=1`
+`attnbench run --modules sga:stop_gradient=false --datasets mine=path/to/images --seeds 0,1,2`
+`attnbench run --grid ablation --datasets cat --data-root ~/data`
+`attnbench run --grid comparison --modules mine --datasets cat`, six modules and yours
+`attnbench run --grid comparison --seeds 0,1,2,3,4 --jobs 8 --devices 0,1,2,3`, two cells on each of four GPUs
+`attnbench run --grid comparison --executor slurm --partition gpu --time 8:00:00`
 
 Exit codes: 0 all cells are finished; 1 some failed or diverged; 2 bad input; 130 interrupted.
 """
@@ -159,9 +159,9 @@ def run(
             "only prepare the cells, and print a command for each, for a scheduler of yours.",
         ),
     ] = Executor.local,
-    jobs: Annotated[int | None, typer.Option("--jobs", "-j", min=1, help="Cells at a time. [default: one a device]")] = None,
+    jobs: Annotated[int | None, typer.Option("--jobs", "-j", min=1, help="Cells at a time. \\[default: one a device]")] = None,
     devices: Annotated[
-        str, typer.Option("--devices", help="cuda:0,cuda:1 or 0,1 or cpu. [default: all GPUs, or the CPU]")
+        str, typer.Option("--devices", help="cuda:0,cuda:1 or 0,1 or cpu. \\[default: all GPUs, or the CPU]")
     ] = "",
     time_limit: Annotated[
         float | None,
@@ -293,17 +293,17 @@ def _print_commands(cells: Sequence[Cell], store: Path, options: CellOptions) ->
 @app.command(
     epilog="""Examples:
 
-- `attnbench cell results/sga-cat-seed0-1a2b3c4d5e --device cuda:1`
-- `attnbench run --grid comparison --executor commands | parallel -j4`
+`attnbench cell results/sga-cat-seed0-1a2b3c4d5e --device cuda:1`
+`attnbench run --grid comparison --executor commands | parallel -j4`
 
-Exit codes: 0 it is finished; 1 it failed or diverged, which is recorded; 2 bad input; 3 the disk is full; 75 another process
-runs it; 130 interrupted, everything saved.
+Exit codes: 0 finished; 1 failed or diverged, which is recorded; 2 bad input; 3 the disk is full; 75 another process runs it;
+130 interrupted, everything saved.
 """
 )
 def cell(
     folder: Annotated[Path, typer.Argument(help="A planned cell's folder in the store.")],
     device: Annotated[
-        str | None, typer.Option("--device", help="cpu, cuda, cuda:1, ... [default: the first GPU, or the CPU]")
+        str | None, typer.Option("--device", help="cpu, cuda, cuda:1, ... \\[default: the first GPU, or the CPU]")
     ] = None,
     checkpoint_minutes: CheckpointMinutes = 10.0,
     retry_failed: RetryFailed = False,
@@ -404,7 +404,7 @@ def compare(
     store: Annotated[Path, typer.Argument(help="Results folder.")],
     a: Annotated[str, typer.Argument(metavar="A", help="A module: `sga`, or `sga:stop_gradient=false`.")],
     b: Annotated[str, typer.Argument(metavar="B", help="The one to hold it against.")],
-    metrics: Annotated[str, typer.Option("--metrics", help="Comma-separated. [default: all that were measured]")] = "",
+    metrics: Annotated[str, typer.Option("--metrics", help="Comma-separated. \\[default: all that were measured]")] = "",
     style: Annotated[str, typer.Option("--format", "-f", help="text, md, latex or csv.")] = "text",
     published: Annotated[bool, typer.Option("--published", help="The paper's differences beside ours.")] = False,
 ) -> None:
@@ -476,7 +476,7 @@ def bench(
     store: Annotated[Path, typer.Option("--output", "-o", help="Results folder; writes bench/<device>.json in it.")] = Path(
         "results"
     ),
-    device: Annotated[str | None, typer.Option("--device", help="[default: the first GPU, or the CPU]")] = None,
+    device: Annotated[str | None, typer.Option("--device", help="\\[default: the first GPU, or the CPU]")] = None,
 ) -> None:
     """Time a training step and the preparation of its batch, and count parameters and FLOPs, for each module."""
     from attnbench.bench import bench as measure
@@ -519,9 +519,9 @@ def new_module_(
 @app.command(
     epilog="""Examples:
 
-- `attnbench check sga`
-- `attnbench check sga:stop_gradient=false`
-- `attnbench check my_package:MyAttention:heads=4 --channels 256`
+`attnbench check sga`
+`attnbench check sga:stop_gradient=false`
+`attnbench check my_package:MyAttention:heads=4 --channels 256`
 
 Exit codes: 0 nothing failed; 1 something failed; 2 bad input.
 """
@@ -530,7 +530,7 @@ def check(
     module: Annotated[str, typer.Argument(help="A module of `attnbench list`, or an import path: `my_package:MyAttention`.")],
     channels: Annotated[int, typer.Option("--channels", "-c", min=1, help="C, of the feature maps.")] = 992,
     size: Annotated[int, typer.Option("--size", min=1, help="Largest height and width of the feature maps.")] = 16,
-    device: Annotated[str | None, typer.Option("--device", help="[default: the first GPU, or the CPU]")] = None,
+    device: Annotated[str | None, typer.Option("--device", help="\\[default: the first GPU, or the CPU]")] = None,
     costs: Annotated[bool, typer.Option("--costs/--no-costs", help="Compare costs with the built-in modules'.")] = True,
 ) -> None:
     """Hold a module to the contract: shapes, gradients, precisions, checkpoints, devices, compilers, probes.

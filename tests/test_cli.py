@@ -13,7 +13,7 @@ from runs import HEADS, attnbench, install, install_module, only_cell, record, t
 
 from attnbench.cli import app
 
-COMMANDS = ["list", "run", "cell", "status", "table", "check", "new-module", "weights", "bench"]
+COMMANDS = ["list", "run", "cell", "status", "table", "compare", "merge", "check", "new-module", "weights", "bench"]
 
 
 def refused(*arguments: str | Path) -> str:
