@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from rich import box
 from rich.console import Group
 from rich.live import Live
 from rich.table import Table
@@ -18,6 +17,7 @@ from attnbench.console import PLAIN_INTERVAL, Reporter
 from attnbench.progress import Progress, read_progress
 
 SILENT = 300.0  # seconds without a sign of life that are worth a word
+_SHOWN = ("G", "rec")  # losses that a line has room for
 REFRESH = 0.5  # seconds between looks at the running cells
 
 
@@ -99,10 +99,10 @@ class Board:
 
 def running_table(cells: Sequence[tuple[str, Progress | None]]) -> Table:
     """A row a cell: how far it is, its losses, its speed, what is left, and where it runs."""
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column("running", overflow="fold")
     for heading in ("step", "losses", "images/s", "left", "where"):
-        table.add_column(heading, justify="right" if heading in ("step", "images/s", "left") else "left", no_wrap=True)
+        table.add_column(heading, justify="right" if heading in ("step", "images/s") else "left", no_wrap=True)
     for label, progress in cells:
         table.add_row(Text(label), *(Text(figure) for figure in figures(progress)), Text(where(progress)))
     return table
@@ -111,12 +111,12 @@ def running_table(cells: Sequence[tuple[str, Progress | None]]) -> Table:
 def figures(progress: Progress | None) -> tuple[str, str, str, str]:
     """Step, losses, images a second, time left; texts, empty where there is none."""
     if progress is None:
-        return "starting", "", "", ""
+        return "", "starting", "", ""
     if progress.age > SILENT:
         return f"{progress.step}/{progress.total}", f"silent for {duration(progress.age)}", "", ""
     if progress.phase == "measuring":
-        return f"measuring {progress.done}/{progress.of}", "", "", ""
-    losses = " ".join(f"{name} {value:.3g}" for name, value in progress.losses.items())
+        return f"{progress.done}/{progress.of}", "measuring", "", ""
+    losses = " ".join(f"{name} {value:.3g}" for name, value in progress.losses.items() if name in _SHOWN)
     speed = f"{progress.images_per_second:.3g}" if progress.images_per_second else ""
     left = duration(progress.seconds_left) if progress.seconds_left is not None else ""
     return f"{progress.step}/{progress.total}", losses, speed, left

@@ -5,9 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
-import shutil
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -20,6 +18,7 @@ import torch
 from runs import HEADS, attnbench, cells, install_module, only_cell, process, record, same_result, steps_in, tiny, tree
 
 from attnbench import cell as cell_file
+from attnbench import sources
 from attnbench.execute import planning
 from attnbench.store import CellFolder
 
@@ -310,18 +309,6 @@ def test_a_full_disk_is_one_line_and_costs_nothing(tmp_path: Path, monkeypatch: 
     assert same_result(only_cell(store), only_cell(tmp_path / "undisturbed"))
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A real disk of 8 MB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(disk)]
-    if not shutil.which("mount") or subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("needs the right to mount a small disk")
-    yield disk
-    subprocess.run(["umount", str(disk)], check=True)
-
-
 @pytest.mark.parametrize("when", ["self.training and self.step == 3", "self.step == 4 and not self.training"])
 def test_a_disk_that_really_fills_up_costs_nothing(
     when: str, small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -387,3 +374,51 @@ def test_a_metric_whose_weights_appear_later_is_measured_without_training(
     assert found["metrics"]["ssim"] == lacking["metrics"]["ssim"]
     assert {**found, "metrics": None} == {**lacking, "metrics": None}
     assert attnbench(*run).err.endswith(": finished\n")
+
+
+def edit(site: Path, name: str) -> None:
+    """Change what a module that `install_module` made computes."""
+    file = site / f"{name}_package.py"
+    file.write_text(file.read_text().replace("return mixed", "return 2 * mixed"))
+    sources.forget()
+
+
+def test_a_cell_whose_module_changed_is_shown_as_stale_and_runs_again_only_when_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install_module(tmp_path / "site", monkeypatch, "edited", "pass")
+    store = tmp_path / "results"
+    assert attnbench(*tiny(store, "edited")).code == 0
+    before = record(only_cell(store, "edited"))
+    edit(tmp_path / "site", "edited")
+
+    again = attnbench(*tiny(store, "edited"))
+    assert again.code == 0
+    assert "finished; stale: the code of edited_package has changed since; --rerun-stale runs it again" in again.err
+    assert "stale" in again.out
+    assert record(only_cell(store, "edited")) == before
+    status = attnbench("status", store)
+    assert "--rerun-stale" in status.out
+
+    rerun = attnbench(*tiny(store, "edited"), "--rerun-stale")
+    assert rerun.code == 0, rerun.err
+    (old,) = (store / ".superseded").iterdir()
+    assert record(old) == before
+    assert (old / "generator.safetensors").is_file()
+    after = record(only_cell(store, "edited"))
+    assert after["module"]["sources"] != before["module"]["sources"]
+    assert "stale" not in attnbench(*tiny(store, "edited"), "--rerun-stale").err
+
+
+def test_an_unfinished_cell_whose_module_changed_starts_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install_module(tmp_path / "site", monkeypatch, "halfway", on_cue("self.training and self.step == 2", NOW["SIGINT"]))
+    monkeypatch.setenv("CUE", "1")
+    assert attnbench(*tiny(tmp_path / "results", "halfway")).code == 130
+    monkeypatch.delenv("CUE")
+    edit(tmp_path / "site", "halfway")
+    again = attnbench(*tiny(tmp_path / "results", "halfway"))
+    assert again.code == 0, again.err
+    assert "starts again: the code of halfway_package has changed since its checkpoint at step 2" in again.err
+    assert steps_in(only_cell(tmp_path / "results", "halfway") / "losses.jsonl") == [1, 2, 3, 4]
+    (old,) = (tmp_path / "results" / ".superseded").iterdir()
+    assert CellFolder(old).read_checkpoint() is not None

@@ -173,6 +173,32 @@ def test_two_runners_share_a_store_and_do_nothing_twice(tmp_path: Path) -> None:
     assert all(steps_in(log) == list(range(1, 31)) for log in store.glob("*/losses.jsonl"))
 
 
+def test_a_full_disk_stops_the_runner_and_costs_nothing(
+    small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undisturbed: Callable[..., Path]
+) -> None:
+    filler = small_disk / "filler"
+    act = f"""
+if os.environ.get("CUE") and self.training and self.step == 3:
+    with open({str(filler)!r}, "wb", buffering=0) as file:
+        try:
+            while file.write(bytes(1024)):
+                pass
+        except OSError:
+            pass"""
+    install_module(tmp_path / "site", monkeypatch, "fills", act)
+    monkeypatch.setenv("CUE", "1")
+    store = small_disk / "results"
+    full = attnbench(*tiny(store, "fills", executor="local"), *EVERY_STEP)
+    assert full.code == 2, full.err
+    assert full.err.splitlines()[-1].startswith(f"error: the disk of '{store}' is full: ")
+    filler.unlink()
+    monkeypatch.delenv("CUE")
+    again = attnbench(*tiny(store, "fills"))
+    assert again.code == 0, again.err
+    assert "continues at step 2" in again.err
+    assert same_result(only_cell(store), undisturbed("fills"))
+
+
 def test_a_planned_cell_can_be_run_by_hand(tmp_path: Path, undisturbed: Callable[..., Path]) -> None:
     store = tmp_path / "results"
     listed = attnbench(*tiny(store, "sga,scft", executor="commands"))

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from attnbench import store as stores
+from attnbench.progress import ProgressFile
 from attnbench.provenance import now
 from attnbench.store import CellFolder
 
@@ -118,7 +119,10 @@ class Worker:
             return None
         if self._process.stdin:
             self._process.stdin.close()
-        return self._outcome(code)
+        outcome = self._outcome(code)
+        if outcome in ("failed", "diverged", "interrupted"):  # a process that was killed could not
+            ProgressFile(self.folder.path).remove()
+        return outcome
 
     def _watch_the_time(self, process: subprocess.Popen[bytes]) -> None:
         limit = self.options.time_limit
