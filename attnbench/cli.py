@@ -364,36 +364,39 @@ def table(
     epoch: Annotated[str, typer.Option("--epoch", help="last, or best (by FID) where every epoch was measured.")] = "last",
 ) -> None:
     """Compile the table of a results folder: best bold, second underlined; CSV has one row a cell."""
-    from attnbench.console import Reporter
-    from attnbench.errors import unknown
-    from attnbench.grid_file import load_grid
-    from attnbench.store import results
-    from attnbench.table_formats import FORMATS
-    from attnbench.tables import for_pandas, render, tables
+    from attnbench.store import without_collector
 
-    if style not in FORMATS:
-        raise unknown("format", style, FORMATS)
-    if epoch not in ("last", "best"):
-        raise unknown("epoch", epoch, ("last", "best"))
-    rows = load_grid(grid) if grid is not None else None
-    frame = results(store, Reporter().say)
-    if style == "csv":
-        typer.echo(for_pandas(frame, grid=rows, with_published=published).to_csv(index=False), nl=False)
-        return
-    found = tables(
-        frame,
-        grid=rows,
-        metrics=_listed(metrics),
-        epoch=epoch,
-        with_published=published,
-        costs=costs,
-        significance=significance,
-        store=store,
-    )
-    if style == "text":
-        _show([one.sheet for one in found])
-    else:
-        typer.echo("\n".join(render(one, style) for one in found), nl=False)
+    with without_collector():  # for stores of thousands of cells
+        from attnbench.console import Reporter
+        from attnbench.errors import unknown
+        from attnbench.grid_file import load_grid
+        from attnbench.store import results
+        from attnbench.table_formats import FORMATS
+        from attnbench.tables import for_pandas, render, tables
+
+        if style not in FORMATS:
+            raise unknown("format", style, FORMATS)
+        if epoch not in ("last", "best"):
+            raise unknown("epoch", epoch, ("last", "best"))
+        rows = load_grid(grid) if grid is not None else None
+        frame = results(store, Reporter().say)
+        if style == "csv":
+            typer.echo(for_pandas(frame, grid=rows, with_published=published).to_csv(index=False), nl=False)
+            return
+        found = tables(
+            frame,
+            grid=rows,
+            metrics=_listed(metrics),
+            epoch=epoch,
+            with_published=published,
+            costs=costs,
+            significance=significance,
+            store=store,
+        )
+        if style == "text":
+            _show([one.sheet for one in found])
+        else:
+            typer.echo("\n".join(render(one, style) for one in found), nl=False)
 
 
 @app.command(

@@ -86,7 +86,7 @@ def problem_of(record: Mapping[str, Any], name: str) -> str | None:
     if record["status"] != FINISHED:
         return f"it is not finished ({record['status']})"
     try:
-        row_of(dict(record))
+        row_of(dict(record), {})
         identity = identity_of_record(record)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         return f"its cell.json is not a cell's record ({error!r})"
