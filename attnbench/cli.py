@@ -588,9 +588,9 @@ def _print_plan(cells: list[Cell], store: Path, devices: str) -> None:
     shown = RichTable(box=None, padding=(0, 2, 0, 0))
     for heading in ("cell", "state", "steps", "disk", "folder"):
         shown.add_column(heading, overflow="fold")
-    for cell in cells:
+    for cell, (kept, _) in zip(cells, disk_bytes(cells), strict=True):
         steps = total_steps(cell.dataset.train, cell.recipe)
-        disk = f"{disk_bytes(cell)[0] / 1e9:.2f} GB"
+        disk = f"{kept / 1e9:.2f} GB"
         state = state_of(CellFolder(store / cell.folder_name))
         shown.add_row(cell.label, f"{state}", str(steps), disk, cell.folder_name)
     console = Console(highlight=False, soft_wrap=True)

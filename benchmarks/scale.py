@@ -1,11 +1,13 @@
-"""How a store of thousands of cells is read, and a grid of as many is planned: time and memory, against a bare json.load.
+"""How a store of thousands of cells is read, and a grid of as many is planned: time and memory, against a bare json.load; and
+what the runner adds to a cell.
 
     python benchmarks/scale.py                            # 2,500, 5,000 and 10,000 cells, in a temporary folder
     python benchmarks/scale.py --cells 500 --rounds 3 --json results/bench/scale.json
 
 The cells are made up after those of results/variants: 10 variants x 4 data sets x as many seeds as it takes. Both readers are
 processes of their own, with files in the page cache, and take turns; seconds are the processor's, which a busy machine changes
-less than the clock's. `ratio` is that of the medians.
+less than the clock's. `ratio` is that of the medians. A cell's overhead is all that its
+process does but training, by the clock.
 """
 
 from __future__ import annotations
@@ -46,15 +48,15 @@ from attnbench.execute.planning import plan, state_of
 from attnbench.grid import check_grid
 from attnbench.store import CellFolder
 store, seeds, modules = Path(sys.argv[1]), range(int(sys.argv[2])), sys.argv[3].split(",")
-small = ["data.size=16", "backbone.width=4", "backbone.levels=3", "backbone.residual_blocks=1", "train.batch_size=2",
-         "backbone.discriminator_width=4", "backbone.discriminator_layers=2"]
 started = time.process_time()
-checked = check_grid(modules, ["synthetic:train=4:test=2:size=16"], "demo", overrides=small, seeds=seeds)
+checked = check_grid(modules, ["synthetic:train=4:test=2:size=16"], "demo", overrides=sys.argv[4:], seeds=seeds)
 cells = plan(checked, Reporter())
 states = {str(state_of(CellFolder(store / cell.folder_name))) for cell in cells}
 assert states == {"new"}, states
 print(len(cells), time.process_time() - started)
 """
+SMALL = ("data.size=16", "backbone.width=4", "backbone.levels=3", "backbone.residual_blocks=1", "train.batch_size=2")
+SMALL += ("backbone.discriminator_width=4", "backbone.discriminator_layers=2")
 MODULES = ("spade", "cocosnet", "scft", "unite", "cmft", "sga", "scft:stop_gradient=true", "sga:stop_gradient=false")
 MODULES += ("sga:double_norm=false", "sga:self_attention=false")
 
@@ -119,12 +121,39 @@ def measure_plan(cells: int, rounds: int) -> float:
     taken = []
     with tempfile.TemporaryDirectory() as store:
         for _ in range(rounds):
-            command = [sys.executable, "-c", PLAN, store, str(cells // len(MODULES)), ",".join(MODULES)]
+            command = [sys.executable, "-c", PLAN, store, str(cells // len(MODULES)), ",".join(MODULES), *SMALL]
             shown = subprocess.run(
                 command, check=True, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
             )
             taken.append(float(shown.stdout.split()[1]))
     return median(taken)
+
+
+def measure_overhead(rounds: int) -> dict[str, float]:
+    """Seconds by the clock that a cell takes in a process of its own, training excepted: start, imports, networks,
+    two test pairs, files; and of it, imports alone.
+    """
+    small = [part for key in SMALL for part in ("--set", key)]
+    seeds = ",".join(map(str, range(rounds)))
+    attnbench = [sys.executable, "-m", "attnbench"]
+    asked = ["run", "-m", "sga", "-d", "synthetic:train=4:test=2:size=16", "-r", "demo", *small, "--set", "train.steps=4"]
+    taken, imports = [], []
+    with tempfile.TemporaryDirectory() as store:
+        asked += ["--seeds", seeds, "-o", store, "--executor", "commands"]
+        planned = subprocess.run([*attnbench, *asked], check=True, capture_output=True, text=True)
+        for line in planned.stdout.splitlines():
+            folder = Path(line.split()[2])
+            taken.append(clock([*attnbench, "cell", str(folder), "--device", "cpu"]))
+            taken[-1] -= json.loads((folder / "cell.json").read_text())["costs"]["train_seconds"]
+            imports.append(clock([sys.executable, "-c", "import attnbench.execute.command"]))
+    return {"cell_overhead_seconds": median(taken), "of_it_imports_seconds": median(imports)}
+
+
+def clock(command: Sequence[str]) -> float:
+    """Seconds that a process takes."""
+    started = time.perf_counter()
+    subprocess.run(command, check=True, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    return time.perf_counter() - started
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -144,13 +173,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         line = "{cells:7d}  {bare_seconds:11.2f}  {table_seconds:7.2f}  {ratio:5.2f}  {table_mb:8.0f}  {plan_seconds:6.2f}\n"
         sys.stdout.write(line.format(**row))
         sys.stdout.flush()
+    overhead = measure_overhead(asked.rounds)
+    said = "a cell's overhead: {cell_overhead_seconds:.1f} s, of it imports {of_it_imports_seconds:.1f} s\n"
+    sys.stdout.write(said.format(**overhead))
     if asked.json:
         report = {
             "python": sys.version.split()[0],
             "cores": os.cpu_count(),
             "ended": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }
-        asked.json.write_text(json.dumps({**report, "rows": rows}, indent=1) + "\n")
+        asked.json.write_text(json.dumps({**report, **overhead, "rows": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

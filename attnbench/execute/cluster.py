@@ -9,7 +9,7 @@ from pathlib import Path
 
 from attnbench.console import Reporter
 from attnbench.execute.inline import Tally
-from attnbench.execute.job import read_job, update_job, write_job
+from attnbench.execute.job import plan_new, read_job, update_job, write_job
 from attnbench.execute.planning import State, state_of
 from attnbench.execute.slurm import SlurmOptions, active, submit
 from attnbench.execute.worker import CellOptions
@@ -58,8 +58,7 @@ def run_slurm(
         UserError: submitit or SLURM is missing, or SLURM refuses.
         KeyboardInterrupt: the jobs go on.
     """
-    for cell in cells:
-        write_job(cell, CellFolder(store / cell.folder_name))
+    plan_new(cells, store)
     with Board(reporter, len(cells)) as board:
         tally = Tally()
         sent = _send(cells, store, board, options, slurm, tally)
@@ -94,6 +93,7 @@ def _send(
             board.say(f"{cell.label}: another process runs it")
             sent.append(one)
         else:
+            write_job(cell, folder)
             new.append(one)
     jobs = submit([(one.cell.label, one.folder.path) for one in new], store, slurm, options)
     for one in new:

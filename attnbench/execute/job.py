@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,14 @@ from attnbench.errors import UserError
 from attnbench.grid import Cell, Origin, make_variant
 from attnbench.recipe import Recipe
 from attnbench.store import CellFolder
+
+
+def plan_new(cells: Iterable[Cell], store: Path) -> None:
+    """Make the folders of cells that have none, so that whoever looks sees what is to come."""
+    for cell in cells:
+        folder = CellFolder(store / cell.folder_name)
+        if not folder.record_file.is_file():
+            write_job(cell, folder)
 
 
 def write_job(cell: Cell, folder: CellFolder) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from attnbench.console import Reporter
 from attnbench.errors import DiskFull
 from attnbench.execute.inline import Tally, stop_signals
-from attnbench.execute.job import write_job
+from attnbench.execute.job import plan_new, write_job
 from attnbench.execute.planning import state_of
 from attnbench.execute.worker import CellOptions, Outcome, Worker
 from attnbench.grid import Cell
@@ -45,8 +45,7 @@ def run_local(
     jobs = jobs or len(devices)
     slots = deque(islice(cycle(devices), jobs))
     options = replace(options, threads=options.threads or _threads(jobs))
-    for cell in cells:
-        write_job(cell, CellFolder(store / cell.folder_name))
+    plan_new(cells, store)
     with stop_signals() as stop, Board(reporter, len(cells)) as board:
         runner = _Runner(cells, store, options, slots, board)
         try:
@@ -129,7 +128,7 @@ class _Runner:
             return
         device = self.slots.popleft()
         worker = Worker(folder.path, replace(self.options, device=device), label=cell.label, say=self.board.say)
-        write_job(cell, folder)  # again, if its record was damaged and set aside
+        write_job(cell, folder)
         worker.start()
         self.running[worker] = cell
         self.board.say(f"{cell.label}: {state}, on {device}")

@@ -27,7 +27,7 @@ Outcome = Literal["finished", "failed", "diverged", "interrupted", "busy", "disk
 EXIT_DISK_FULL, EXIT_BUSY, EXIT_INTERRUPTED = 3, 75, 130
 
 RESTARTS = 2  # of a process that died, without a new checkpoint in between
-GRACE = 60.0  # seconds that a process has to save and end, before it is killed
+GRACE = 120.0  # seconds that a process has to end its step and save, before it is killed
 _POLL = 0.1  # seconds
 
 
