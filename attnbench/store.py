@@ -350,7 +350,7 @@ def _columns_of_module(module: dict[str, Any], known: dict[str, dict[str, Any]])
     key = repr(module)
     if key not in known:
         known[key] = {
-            "stale": ",".join(sources.changed_sources(module) or ()) or None,
+            "stale": ", ".join(sources.changed_sources(module) or ()) or None,
             "label": module["label"],
             "module": module["name"],
             "options": json.dumps(module["given"], sort_keys=True),

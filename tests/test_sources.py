@@ -189,4 +189,4 @@ def test_the_frame_names_the_stale_files_of_each_cell(package: Path, tmp_path: P
         (tmp_path / "results" / name / "cell.json").write_text(json.dumps(said))
     frame = store.results(tmp_path / "results").set_index("folder")
     assert frame["stale"].isna().to_dict() == {"same": True, "stale": False}
-    assert frame.loc["stale", "stale"] == "my_package.cycle,my_package.layers,my_package.mine"
+    assert frame.loc["stale", "stale"] == "my_package.cycle, my_package.layers, my_package.mine"
