@@ -68,7 +68,7 @@ class CellRun:
         """Train, or go on training, then measure."""
         cell, recipe, device = self.cell, self.recipe, self.settings.device
         reset_peak_memory(device)
-        self.record |= {"provenance": provenance(device), "started": now()}
+        self.record |= {"status": stores.RUNNING, "provenance": provenance(device), "started": now()}
         training = build(cell.variant.factory, recipe, cell.seed, device)
         if state := self.folder.read_checkpoint(self.reporter.say):
             training.load_state_dict(state)
@@ -308,7 +308,7 @@ def new_record(cell: Cell) -> dict[str, Any]:
     return {
         "format": stores.FORMAT,
         "identity": cell.identity,
-        "status": stores.RUNNING,
+        "status": stores.WAITING,
         "module": {
             "name": variant.module,
             "label": variant.label,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -124,7 +124,7 @@ def _first_line(text: str | None) -> str:
 `attnbench run --grid comparison --seeds 0,1,2,3,4 --jobs 8 --devices 0,1,2,3`, two cells on each of four GPUs
 `attnbench run --grid comparison --executor slurm --partition gpu --time 8:00:00`
 
-Exit codes: 0 all cells are finished; 1 some failed or diverged; 2 bad input; 130 interrupted.
+Exit codes: 0 all cells are finished; 1 some failed or diverged; 2 bad input, or a full disk; 130 interrupted.
 """
 )
 def run(
@@ -184,12 +184,18 @@ def run(
             "--time", rich_help_panel=SLURM, help="Of a job: minutes or 8:00:00; a cell that needs longer goes on in another."
         ),
     ] = None,
-    gpus: Annotated[int, typer.Option("--gpus", min=0, rich_help_panel=SLURM, help="For each cell; 0 for the CPU.")] = 1,
+    gpus: Annotated[
+        int | None, typer.Option("--gpus", min=0, rich_help_panel=SLURM, help="For each cell; 0 for the CPU. \\[default: 1]")
+    ] = None,
     cpus: Annotated[int | None, typer.Option("--cpus", min=1, rich_help_panel=SLURM, help="For each cell.")] = None,
     memory: Annotated[str | None, typer.Option("--memory", rich_help_panel=SLURM, help="For each cell: 32G.")] = None,
     slurm: Annotated[
         list[str] | None,
         typer.Option("--slurm", rich_help_panel=SLURM, help="Any other option of sbatch: `--slurm account=lab`. Repeatable."),
+    ] = None,
+    setup: Annotated[
+        list[str] | None,
+        typer.Option("--setup", rich_help_panel=SLURM, help="A shell line before a job: `module load cuda`. Repeatable."),
     ] = None,
 ) -> None:
     """Train and evaluate every module on every dataset, then print the table.
@@ -202,6 +208,15 @@ def run(
     if grid is None and not (modules and datasets):
         wanted = "--modules" if not modules else "--datasets"
         raise UserError(f"{wanted} is missing: `attnbench list` shows the choices, `attnbench run` examples")
+
+    of_cluster: dict[str, object] = {"--partition": partition, "--time": time, "--gpus": gpus, "--cpus": cpus}
+    of_cluster |= {"--memory": memory, "--slurm": slurm, "--setup": setup, "--detach": detach or None}
+    if executor is not Executor.slurm:
+        _refuse(of_cluster, "needs --executor slurm (minutes for a cell are --time-limit)")
+    if executor is Executor.slurm:
+        _refuse({"--devices": devices or None}, "is not for --executor slurm: --gpus says how many a cell gets")
+    if executor in (Executor.inline, Executor.commands):
+        _refuse({"--jobs": jobs, "--time-limit": time_limit}, f"is not for --executor {executor}: its cells have no runner")
 
     from attnbench import weights
     from attnbench.console import Reporter
@@ -220,6 +235,20 @@ def run(
         seeds=_whole_numbers(seeds),
         data_root=data_root,
     )
+    if executor is Executor.slurm:
+        from attnbench.execute import slurm as slurm_jobs
+
+        cluster = slurm_jobs.SlurmOptions(
+            partition=partition,
+            time=time,
+            gpus=1 if gpus is None else gpus,
+            cpus=cpus,
+            memory=memory,
+            parallel=jobs,
+            setup=setup or (),
+            extra=_assignments(slurm or ()),
+        )
+        slurm_jobs.check(cluster)
     found = [] if executor is Executor.slurm else pick_devices(_listed(devices))
     options = CellOptions(
         checkpoint_minutes=checkpoint_minutes,
@@ -234,17 +263,13 @@ def run(
     if dry_run:
         _print_plan(cells, store, ", ".join(found) or "those of the cluster")
         return
-    check_space(cells, store, at_once=jobs or max(1, len(found)))
+    check_space(cells, store, at_once=jobs or len(found) or len(cells))
     if executor is Executor.commands:
-        _print_commands(cells, store, options)
+        _print_commands(cells, store, options, found if devices else [])
         return
     if executor is Executor.slurm:
         from attnbench.execute.cluster import run_slurm
-        from attnbench.execute.slurm import SlurmOptions
 
-        cluster = SlurmOptions(
-            partition=partition, time=time, gpus=gpus, cpus=cpus, memory=memory, parallel=jobs, extra=_assignments(slurm or ())
-        )
         tally = run_slurm(cells, store, reporter, options, cluster, detach=detach)
         if tally is None:
             return
@@ -275,19 +300,30 @@ def _print_tables_of(cells: Sequence[Cell], store: Path, reporter: Reporter) -> 
     typer.echo(f"\nLook at {store / cells[0].folder_name / 'samples.png'} and its neighbours; `attnbench table {store}`")
 
 
-def _print_commands(cells: Sequence[Cell], store: Path, options: CellOptions) -> None:
-    """One line for each cell that has something to do."""
+def _print_commands(cells: Sequence[Cell], store: Path, options: CellOptions, devices: Sequence[str]) -> None:
+    """One line for each cell that has something to do; the devices, if there are any, in turn."""
     import shlex
+    from dataclasses import replace
+    from itertools import cycle
 
     from attnbench.execute.job import write_job
     from attnbench.execute.planning import state_of
     from attnbench.store import CellFolder
 
+    turns = cycle(devices or [None])
     for cell in cells:
         folder = CellFolder(store / cell.folder_name)
         write_job(cell, folder)
         if state_of(folder).to_do(options.retry_failed, options.rerun_stale):
-            typer.echo(shlex.join(["attnbench", "cell", str(folder.path), *options.arguments()]))
+            of_cell = replace(options, device=next(turns))
+            typer.echo(shlex.join(["attnbench", "cell", str(folder.path), *of_cell.arguments()]))
+
+
+def _refuse(given: Mapping[str, object], why: str) -> None:
+    """Raises UserError if one of the options was given."""
+    for option, value in given.items():
+        if value is not None:
+            raise UserError(f"{option} {why}")
 
 
 @app.command(
@@ -378,6 +414,9 @@ def table(
             raise unknown("format", style, FORMATS)
         if epoch not in ("last", "best"):
             raise unknown("epoch", epoch, ("last", "best"))
+        if style == "csv":
+            chosen = {"--metrics": metrics or None, "--costs": costs or None, "--significance": significance or None}
+            _refuse(chosen, "is not for --format csv, which has all that is known of each cell")
         rows = load_grid(grid) if grid is not None else None
         frame = results(store, Reporter().say)
         if style == "csv":

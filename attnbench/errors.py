@@ -11,7 +11,13 @@ class UserError(Exception):
 
 
 class DiskFull(UserError):
-    """A file could not be written. What was saved before is whole."""
+    """A file of a store could not be written. What was saved before is whole."""
+
+    def __init__(self, store: object):
+        super().__init__(
+            f"the disk of '{store}' is full: what was saved is kept, cells as of their last checkpoints; free some space and "
+            "run the same command again"
+        )
 
 
 class Diverged(Exception):

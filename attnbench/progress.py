@@ -16,7 +16,7 @@ INTERVAL = 1.0  # seconds between writes
 Phase = Literal["starting", "training", "measuring"]
 
 
-def _slurm_job() -> str | None:
+def slurm_job() -> str | None:
     """The number of the SLURM job that this process is in: `12`, or `12_3` in an array."""
     array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
     return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID")
@@ -48,7 +48,7 @@ class Progress:
     updated: float = field(default_factory=time.time)
     host: str = field(default_factory=platform.node)
     pid: int = field(default_factory=os.getpid)
-    job: str | None = field(default_factory=_slurm_job)
+    job: str | None = field(default_factory=slurm_job)
 
     @property
     def age(self) -> float:

@@ -30,13 +30,15 @@ def print_status(store: Path) -> None:
         UserError: there is no such store, or no cell in it.
     """
     frame = results(store, Reporter().say)
+    seen = {folder: read_progress(store / folder) for folder in frame.loc[frame["status"] == stores.RUNNING, "folder"]}
+    gone = [folder for folder, progress in seen.items() if progress is None]  # killed; the runner took its progress away
+    frame.loc[frame["folder"].isin(gone), "status"] = stores.INTERRUPTED
     console = Console(highlight=False)
     console.print(_counts(frame))
     running = frame[frame["status"] == stores.RUNNING]
     if len(running):
-        seen = [(label_of(cell), read_progress(store / cell["folder"])) for cell in running.to_dict("records")]
         console.print()
-        console.print(running_table(seen))
+        console.print(running_table([(label_of(cell), seen[cell["folder"]]) for cell in running.to_dict("records")]))
     for title, remedy, cells in _attention(frame):
         console.print()
         console.print(title, style="bold", markup=False)
@@ -74,7 +76,7 @@ def _attention(frame: pd.DataFrame) -> Sequence[tuple[str, str, list[str]]]:
     if failed:
         lines = [f"{label_of(cell)}: {cell['failure']} ({cell['folder']})" for cell in failed]
         found.append(("failed", "`attnbench run ... --retry-failed` runs them again; tracebacks are in their cell.json", lines))
-    stale = frame[frame["stale"].notna()].to_dict("records")
+    stale = frame[frame["stale"].notna() & (frame["status"] == stores.FINISHED)].to_dict("records")
     if stale:
         lines = [f"{label_of(cell)}: {cell['stale']} has changed since ({cell['folder']})" for cell in stale]
         found.append(("stale", "`attnbench run ... --rerun-stale` runs them again, and keeps these in .superseded", lines))

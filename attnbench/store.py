@@ -30,6 +30,7 @@ from pydantic_core import from_json  # twice as fast as json.loads, and equal ke
 
 from attnbench import sources
 from attnbench.errors import UserError
+from attnbench.provenance import now
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -68,8 +69,8 @@ class CellFolder:
             say(f"{self.record_file} is damaged ({error}): set aside as {aside.name}; the cell goes on from its checkpoint")
             return None
 
-    def write_record(self, record: dict[str, Any]) -> None:
-        write_text(self.record_file, json.dumps(record, indent=1, allow_nan=False) + "\n")
+    def write_record(self, record: dict[str, Any], *, sync: bool = True) -> None:
+        write_text(self.record_file, json.dumps(record, indent=1, allow_nan=False) + "\n", sync=sync)
 
     def write_checkpoint(self, state: dict[str, Any]) -> None:
         """Keep the one before as well: a disk that fails while this one is written costs a few minutes, not the run."""
@@ -102,23 +103,44 @@ class CellFolder:
     def drop_previous_checkpoint(self) -> None:
         (self.path / "checkpoint.previous.pt").unlink(missing_ok=True)
 
+    @property
+    def step(self) -> int:
+        """Of the newest checkpoint, by the record; 0 without one."""
+        return int((self.record() or {}).get("step", 0))
+
+    def fail(self, reason: str, traceback: str | None = None) -> None:
+        """Record that the cell failed, where its own process could not. A finished one stays."""
+        patience = time.monotonic() + 10
+        with self.locked(wait=True, stop=lambda: time.monotonic() > patience) as ours:  # somebody may be looking
+            record = self.record()
+            if ours and record and record["status"] != FINISHED:
+                failure = {"message": reason, "traceback": traceback}
+                self.write_record({**record, "status": FAILED, "failure": failure, "ended": now()})
+
     def set_aside(self) -> Path:
-        """Move all that the cell has, but its lock and its job, to `<store>/.superseded/<name>-<k>`. Hold it meanwhile."""
+        """Move what the cell has, but for lock, job and log, to `<store>/.superseded/<name>-<k>`. Hold it meanwhile."""
         number = 1
         while (aside := self.path.parent / SUPERSEDED / f"{self.path.name}-{number}").exists():
             number += 1
         aside.mkdir(parents=True)
         for path in list(self.path.iterdir()):
-            if path.name not in (".lock", "job.json"):
+            if path.name not in (".lock", "job.json", "cell.log"):  # the log is open, by the process that runs it now
                 path.replace(aside / path.name)
         return aside
 
     def is_held(self) -> bool:
         """Whether another process has the cell in work."""
+        from filelock import FileLock, Timeout
+
         if not (self.path / ".lock").is_file():
             return False
-        with self.locked(wait=False) as ours:
-            return not ours
+        lock = FileLock(self.path / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            return True
+        lock.release()
+        return False
 
     @contextmanager
     def locked(self, *, wait: bool, stop: Callable[[], bool] = lambda: False) -> Iterator[bool]:
@@ -137,7 +159,8 @@ class CellFolder:
                 time.sleep(0.2)
         try:
             for draft in self.path.rglob(".*.draft"):  # of a process that was killed while it wrote
-                draft.unlink(missing_ok=True)
+                if not draft.name.startswith((".job.json.", ".progress.json.")):  # these are written without the lock
+                    draft.unlink(missing_ok=True)
             yield True
         finally:
             lock.release()
@@ -246,6 +269,8 @@ def results(store: str | Path = "results", say: Say = lambda line: None) -> pd.D
                 rows.append(row_of(record, modules))
             except (AttributeError, KeyError, TypeError) as error:
                 say(f"{Path(store, record['folder'], 'cell.json')} is left out: it is not a cell's record ({error!r})")
+    if not rows:
+        raise UserError(f"no cell in '{store}' can be read: `attnbench run -o {store} ...` makes them")
     return pd.DataFrame(rows)
 
 

@@ -44,6 +44,7 @@ PLAN = """
 import sys, time
 from pathlib import Path
 from attnbench.console import Reporter
+from attnbench.execute.job import plan_new
 from attnbench.execute.planning import plan, state_of
 from attnbench.grid import check_grid
 from attnbench.store import CellFolder
@@ -53,7 +54,9 @@ checked = check_grid(modules, ["synthetic:train=4:test=2:size=16"], "demo", over
 cells = plan(checked, Reporter())
 states = {str(state_of(CellFolder(store / cell.folder_name))) for cell in cells}
 assert states == {"new"}, states
-print(len(cells), time.process_time() - started)
+checked = time.process_time()
+plan_new(cells, store)
+print(len(cells), checked - started, time.process_time() - checked)
 """
 SMALL = ("data.size=16", "backbone.width=4", "backbone.levels=3", "backbone.residual_blocks=1", "train.batch_size=2")
 SMALL += ("backbone.discriminator_width=4", "backbone.discriminator_layers=2")
@@ -116,17 +119,19 @@ def measure_table(store: Path, rounds: int) -> dict[str, float]:
     return {"bare_seconds": bare, "table_seconds": table, "ratio": table / bare, "table_mb": memory}
 
 
-def measure_plan(cells: int, rounds: int) -> float:
-    """Processor seconds to check a grid, expand it and look every cell up in a store; imports excepted."""
+def measure_plan(cells: int, rounds: int) -> dict[str, float]:
+    """Processor seconds to check a grid, expand it and look every cell up in a store; and to make the cells' folders. Without
+    imports.
+    """
     taken = []
-    with tempfile.TemporaryDirectory() as store:
-        for _ in range(rounds):
+    for _ in range(rounds):
+        with tempfile.TemporaryDirectory() as store:
             command = [sys.executable, "-c", PLAN, store, str(cells // len(MODULES)), ",".join(MODULES), *SMALL]
-            shown = subprocess.run(
-                command, check=True, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
-            )
-            taken.append(float(shown.stdout.split()[1]))
-    return median(taken)
+            environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+            shown = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+            taken.append([float(figure) for figure in shown.stdout.split()[1:]])
+    plan, folders = (median(figures) for figures in zip(*taken, strict=True))
+    return {"plan_seconds": plan, "folders_seconds": folders}
 
 
 def measure_overhead(rounds: int) -> dict[str, float]:
@@ -163,18 +168,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--json", type=Path, help="also write the figures here")
     asked = parser.parse_args(arguments)
     rows = []
-    sys.stdout.write("  cells  json.load s  table s  ratio  table MB  plan s\n")
+    sys.stdout.write("  cells  json.load s  table s  ratio  table MB  plan s  folders s\n")
     for cells in asked.cells:
         with tempfile.TemporaryDirectory() as folder:
             make_store(Path(folder), cells // 40 * 40)
             row = {"cells": cells // 40 * 40, **measure_table(Path(folder), asked.rounds)}
-        row["plan_seconds"] = measure_plan(cells, min(asked.rounds, 3))
+        row |= measure_plan(cells, min(asked.rounds, 3))
         rows.append(row)
-        line = "{cells:7d}  {bare_seconds:11.2f}  {table_seconds:7.2f}  {ratio:5.2f}  {table_mb:8.0f}  {plan_seconds:6.2f}\n"
+        line = "{cells:7d}  {bare_seconds:11.2f}  {table_seconds:7.2f}  {ratio:5.2f}  {table_mb:8.0f}  {plan_seconds:6.2f}"
+        line += "  {folders_seconds:9.2f}\n"
         sys.stdout.write(line.format(**row))
         sys.stdout.flush()
-    overhead = measure_overhead(asked.rounds)
+    help_command = [sys.executable, "-m", "attnbench", "--help"]
+    overhead = {**measure_overhead(asked.rounds), "help_seconds": median(clock(help_command) for _ in range(2 * asked.rounds))}
     said = "a cell's overhead: {cell_overhead_seconds:.1f} s, of it imports {of_it_imports_seconds:.1f} s\n"
+    said += "attnbench --help: {help_seconds:.2f} s\n"
     sys.stdout.write(said.format(**overhead))
     if asked.json:
         report = {

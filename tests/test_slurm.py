@@ -151,9 +151,10 @@ def test_without_submitit_the_remedy_is_named(tmp_path, monkeypatch):
         submit([("a cell", tmp_path)], tmp_path, ON_TEST, CPU)
 
 
-def test_away_from_a_cluster_there_are_no_jobs(tmp_path, monkeypatch):
+def test_away_from_a_cluster_nothing_is_known_of_jobs(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert active(["12_0"]) == {}
+    assert active(["12_0"]) is None
+    assert active([]) == {}
     with pytest.raises(UserError, match="sbatch is not on the path: .* login node"):
         submit([("a cell", tmp_path)], tmp_path, ON_TEST, CPU)
 

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,12 +17,31 @@ import pytest
 from runs import attnbench, cells, install_module, only_cell, process, record, same_result, steps_in, tiny
 
 from attnbench import cell as cell_file
+from attnbench import sources
 from attnbench.execute.job import write_job
 from attnbench.execute.worker import EXIT_BUSY, EXIT_INTERRUPTED, CellOptions, Worker
-from attnbench.progress import read_progress
 from attnbench.store import CellFolder
 
 EVERY_STEP = ("--checkpoint-minutes", "0")
+
+
+@pytest.fixture
+def waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
+    """waits("calm"): install a module that makes a file `there` at its third step, and waits for a file `go`; their folder."""
+
+    def make(name: str) -> Path:
+        signs = tmp_path / f"{name} signs"
+        signs.mkdir()
+        act = f"""
+if self.training and self.step == 3 and not os.path.exists({str(signs / "go")!r}):
+    import time
+    open({str(signs / "there")!r}, "w").close()
+    while not os.path.exists({str(signs / "go")!r}):
+        time.sleep(0.01)"""
+        install_module(tmp_path / name, monkeypatch, name, act)
+        return signs
+
+    return make
 
 
 @pytest.fixture(autouse=True)
@@ -57,11 +77,6 @@ def planned(store: Path, module: str, **changes: object) -> Path:
     folder = CellFolder(store / cell.folder_name)
     write_job(cell, folder)
     return folder.path
-
-
-def trained(folder: Path) -> bool:
-    progress = read_progress(folder)
-    return progress is not None and progress.step >= 1
 
 
 def test_each_cell_has_its_own_fate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undisturbed: Callable[..., Path]) -> None:
@@ -104,9 +119,8 @@ def test_a_cell_that_hangs_is_ended_and_says_where_it_hung(tmp_path: Path, monke
     hung = tmp_path / "hung"
     act = f"if self.training and self.step == 3:\n    import time\n    open({str(hung)!r}, 'w').close()\n    time.sleep(1000)"
     install_module(tmp_path / "site", monkeypatch, "hangs", act)
-    monkeypatch.setattr("attnbench.execute.worker.GRACE", 0.5)
     folder = planned(tmp_path / "results", "hangs")
-    worker = Worker(folder, CellOptions(device="cpu"), label="it")
+    worker = Worker(folder, CellOptions(device="cpu", grace=0.5), label="it")
     worker.start()
     until(hung.exists)
     worker.options = replace(worker.options, time_limit=0.001)
@@ -117,47 +131,94 @@ def test_a_cell_that_hangs_is_ended_and_says_where_it_hung(tmp_path: Path, monke
 
 
 def test_a_slow_cell_that_is_over_its_time_is_saved_and_can_go_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undisturbed: Callable[..., Path]
+    tmp_path: Path, waits: Callable[[str], Path], undisturbed: Callable[..., Path]
 ) -> None:
-    folder = planned(tmp_path / "results", "sga", train__steps=400)
+    signs = waits("slow")
+    folder = planned(tmp_path / "results", "slow")
     worker = Worker(folder, CellOptions(device="cpu"), label="it")
     worker.start()
-    until(lambda: trained(folder))
+    until((signs / "there").exists)
     worker.options = replace(worker.options, time_limit=0.001)
+    assert worker.poll() is None  # it is asked to end
+    (signs / "go").touch()
     until(lambda: worker.poll() == "failed")
-    assert record(folder)["step"] >= 1
-    again = attnbench(*tiny(tmp_path / "results", "sga", train__steps=400), "--retry-failed")
+    assert record(folder)["step"] == 3
+    again = attnbench(*tiny(tmp_path / "results", "slow"), "--retry-failed")
     assert again.code == 0, again.err
-    assert same_result(folder, undisturbed("sga", train__steps=400))
+    assert same_result(folder, undisturbed("slow"))
 
 
-def test_ctrl_c_saves_all_running_cells(tmp_path: Path, undisturbed: Callable[..., Path]) -> None:
-    store, changes = tmp_path / "results", {"train__steps": 400}
-    runner = process(*tiny(store, "sga,scft", executor="local", **changes), "--jobs", "2")
-    until(lambda: len([folder for folder in store.glob("*-*") if trained(folder)]) == 2)
+def test_ctrl_c_saves_all_running_cells(tmp_path: Path, waits: Callable[[str], Path], undisturbed: Callable[..., Path]) -> None:
+    store, names = tmp_path / "results", ("calm", "quiet")
+    signs = [waits(name) for name in names]
+    runner = process(*tiny(store, ",".join(names), executor="local"), "--jobs", "2")
+    until(lambda: all((sign / "there").exists() for sign in signs))
     runner.send_signal(signal.SIGINT)
+    for sign in signs:
+        (sign / "go").touch()
     _, err = runner.communicate(timeout=120)
     assert runner.returncode == EXIT_INTERRUPTED, err
     assert err.splitlines()[-1] == "stopped; nothing that was saved is lost, the same command goes on"
-    for module in ("sga", "scft"):
-        found = record(only_cell(store, module))
-        assert found["status"] == "interrupted"
-        assert f"continues at step {found['step']}" in err
-    again = attnbench(*tiny(store, "sga,scft", **changes))
+    for name in names:
+        found = record(only_cell(store, name))
+        assert (found["status"], found["step"]) == ("interrupted", 3)
+    assert err.count("continues at step 3") == 2
+    again = attnbench(*tiny(store, ",".join(names)))
     assert again.code == 0, again.err
-    assert same_result(only_cell(store, "sga"), undisturbed("sga", **changes))
+    assert same_result(only_cell(store, "calm"), undisturbed("calm"))
 
 
-def test_cells_save_and_end_when_their_runner_is_killed(tmp_path: Path) -> None:
-    store = tmp_path / "results"
-    runner = process(*tiny(store, "sga", executor="local", train__steps=4000))
-    until(lambda: any(trained(folder) for folder in store.glob("sga-*")))
+def test_cells_save_and_end_when_their_runner_is_killed(tmp_path: Path, waits: Callable[[str], Path]) -> None:
+    signs = waits("orphan")
+    runner = process(*tiny(tmp_path / "results", "orphan", executor="local"))
+    until((signs / "there").exists)
     runner.kill()
     runner.communicate()
-    folder = CellFolder(only_cell(store))
+    time.sleep(0.5)  # for the end of its standard input to be read
+    (signs / "go").touch()
+    folder = CellFolder(only_cell(tmp_path / "results"))
     until(lambda: not folder.is_held())
-    assert record(folder.path)["status"] == "interrupted"
-    assert record(folder.path)["step"] >= 1
+    assert (record(folder.path)["status"], record(folder.path)["step"]) == ("interrupted", 3)
+
+
+@pytest.mark.parametrize("code", [0, 3, 75, 130])
+def test_a_module_that_exits_fails_its_cell(code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    act = f"if self.training and self.step == 2:\n    raise SystemExit({code})"
+    install_module(tmp_path / "site", monkeypatch, f"exits{code}", act)
+    assert attnbench(*tiny(tmp_path / "results", f"exits{code}")).code == 1
+    found = record(only_cell(tmp_path / "results"))
+    assert found["status"] == "failed"
+    assert found["failure"]["message"] == f"SystemExit: {code}"
+
+
+def test_a_process_that_somebody_keeps_ending_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    act = """
+if self.training and self.step == 1:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGTERM)"""
+    install_module(tmp_path / "site", monkeypatch, "unwanted", act)
+    outcome = attnbench(*tiny(tmp_path / "results", "unwanted", executor="local"))
+    assert outcome.code == 1
+    assert record(only_cell(tmp_path / "results"))["failure"]["message"].startswith("told to end 3 times at step 0")
+
+
+def test_a_cell_that_is_run_anew_can_be_killed_before_its_first_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its record stands as soon as the old one is set aside; and its log stays, from which its failure is told."""
+    install_module(tmp_path / "site", monkeypatch, "revised", "pass")
+    store = tmp_path / "results"
+    assert attnbench(*tiny(store, "revised")).code == 0
+    before = record(only_cell(store, "revised"))
+    file = tmp_path / "site" / "revised_package.py"
+    act = "            if self.step == 1: os._exit(7)\n"
+    file.write_text(file.read_text().replace("            pass\n", act))
+    sources.forget()
+    outcome = attnbench(*tiny(store, "revised", executor="local"), "--rerun-stale")
+    assert outcome.code == 1
+    after = record(only_cell(store, "revised"))
+    assert after["failure"]["message"] == "ended with code 7 3 times at step 0, without a new checkpoint"
+    assert "Mix on synthetic, seed 0: " in after["failure"]["traceback"]
+    (old,) = (store / ".superseded").iterdir()
+    assert record(old) == before
 
 
 def test_two_runners_share_a_store_and_do_nothing_twice(tmp_path: Path) -> None:
@@ -168,8 +229,8 @@ def test_two_runners_share_a_store_and_do_nothing_twice(tmp_path: Path) -> None:
         _, err = one.communicate(timeout=300)
         assert one.returncode == 0, err
         said += err
-    for module in ("SGA", "SCFT", "CMFT"):
-        assert said.count(f"{module} on synthetic, seed 0: new, on cpu") == 1, said
+    for module in ("sga", "scft", "cmft"):
+        assert (only_cell(store, module) / "cell.log").read_text().count(": new\n") == 1, said
     assert all(steps_in(log) == list(range(1, 31)) for log in store.glob("*/losses.jsonl"))
 
 
@@ -276,7 +337,7 @@ def test_a_cell_taken_over_by_another_runner_is_waited_for(tmp_path: Path) -> No
     def other_runner() -> None:
         with CellFolder(folder).locked(wait=False):
             held.set()
-            time.sleep(3)
+            until(lambda: "another process runs it" in getattr(sys.stderr, "getvalue", str)())
             for path in only_cell(done).iterdir():
                 if path.is_file() and path.name != ".lock":
                     shutil.copy(path, folder)
@@ -298,6 +359,27 @@ def test_without_a_gpu_cells_run_on_the_processor(names: str, found: list[str], 
 
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     assert pick_devices([name for name in names.split(",") if name]) == found
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--time", "60"], "--time needs --executor slurm (minutes for a cell are --time-limit)"),
+        (["--partition", "gpu", "--jobs", "2"], "--partition needs --executor slurm"),
+        (["--executor", "slurm", "--devices", "0"], "--devices is not for --executor slurm"),
+        (["--executor", "slurm", "--time", "soon"], "time 'soon' is none that SLURM knows"),
+        (["--executor", "inline", "--time-limit", "5"], "--time-limit is not for --executor inline"),
+        (["--devices", "cuda:x"], "device 'cuda:x' cannot be used here"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused_before_anything_is_written(
+    arguments: list[str], said: str, tmp_path: Path
+) -> None:
+    outcome = attnbench("run", "-m", "sga", "-d", "synthetic", "-r", "demo", "-o", tmp_path / "results", *arguments)
+    assert outcome.code == 2
+    (line,) = outcome.err.splitlines()
+    assert said in line
+    assert not (tmp_path / "results").exists()
 
 
 def test_gpus_are_spread_over_and_can_be_named_by_number(monkeypatch: pytest.MonkeyPatch) -> None:

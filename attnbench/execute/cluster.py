@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from attnbench.console import Reporter
+from attnbench.errors import UserError
 from attnbench.execute.inline import Tally
 from attnbench.execute.job import plan_new, read_job, update_job, write_job
 from attnbench.execute.planning import State, state_of
@@ -81,6 +82,8 @@ def _send(
     found = [(cell, folder, state_of(folder, board.say)) for cell in cells for folder in [CellFolder(store / cell.folder_name)]]
     earlier = {folder.path: job for _, folder, _ in found if (job := read_job(folder.path).get("slurm"))}
     queued = active(earlier.values())
+    if queued is None:
+        raise UserError("SLURM does not answer (squeue), so which cells it has already cannot be told: try again later")
     sent, new = [], []
     for cell, folder, state in found:
         one = _Sent(cell, folder, state, earlier.get(folder.path))
@@ -134,6 +137,8 @@ def _has_ended(one: _Sent, state: State, options: CellOptions) -> bool:
 
 def _look_for_jobs(waiting: Sequence[_Sent]) -> None:
     queued = active([one.job for one in waiting if one.job])
+    if queued is None:  # that SLURM does not answer says nothing of its jobs
+        return
     for one in waiting:
         one.lost = 0 if one.job in queued or one.folder.is_held() else one.lost + 1
 

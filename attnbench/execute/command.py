@@ -37,7 +37,7 @@ def run_command(
     if not path.is_dir():
         raise UserError(f"there is no cell '{path}': `attnbench run --executor commands` plans cells and lists their folders")
     settings = Settings(path.parent, pick_device(device), checkpoint_seconds, retry_failed, rerun_stale)
-    if sys.__stderr__ is not None:
+    if sys.__stderr__ is not None and hasattr(faulthandler, "register"):
         faulthandler.register(signal.SIGUSR1, file=sys.__stderr__)  # kill -USR1 shows what a hanging cell is at
     with stop_signals() as stop, folder.locked(wait=False) as ours:
         if not ours:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+import os
 import signal
 import threading
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from attnbench import store as stores
@@ -70,10 +72,11 @@ def run_cell(cell: Cell, folder: CellFolder, settings: Settings, reporter: Repor
     reporter.say(f"{cell.label}: {state}")
     if state.restarts or (state.finished and state.changed):
         reporter.say(f"{cell.label}: what was there is kept in {folder.set_aside()}")
+        folder.write_record(new_record(cell))
         state = state_of(folder)
     work = CellRun(cell, folder, settings, reporter, stop, new_record(cell))
     try:
-        with _full_disk_in_words(settings):
+        with _full_disk_in_words(settings.store):
             if state.finished:
                 work.measure_again()
             else:
@@ -88,7 +91,7 @@ def run_cell(cell: Cell, folder: CellFolder, settings: Settings, reporter: Repor
         work.close(stores.DIVERGED, str(diverged))
         reporter.say(f"{cell.label}: {diverged}; the checkpoint before it is kept")
         return False
-    except Exception as error:  # whatever a module raises is its cell's affair, not the grid's
+    except (Exception, SystemExit) as error:  # whatever a module raises, exit() too, is its cell's affair, not the grid's
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         if state.finished:  # it could not be measured again: its record still holds
             reporter.say(f"{cell.label}: not measured again: {reason}")
@@ -102,23 +105,20 @@ def run_cell(cell: Cell, folder: CellFolder, settings: Settings, reporter: Repor
 
 
 @contextmanager
-def _full_disk_in_words(settings: Settings) -> Iterator[None]:
+def _full_disk_in_words(store: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if not _disk_is_full(error):
-            raise
-        raise DiskFull(
-            f"the disk of '{settings.store}' is full: what was saved is kept, cells as of their last checkpoints; free some "
-            "space and run the same command again"
-        ) from error
+        if disk_is_full(error, store):
+            raise DiskFull(store) from error
+        raise
 
 
-def _disk_is_full(error: BaseException | None) -> bool:
-    """Whether that is what is behind an error; torch wraps the system's in its own."""
+def disk_is_full(error: BaseException | None, store: Path) -> bool:
+    """Whether a full disk is behind an error, unless it is another than the store's; torch wraps the system's in its own."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return True
+            return error.filename is None or Path(os.fsdecode(error.filename)).absolute().is_relative_to(store.absolute())
         error = error.__cause__ or error.__context__
     return False
 

@@ -27,8 +27,8 @@ def plan_new(cells: Iterable[Cell], store: Path) -> None:
             write_job(cell, folder)
 
 
-def write_job(cell: Cell, folder: CellFolder) -> None:
-    """Make the cell's folder, with what another process needs to run it. A record that is there stays."""
+def write_job(cell: Cell, folder: CellFolder, say: stores.Say = lambda line: None) -> None:
+    """Make the cell's folder, with what another process needs to run it. A record that is there and can be read stays."""
     folder.path.mkdir(parents=True, exist_ok=True)
     job = {
         "dataset": cell.origin.text,
@@ -40,8 +40,8 @@ def write_job(cell: Cell, folder: CellFolder) -> None:
         if not ours:  # another runner's process is at it
             return
         update_job(folder.path, job)
-        if not folder.record_file.is_file():
-            folder.write_record({**new_record(cell), "status": stores.WAITING})
+        if folder.record(say) is None:
+            folder.write_record(new_record(cell), sync=False)  # it can be made again
 
 
 def update_job(folder: Path, changes: dict[str, Any]) -> None:

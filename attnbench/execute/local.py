@@ -12,7 +12,7 @@ from pathlib import Path
 
 from attnbench.console import Reporter
 from attnbench.errors import DiskFull
-from attnbench.execute.inline import Tally, stop_signals
+from attnbench.execute.inline import Tally, disk_is_full, stop_signals
 from attnbench.execute.job import plan_new, write_job
 from attnbench.execute.planning import state_of
 from attnbench.execute.worker import CellOptions, Outcome, Worker
@@ -51,9 +51,13 @@ def run_local(
         try:
             while runner.goes_on():
                 if stop.is_set():
-                    runner.stop()
                     raise KeyboardInterrupt
                 time.sleep(POLL)
+        except BaseException as error:
+            runner.stop()
+            if disk_is_full(error, store):
+                raise DiskFull(store) from error
+            raise
         finally:
             runner.kill()
     return runner.tally
@@ -116,11 +120,11 @@ class _Runner:
 
     def _take(self, cell: Cell) -> None:
         folder = CellFolder(self.store / cell.folder_name)
-        if folder.is_held():
+        state = state_of(folder)
+        if not state.finished and folder.is_held():
             self.board.say(f"{cell.label}: another process runs it; going on with the rest")
             self.elsewhere.append(cell)
             return
-        state = state_of(folder, self.board.say)
         failed_meanwhile = state.failed and state.ended >= self._started  # in another runner: it is not tried again here
         if failed_meanwhile or not state.to_do(self.options.retry_failed, self.options.rerun_stale):
             self._count(cell, failed=state.failed)
@@ -128,29 +132,27 @@ class _Runner:
             return
         device = self.slots.popleft()
         worker = Worker(folder.path, replace(self.options, device=device), label=cell.label, say=self.board.say)
-        write_job(cell, folder)
+        write_job(cell, folder, self.board.say)
         worker.start()
         self.running[worker] = cell
         self.board.say(f"{cell.label}: {state}, on {device}")
 
     def _ended(self, worker: Worker, outcome: Outcome) -> None:
+        if outcome == "interrupted":  # by somebody else's signal: it was not asked to end
+            again = worker.restart("told to end")
+            if again is None:
+                return
+            outcome = again
         cell = self.running.pop(worker)
         self.slots.append(worker.options.device or "cpu")
         if outcome == "disk full":
-            self.stop()
-            raise DiskFull(
-                f"the disk of '{self.store}' is full: what was saved is kept, cells as of their last checkpoints; free some "
-                "space and run the same command again"
-            )
+            raise DiskFull(self.store)
         if outcome == "busy":
             self.elsewhere.append(cell)
-        elif outcome == "interrupted":  # by somebody else's signal: it was not asked to end, so it goes on
-            self.waiting.append(cell)
-            self.board.say(f"{cell.label}: its process was told to end; it goes on")
-        else:
-            self._count(cell, failed=outcome != "finished")
-            self.board.took(worker.seconds)
-            self.board.say(f"{cell.label}: {state_of(worker.folder)}, after {duration(worker.seconds)}")
+            return
+        self._count(cell, failed=outcome != "finished")
+        self.board.took(worker.seconds)
+        self.board.say(f"{cell.label}: {state_of(worker.folder)}, after {duration(worker.seconds)}")
 
     def _look_elsewhere(self) -> None:
         still: list[Cell] = []

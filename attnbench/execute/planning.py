@@ -119,7 +119,7 @@ def pick_devices(names: Sequence[str] = ()) -> list[str]:
     devices = [f"cuda:{name}" if name.isdecimal() else name for name in names]
     for name in devices:
         kind, _, index = name.partition(":")
-        if kind != "cuda":
+        if kind != "cuda" or not (index or "0").isdecimal():
             pick_device(name)
         elif int(index or 0) >= count:
             there = f"GPUs here: {count}" if count else "no GPU is here"

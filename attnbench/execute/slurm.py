@@ -22,10 +22,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attnbench import store as stores
 from attnbench.errors import UserError
 from attnbench.execute.worker import CellOptions, Outcome, Worker
-from attnbench.provenance import now
+from attnbench.progress import slurm_job
 from attnbench.store import CellFolder
 
 if TYPE_CHECKING:
@@ -59,9 +58,6 @@ class SlurmOptions:
     gpus: int = 1
     cpus: int | None = None
     memory: str | None = None
-    account: str | None = None
-    qos: str | None = None
-    constraint: str | None = None
     parallel: int | None = None
     signal_seconds: int = 120
     setup: Sequence[str] = ()
@@ -76,9 +72,6 @@ class SlurmOptions:
             "gpus_per_node": self.gpus or None,  # not 0, which clusters without GPUs refuse
             "cpus_per_task": self.cpus,
             "mem": self.memory,
-            "account": self.account,
-            "qos": self.qos,
-            "constraint": self.constraint,
             "array_parallelism": self.parallel or cells,
             "signal_delay_s": self.signal_seconds,
             "setup": list(self.setup),
@@ -111,6 +104,20 @@ def minutes(limit: int | str) -> int:
     return total
 
 
+def check(options: SlurmOptions) -> None:
+    """Raises UserError if submitit or SLURM's commands are missing, or the time is none."""
+    minutes(options.time or DEFAULT_TIME)
+    try:
+        import submitit  # noqa: F401
+    except ImportError:
+        raise UserError('SLURM jobs need submitit: pip install "attnbench[slurm]"') from None
+    for command in ("sbatch", "srun"):
+        if shutil.which(command) is None:
+            raise UserError(
+                f"{command} is not on the path: run this where SLURM jobs are submitted, a login node of the cluster"
+            )
+
+
 def submit(cells: Sequence[tuple[str, Path]], store: Path, options: SlurmOptions, cell: CellOptions) -> dict[Path, str]:
     """Hand cells (label, folder) to SLURM, as one array. Returns the job id of each folder.
 
@@ -121,16 +128,11 @@ def submit(cells: Sequence[tuple[str, Path]], store: Path, options: SlurmOptions
     """
     if not cells:
         return {}
-    try:
-        from submitit import SlurmExecutor
-        from submitit.core.utils import FailedJobError, FailedSubmissionError
-    except ImportError:
-        raise UserError('SLURM jobs need submitit: pip install "attnbench[slurm]"') from None
-    for command in ("sbatch", "srun"):
-        if shutil.which(command) is None:
-            raise UserError(
-                f"{command} is not on the path: run this where SLURM jobs are submitted, a login node of the cluster"
-            )
+    check(options)
+    from submitit import SlurmExecutor
+    from submitit.core.utils import FailedJobError, FailedSubmissionError
+
+    cell = replace(cell, grace=options.signal_seconds / 2)  # SLURM may be late with its warning
     jobs = [CellJob(label, folder.absolute(), cell) for label, folder in cells]
     executor = SlurmExecutor(store.absolute() / ".slurm", max_num_timeout=MAX_REQUEUES)
     executor.update_parameters(**options.parameters(len(cells)))
@@ -142,14 +144,16 @@ def submit(cells: Sequence[tuple[str, Path]], store: Path, options: SlurmOptions
     return {folder: job.job_id for (_, folder), job in zip(cells, submitted, strict=True)}
 
 
-def active(job_ids: Iterable[str]) -> dict[str, str]:
+def active(job_ids: Iterable[str]) -> dict[str, str] | None:
     """What the jobs are at that SLURM has not done with: `running`, `completing`, `pending (Resources)`, ...
 
-    Without squeue, or an answer from it, that is none.
+    None where SLURM does not answer.
     """
     wanted = set(job_ids)
-    arrays = sorted({job.partition("_")[0] for job in wanted})
-    return {job: state for job, state in _squeue(arrays).items() if job in wanted} if wanted else {}
+    if not wanted:
+        return {}
+    found = _squeue(sorted({job.partition("_")[0] for job in wanted}))
+    return None if found is None else {job: state for job, state in found.items() if job in wanted}
 
 
 @dataclass
@@ -181,7 +185,7 @@ class CellJob:
             if outcome != "busy" or time.monotonic() > waits_until:
                 break
             time.sleep(_POLL)
-        if outcome == "interrupted" and _squeue([_this_job()]).get(_this_job()) == "running":
+        if outcome == "interrupted" and _is_running(slurm_job()):
             # SIGTERM, without a warning: preemption with a time of grace. (Of jobs that are cancelled SLURM says so.)
             os.kill(os.getpid(), _warning())
         if outcome != "finished":
@@ -196,11 +200,11 @@ class CellJob:
         outcome = self._watch.stop() if self._watch else "interrupted"
         if outcome not in ("interrupted", "busy"):
             sys.exit(0 if outcome == "finished" else f"{self.label}: {outcome}")
-        step = _step(self.folder)
+        step = CellFolder(self.folder).step
         idle = 0 if step > self.step else self.idle + 1
         if idle >= STARTS_WITHOUT_STEP:
             reason = f"{idle} jobs in a row ended before a new step was saved (step {step}): give them more time (--time)"
-            _record_failure(self.folder, reason)
+            CellFolder(self.folder).fail(reason)
             sys.exit(f"{self.label}: {reason}")
         _say(f"{self.label}: saved at step {step}; requeued")
         return DelayedSubmission(CellJob(self.label, self.folder, self.options, step, idle))
@@ -255,20 +259,20 @@ def _cpus_of_job() -> int | None:
     return int(os.environ["SLURM_CPUS_ON_NODE"]) if "SLURM_CPUS_ON_NODE" in os.environ else None
 
 
-def _this_job() -> str:
-    """`123`, or `123_4` in an array: as squeue has it."""
-    array = os.environ.get("SLURM_ARRAY_JOB_ID")
-    return f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}" if array else os.environ["SLURM_JOB_ID"]
+def _is_running(job: str | None) -> bool:
+    return job is not None and (active([job]) or {}).get(job) == "running"
 
 
-def _squeue(jobs: Sequence[str]) -> dict[str, str]:
-    """The states of jobs and of arrays' jobs; empty without an answer, which SLURM has not for jobs that it has forgotten."""
+def _squeue(jobs: Sequence[str]) -> dict[str, str] | None:
+    """The states of jobs and of arrays' jobs; without those that SLURM has forgotten. None where it does not answer."""
     command = ["squeue", "--noheader", "--array", "--format=%i|%T|%r", f"--jobs={','.join(jobs)}"]
     try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=ASK_SECONDS, check=False).stdout
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=ASK_SECONDS, check=False)
     except (FileNotFoundError, subprocess.TimeoutExpired):
-        return {}
-    rows = [line.split("|", 2) for line in answer.splitlines()]
+        return None
+    if answer.returncode and "Invalid job id" not in answer.stderr:
+        return None
+    rows = [line.split("|", 2) for line in answer.stdout.splitlines()]
     return {job: _in_words(state, reason) for job, state, reason in rows}
 
 
@@ -298,18 +302,6 @@ def _outside_of_jobs() -> Iterator[None]:
         yield
     finally:
         os.environ.update(of_job)
-
-
-def _step(folder: Path) -> int:
-    """Of the newest checkpoint."""
-    return int((CellFolder(folder).record() or {}).get("step", 0))
-
-
-def _record_failure(folder: Path, reason: str) -> None:
-    cell = CellFolder(folder)
-    if record := cell.record():
-        failure = {"message": reason, "traceback": None}
-        cell.write_record({**record, "status": stores.FAILED, "failure": failure, "ended": now()})
 
 
 def _say(line: str) -> None:

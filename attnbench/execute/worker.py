@@ -14,11 +14,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from attnbench import store as stores
 from attnbench.progress import ProgressFile
-from attnbench.provenance import now
 from attnbench.store import CellFolder
 
 Outcome = Literal["finished", "failed", "diverged", "interrupted", "busy", "disk full"]
@@ -27,18 +26,17 @@ Outcome = Literal["finished", "failed", "diverged", "interrupted", "busy", "disk
 EXIT_DISK_FULL, EXIT_BUSY, EXIT_INTERRUPTED = 3, 75, 130
 
 RESTARTS = 2  # of a process that died, without a new checkpoint in between
-GRACE = 120.0  # seconds that a process has to end its step and save, before it is killed
-_POLL = 0.1  # seconds
 
 
 @dataclass(frozen=True)
 class CellOptions:
-    """How a cell's process runs; none of it changes a number.
+    """How a cell's process runs; none of it changes a number, but for the last bits that a count of threads may change.
 
     Attributes:
         device: `cuda:1`, `cpu`; by default the first GPU that it sees, or the CPU.
         time_limit: seconds that a cell may take in this run.
         threads: of the processor, for each process.
+        grace: seconds that a process has to end its step and save when it is asked to, before it is killed.
     """
 
     device: str | None = None
@@ -47,6 +45,7 @@ class CellOptions:
     rerun_stale: bool = False
     time_limit: float | None = None
     threads: int | None = None
+    grace: float = 120.0
 
     def arguments(self) -> list[str]:
         """Of `attnbench cell`, behind the folder."""
@@ -76,16 +75,11 @@ class Worker:
         """Since it was first started."""
         return time.monotonic() - self.first_start if self.first_start is not None else 0.0
 
-    def run(self) -> Outcome:
-        """Start it, and wait for its end."""
-        self.start()
-        while (outcome := self.poll()) is None:
-            time.sleep(_POLL)
-        return outcome
-
     def start(self) -> None:
         self.first_start = self.first_start or time.monotonic()
-        command = [sys.executable, "-m", "attnbench", "cell", str(self.folder.path), *self.options.arguments(), "--stop-at-eof"]
+        # -P: the working directory may hold files that are called like modules.
+        command = [sys.executable, "-P", "-m", "attnbench", "cell", str(self.folder.path)]
+        command += [*self.options.arguments(), "--stop-at-eof"]
         threads = str(self.options.threads) if self.options.threads else os.environ.get("OMP_NUM_THREADS")
         with self.log.open("ab") as log:
             self._log_from = log.tell()
@@ -128,52 +122,46 @@ class Worker:
         limit = self.options.time_limit
         if self._asked_at is None and limit is not None and self.seconds > limit:
             self._over_time = True
-            process.send_signal(signal.SIGUSR1)  # it writes what its threads are at into cell.log
+            if hasattr(signal, "SIGUSR1"):  # it writes what its threads are at into cell.log
+                process.send_signal(signal.SIGUSR1)
             time.sleep(0.2)
             self.stop()
-        if self._asked_at is not None and time.monotonic() - self._asked_at > GRACE:
+        if self._asked_at is not None and time.monotonic() - self._asked_at > self.options.grace:
             process.kill()
 
     def _outcome(self, code: int) -> Outcome | None:
         """What an exit code means, after what is to be done about it; None if the process was started again."""
-        if code == 0:
+        status = (self.folder.record() or {}).get("status")
+        if code == 0 and status == stores.FINISHED:
             return "finished"
         if code == EXIT_BUSY:
             return "busy"
         if code == EXIT_DISK_FULL:
             return "disk full"
-        if self._over_time:
-            limit = self.options.time_limit or 0.0
-            return self._record_failure(f"longer than the {_duration(limit)} that a cell may take, at step {self._step()}")
-        if code in (EXIT_INTERRUPTED, -signal.SIGTERM) or self._asked_at is not None:
-            return "interrupted"
-        status = (self.folder.record() or {}).get("status")
         if code == 1 and status in (stores.FAILED, stores.DIVERGED, stores.FINISHED):  # finished, and not measured again
             return "diverged" if status == stores.DIVERGED else "failed"
+        if self._over_time:
+            limit = self.options.time_limit or 0.0
+            return self._fail(f"longer than the {_duration(limit)} that a cell may take, at step {self.folder.step}")
+        if code in (EXIT_INTERRUPTED, -signal.SIGTERM) or self._asked_at is not None:
+            return "interrupted"
         if code == 2:
-            return self._record_failure(self._error_line())
-        return self._after_death(f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}")
+            return self._fail(self._error_line())
+        return self.restart(f"killed by {_signal_name(-code)}" if code < 0 else f"ended with code {code}")
 
-    def _after_death(self, how: str) -> Outcome | None:
-        step = self._step()
+    def restart(self, how: str) -> Outcome | None:
+        """Start the process again that ended so, unless it did that too often without a new checkpoint."""
+        step = self.folder.step
         self._deaths = [*(earlier for earlier in self._deaths if earlier == step), step]
         if len(self._deaths) > RESTARTS:
             perhaps = ", perhaps out of memory" if "SIGKILL" in how else ""
-            return self._record_failure(f"{how} {len(self._deaths)} times at step {step}, without a new checkpoint{perhaps}")
+            return self._fail(f"{how} {len(self._deaths)} times at step {step}, without a new checkpoint{perhaps}")
         self.say(f"{self.label}: its process was {how}; it starts again at step {step}")
         self.start()
         return None
 
-    def _step(self) -> int:
-        """Of the newest checkpoint."""
-        return int((self.folder.record() or {}).get("step", 0))
-
-    def _record_failure(self, reason: str) -> Outcome:
-        with self.folder.locked(wait=False) as ours:
-            record = self.folder.record()
-            if ours and record and record["status"] != stores.FINISHED:
-                failure: dict[str, Any] = {"message": reason, "traceback": self._log_tail()}
-                self.folder.write_record({**record, "status": stores.FAILED, "failure": failure, "ended": now()})
+    def _fail(self, reason: str) -> Outcome:
+        self.folder.fail(reason, self._log_tail())
         return "failed"
 
     def _error_line(self) -> str:
@@ -182,9 +170,19 @@ class Worker:
 
     def _log_tail(self, size: int = 10_000) -> str:
         """The last of what this start wrote."""
-        with self.log.open("rb") as log:
-            log.seek(max(self._log_from, self.log.stat().st_size - size))
-            return log.read().decode(errors="replace")
+        try:
+            with self.log.open("rb") as log:
+                log.seek(max(self._log_from, self.log.stat().st_size - size))
+                return log.read().decode(errors="replace")
+        except FileNotFoundError:
+            return ""
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal has none
+        return f"signal {number}"
 
 
 def _duration(seconds: float) -> str:
