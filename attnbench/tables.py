@@ -333,9 +333,9 @@ def _indistinct(
 
 def _significance_note(untested: bool) -> list[str]:
     note = (
-        f"{DAGGER} not told apart from the best of its column (p ≥ {SIGNIFICANT}): paired t-test over the common seeds; with "
-        "one common seed, sign-flip test over the test pairs, which says nothing about another training. Not corrected for the "
-        "number of comparisons."
+        f"{DAGGER} not told apart from the best of its column (p ≥ {SIGNIFICANT}): paired t-test over the common seeds, which "
+        "with two or three tells only large differences; with one common seed, sign-flip test over the test pairs, which says "
+        "nothing about another training. Not corrected for the number of comparisons."
     )
     missing = "Without a mark where there is no test: FID and KID of one seed, no common seed, no scores of pairs (pairs.csv)."
     return [note, missing] if untested else [note]

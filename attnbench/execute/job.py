@@ -15,6 +15,7 @@ from attnbench.cell import new_record
 from attnbench.data.images import Progress, prepare
 from attnbench.errors import UserError
 from attnbench.grid import Cell, Origin, make_variant
+from attnbench.progress import ProgressFile
 from attnbench.recipe import Recipe
 from attnbench.store import CellFolder
 
@@ -40,6 +41,7 @@ def write_job(cell: Cell, folder: CellFolder, say: stores.Say = lambda line: Non
         if not ours:  # another runner's process is at it
             return
         update_job(folder.path, job)
+        ProgressFile(folder.path).remove()  # of a process that was killed
         if folder.record(say) is None:
             folder.write_record(new_record(cell), sync=False)  # it can be made again
 
