@@ -242,7 +242,7 @@ def test_run_prints_the_table_and_names_the_pictures_and_every_format_follows(tm
     assert "<table" in attnbench("table", store, "--format", "html").out
     rows = attnbench("table", store, "--format", "csv").out.strip().splitlines()
     assert len(rows) == 3
-    assert rows[0].startswith("folder,identity,status,label,module")
+    assert rows[0].startswith("folder,identity,status,stale,label,module")
 
 
 def test_a_module_that_looks_at_values_is_trained_without_a_count_of_its_operations(
