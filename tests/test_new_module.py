@@ -92,7 +92,7 @@ def test_a_strangers_package_is_installed_trained_and_shown_and_its_rows_outlive
     seventh.attnbench(*tiny(store, "adain,sga", train__steps=2))
     shown = seventh.attnbench("table", store)
     for label in ("AdaIN", "SGA"):
-        assert row(shown, label)[-1].isdigit(), shown
+        assert row(shown, label)[-1] in "0123456789]", shown
     module = record(only_cell(store, "adain-"))["module"]
     assert (module["package"], module["version"]) == ("attnbench-seventh", "0.3.1")
 
@@ -127,8 +127,8 @@ def test_a_new_module_is_installed_tested_by_its_own_suite_and_trained(venv: Ven
         assert "skipped" not in suite
         venv.attnbench(*tiny(tmp_path / "results", "my_attention,my_attention:heads=1", train__steps=2))
         shown = venv.attnbench("table", tmp_path / "results")
-        assert row(shown, "MyAttention")[-1].isdigit()
-        assert row(shown, "MyAttention (heads=1)")[-1].isdigit()
+        assert row(shown, "MyAttention")[-1] in "0123456789]"
+        assert row(shown, "MyAttention (heads=1)")[-1] in "0123456789]"
     finally:
         venv.uninstall("my-attention")
 
