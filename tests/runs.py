@@ -140,6 +140,7 @@ def install(
     (information / "entry_points.txt").write_text(f"[attnbench.modules]\n{entry_points}\n")
     if code is not None:
         (folder / f"{package}.py").write_text(code)
+    monkeypatch.delitem(sys.modules, package, raising=False)  # another test's of that name
     monkeypatch.syspath_prepend(str(folder))
     monkeypatch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)  # for processes of their own
 

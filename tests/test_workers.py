@@ -27,7 +27,7 @@ EVERY_STEP = ("--checkpoint-minutes", "0")
 
 @pytest.fixture
 def waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
-    """waits("calm"): install a module that makes a file `there` at its third step, and waits for a file `go`; their folder."""
+    """waits("slow"): install a module that makes a file `there` at its third step, and waits for a file `go`; their folder."""
 
     def make(name: str) -> Path:
         signs = tmp_path / f"{name} signs"
@@ -83,7 +83,7 @@ def test_each_cell_has_its_own_fate(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     """Killed in the middle of a checkpoint; killed again and again; out of memory; and one that is well."""
     once = tmp_path / "killed once"
     acts = {
-        "unlucky": f"""
+        "struck": f"""
 if self.training and self.step == 3 and not os.path.exists({str(once)!r}):
     open({str(once)!r}, "w").close()
     def half(state, file):
@@ -97,10 +97,10 @@ if self.training and self.step == 3 and not os.path.exists({str(once)!r}):
     for name, act in acts.items():
         install_module(tmp_path / name, monkeypatch, name, act)
     store = tmp_path / "results"
-    outcome = attnbench(*tiny(store, "unlucky,doomed,greedy,sga", executor="local"), *EVERY_STEP, "--jobs", "2")
+    outcome = attnbench(*tiny(store, "struck,doomed,greedy,sga", executor="local"), *EVERY_STEP, "--jobs", "2")
     assert outcome.code == 1, outcome.err
 
-    assert same_result(only_cell(store, "unlucky"), undisturbed("unlucky"))
+    assert same_result(only_cell(store, "struck"), undisturbed("struck"))
     assert "Mix on synthetic, seed 0: its process was killed by SIGKILL; it starts again at step 2" in outcome.err
     assert not list(store.rglob("*.draft"))
     failures = {name: record(only_cell(store, name))["failure"] for name in ("doomed", "greedy")}
@@ -149,7 +149,7 @@ def test_a_slow_cell_that_is_over_its_time_is_saved_and_can_go_on(
 
 
 def test_ctrl_c_saves_all_running_cells(tmp_path: Path, waits: Callable[[str], Path], undisturbed: Callable[..., Path]) -> None:
-    store, names = tmp_path / "results", ("calm", "quiet")
+    store, names = tmp_path / "results", ("composed", "quiet")
     signs = [waits(name) for name in names]
     runner = process(*tiny(store, ",".join(names), executor="local"), "--jobs", "2")
     until(lambda: all((sign / "there").exists() for sign in signs))
@@ -165,7 +165,7 @@ def test_ctrl_c_saves_all_running_cells(tmp_path: Path, waits: Callable[[str], P
     assert err.count("continues at step 3") == 2
     again = attnbench(*tiny(store, ",".join(names)))
     assert again.code == 0, again.err
-    assert same_result(only_cell(store, "calm"), undisturbed("calm"))
+    assert same_result(only_cell(store, "composed"), undisturbed("composed"))
 
 
 def test_cells_save_and_end_when_their_runner_is_killed(tmp_path: Path, waits: Callable[[str], Path]) -> None:
