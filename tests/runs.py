@@ -56,22 +56,9 @@ def overrides(**changes: Any) -> list[str]:
 def tiny(store: Path | str, modules: str = "sga", datasets: str = HEADS, executor: str = "inline", **changes: Any) -> list[str]:
     """Arguments of a run of the tiny recipe; `inline` spares the start of a process for each cell."""
     sets = [part for override in overrides(**changes) for part in ("--set", override)]
-    return [
-        "run",
-        "--recipe",
-        "demo",
-        "-m",
-        modules,
-        "-d",
-        datasets,
-        "-o",
-        str(store),
-        "--executor",
-        executor,
-        "--devices",
-        "cpu",
-        *sets,
-    ]
+    where = [] if executor == "slurm" else ["--devices", "cpu"]
+    fixed = ["run", "--recipe", "demo", "-m", modules, "-d", datasets, "-o", str(store)]
+    return [*fixed, "--executor", executor, *where, *sets]
 
 
 def attnbench(*arguments: str | Path) -> Outcome:
