@@ -6,9 +6,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from attnbench.errors import Interrupted, UserError
 
@@ -22,8 +23,17 @@ if TYPE_CHECKING:
     from attnbench.grid import Cell
     from attnbench.table_formats import Sheet
 
+
+class PlainGroup(TyperGroup):
+    """Lists the commands without rich, whose import takes longer than all else; each command's own help has its boxes."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**{**settings, "rich_markup_mode": None})
+
+
 app = typer.Typer(
     name="attnbench",
+    cls=PlainGroup,
     help="Benchmark attention (correspondence) modules for reference-based line-art colorization.",
     epilog="Start with `attnbench run` for a first example, or `attnbench list` for what is installed.",
     no_args_is_help=True,
@@ -68,9 +78,10 @@ StoreArgument = Annotated[Path, typer.Argument(help="Results folder.", show_defa
 
 @app.command("list")
 def list_() -> None:
-    """List modules, datasets, recipes and grids: what is installed, from which package and version.
+    """List what is installed: modules, datasets, recipes, grids.
 
-    A plug-in that cannot be imported is shown with its error; the others work.
+    Modules are shown with their package and its version. A plug-in that cannot be imported is shown with its error; the
+    others work.
     """
     from importlib.metadata import version
 
@@ -198,7 +209,7 @@ def run(
         typer.Option("--setup", rich_help_panel=SLURM, help="A shell line before a job: `module load cuda`. Repeatable."),
     ] = None,
 ) -> None:
-    """Train and evaluate every module on every dataset, then print the table.
+    """Train and evaluate modules on datasets; print the table.
 
     Finished cells are not run twice; an interrupted one goes on where it was. Without arguments: first steps.
     """
@@ -348,7 +359,7 @@ def cell(
         bool, typer.Option("--stop-at-eof", help="Save and stop when standard input ends, as it does when a runner dies.")
     ] = False,
 ) -> None:
-    """Run one cell: what `attnbench run` starts for each, by hand.
+    """Run one cell by hand, as `run` does for each.
 
     It goes on from its checkpoint. `attnbench run` plans cells; with `--executor commands` it only prints these commands.
     """
@@ -368,7 +379,9 @@ def cell(
 
 @app.command(epilog="Examples: `attnbench status results/`, `watch attnbench status results/`")
 def status(store: StoreArgument = Path("results")) -> None:
-    """Show which cells are finished, running (step, losses, speed, time left), waiting, failed or stale.
+    """Show how far the cells of a results folder are.
+
+    Finished, running (step, losses, speed, time left), waiting, failed or stale.
 
     It only reads the folder, so it works from any machine that sees it.
     """
@@ -399,7 +412,10 @@ def table(
     ] = False,
     epoch: Annotated[str, typer.Option("--epoch", help="last, or best (by FID) where every epoch was measured.")] = "last",
 ) -> None:
-    """Compile the table of a results folder: best bold, second underlined; CSV has one row a cell."""
+    """Compile the table of a results folder.
+
+    Best bold, second underlined; CSV has one row a cell.
+    """
     from attnbench.store import without_collector
 
     with without_collector():  # for stores of thousands of cells
@@ -450,7 +466,9 @@ def compare(
     style: Annotated[str, typer.Option("--format", "-f", help="text, md, latex or csv.")] = "text",
     published: Annotated[bool, typer.Option("--published", help="The paper's differences beside ours.")] = False,
 ) -> None:
-    """Compare two modules: the difference on each dataset, with its interval and p-value, and the mean relative improvement.
+    """Compare two modules: differences, intervals, p-values.
+
+    The difference on each dataset with its interval and p-value, and the mean relative improvement.
 
     Both coloured the same pairs, so the tests are paired: over the seeds that both have, and over the test images.
     """
@@ -477,9 +495,10 @@ def merge(
     other: Annotated[Path, typer.Argument(help="Results folder to copy finished cells from; it stays as it is.")],
     store: StoreArgument = Path("results"),
 ) -> None:
-    """Copy finished cells that somebody else measured into a results folder, where they count as if measured here.
+    """Copy in finished cells that somebody else measured.
 
-    A cell whose record does not fit its identity is left out. A cell that is finished in both stays as it is here.
+    They count as if measured here. A cell whose record does not fit its identity is left out. A cell that is finished in
+    both stays as it is here.
     """
     from attnbench.console import Reporter
     from attnbench.merge import merge as merge_stores
@@ -494,7 +513,10 @@ def weights_(
         Path | None, typer.Option("--torch-home", help="Folder with pretrained weights, in torch hub's layout [TORCH_HOME].")
     ] = None,
 ) -> None:
-    """Show which pretrained networks are on this machine, and download those that are not."""
+    """Show, or download, the pretrained networks.
+
+    Those of the losses and metrics: which are on this machine, and where.
+    """
     from attnbench import weights
 
     weights.use_torch_home(torch_home)
@@ -520,7 +542,10 @@ def bench(
     ),
     device: Annotated[str | None, typer.Option("--device", help="\\[default: the first GPU, or the CPU]")] = None,
 ) -> None:
-    """Time a training step and the preparation of its batch, and count parameters and FLOPs, for each module."""
+    """Time a training step; count parameters and FLOPs.
+
+    For each module, with the preparation of its batch.
+    """
     from attnbench.bench import bench as measure
     from attnbench.bench import rows_to_text
     from attnbench.execute.planning import pick_device
@@ -545,7 +570,10 @@ def new_module_(
     name: Annotated[str, typer.Argument(help="The package's name; the module is `my_attention` where this is `my-attention`.")],
     folder: Annotated[Path, typer.Option("--folder", help="Where the package's folder is made.")] = Path(),
 ) -> None:
-    """Write a small package with a module of your own, ready to install, to test and to train."""
+    """Write a package with a module of your own to start from.
+
+    Ready to install, to test and to train.
+    """
     import shlex
 
     from attnbench.new_module import module_name, new_module
@@ -575,7 +603,9 @@ def check(
     device: Annotated[str | None, typer.Option("--device", help="\\[default: the first GPU, or the CPU]")] = None,
     costs: Annotated[bool, typer.Option("--costs/--no-costs", help="Compare costs with the built-in modules'.")] = True,
 ) -> None:
-    """Hold a module to the contract: shapes, gradients, precisions, checkpoints, devices, compilers, probes.
+    """Hold a module to the contract every module keeps.
+
+    Shapes, gradients, precisions, checkpoints, devices, compilers, probes.
 
     What `failed` is for the module's author to put right; a `note` is only good to know.
     """

@@ -26,7 +26,7 @@ COMPARISON = "comparison"  # the grid whose order of modules tables follow
 class GridVariant(BaseModel):
     """A variant: a module with options and the label of its row."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     module: str
     options: dict[str, JsonValue] = {}
@@ -34,13 +34,16 @@ class GridVariant(BaseModel):
 
 
 class GridFile(BaseModel):
-    """What a grid's file holds; rows of its table are in its order."""
+    """What a grid's file holds; rows of its table are in its order.
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    Attributes:
+        datasets: used where the command line names none.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     title: str
     datasets: tuple[str, ...] = ()
-    """Used where the command line names none."""
     variants: tuple[GridVariant, ...] = Field(min_length=1)
 
 

@@ -23,7 +23,7 @@ Metric = Literal["fid", "kid", "ssim_global", "ssim", "lpips"]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Sketch(_Section):

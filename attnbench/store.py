@@ -21,7 +21,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -189,8 +188,11 @@ def read_record(file: str | Path) -> dict[str, Any]:
         ValueError: it is not one.
         UserError: it was written by a newer attnbench.
     """
-    with open(file, "rb") as opened:  # noqa: PTH123 - a Path would take as long as the reading, in stores of thousands
-        record = from_json(opened.read())
+    descriptor = os.open(file, os.O_RDONLY)  # a Path or a file object takes as long as the reading, in stores of thousands
+    try:
+        record = from_json(os.read(descriptor, os.fstat(descriptor).st_size))
+    finally:
+        os.close(descriptor)
     if not isinstance(record, dict) or "identity" not in record or "status" not in record:
         raise ValueError("it is not a cell's record")
     if record.get("format", 0) > FORMAT:
@@ -359,14 +361,15 @@ def row_of(record: dict[str, Any], modules: dict[str, dict[str, Any]]) -> dict[s
         "recipe": record["recipe"]["name"],
         "recipe_digest": record["recipe"]["digest"],
         "recipe_metrics": ",".join(record["recipe"]["values"]["evaluation"]["metrics"]),
-        "train_weights": json.dumps(record["weights"], sort_keys=True),
+        "train_weights": " ".join(f"{name}={digest}" for name, digest in sorted(record["weights"].items())),
         "failure": (record.get("failure") or {}).get("message"),
         "device": record["provenance"].get("device"),
         **record.get("costs", {}),
     }
     for prefix, metrics in (("", record.get("metrics")), ("best.", (record.get("best") or {}).get("metrics"))):
         for name, metric in (metrics or {}).items():
-            row.update(zip(_columns_of(prefix + name, tuple(metric)), metric.values(), strict=True))
+            for part, value in metric.items():
+                row[prefix + name if part == "value" else f"{prefix}{name}.{part}"] = value
     return row
 
 
@@ -384,9 +387,3 @@ def _columns_of_module(module: dict[str, Any], known: dict[str, dict[str, Any]])
             "version": module["version"],
         }
     return known[key]
-
-
-@cache
-def _columns_of(metric: str, parts: tuple[str, ...]) -> list[str]:
-    """The metric's own name for its value, `<metric>.<part>` for the rest."""
-    return [metric if part == "value" else f"{metric}.{part}" for part in parts]
