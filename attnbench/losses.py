@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import timm
 import torch
 from torch import Tensor, nn
 
@@ -117,7 +116,7 @@ def generator_losses(
 
 
 class PerceptualFeatures(nn.Module):
-    """relu1_2 and relu2_2 of VGG19, frozen; nothing above them is computed. Its weights are `pretrained`'s business.
+    """relu1_2 and relu2_2 of VGG19, frozen; nothing above them is computed. Weights are unset until `pretrained` loads them.
 
     Args:
         imagenet_normalization: normalise the input, taken as [-1, 1], by ImageNet's statistics. The released code does
@@ -128,8 +127,12 @@ class PerceptualFeatures(nn.Module):
     deviation: Tensor
 
     def __init__(self, *, imagenet_normalization: bool = False):
+        import timm
+
         super().__init__()
-        self.network = timm.create_model("vgg19", pretrained=False, features_only=True, out_indices=(0, 1))
+        with torch.device("meta"):  # the layers above these, which timm drops, take seconds to initialise
+            network = timm.create_model("vgg19", pretrained=False, features_only=True, out_indices=(0, 1))
+        self.network = network.to_empty(device=torch.get_default_device())
         self.imagenet_normalization = imagenet_normalization
         self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1))
         self.register_buffer("deviation", torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1))

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.transforms.v2 import functional as tv
 
 CHANNEL_SHIFT = 50.0
 COLOR_JITTER = (0.05, 0.2, 0.4, 0.4)
@@ -45,6 +44,8 @@ def _color_jitter(images: Tensor, rngs: Sequence[np.random.Generator]) -> Tensor
 
 
 def _color_jitter_one(image: Tensor, rng: np.random.Generator) -> Tensor:
+    from torchvision.transforms.v2 import functional as tv  # its import takes as long as torch's
+
     draws = [float(rng.uniform(-strength, strength)) for strength in COLOR_JITTER]
     image = tv.adjust_brightness(image, 1 + draws[0])
     image = tv.adjust_contrast(image, 1 + draws[1])

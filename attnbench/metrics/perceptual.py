@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import lpips
 import torch
 from torch import Tensor, nn
 
@@ -20,6 +19,8 @@ class LPIPS(nn.Module):
     """
 
     def __init__(self, network: str = "alex"):
+        import lpips
+
         super().__init__()
         path = weights.find_or_download(f"lpips-{network}")
         with weights.quiet_libraries():

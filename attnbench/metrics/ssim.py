@@ -6,7 +6,6 @@ Both compare grey 8-bit images (BT.601 luma, rounded), so that values are those 
 from __future__ import annotations
 
 from torch import Tensor
-from torchmetrics.functional.image import structural_similarity_index_measure
 
 from attnbench.data.xdog import luma
 
@@ -54,5 +53,7 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
     Returns:
         (B,) in [-1, 1].
     """
+    from torchmetrics.functional.image import structural_similarity_index_measure  # its import takes as long as torch's
+
     _, scores = structural_similarity_index_measure(a, b, sigma=1.5, data_range=255.0, reduction="none", return_full_image=True)
     return scores[..., 5:-5, 5:-5].mean((1, 2, 3))  # torchmetrics' own mean takes in the mirrored borders
