@@ -22,7 +22,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attnbench.errors import UserError
+from attnbench.errors import UserError, unknown
 from attnbench.execute.worker import CellOptions, Outcome, Worker
 from attnbench.progress import slurm_job
 from attnbench.store import CellFolder
@@ -105,7 +105,7 @@ def minutes(limit: int | str) -> int:
 
 
 def check(options: SlurmOptions) -> None:
-    """Raises UserError if submitit or SLURM's commands are missing, or the time is none."""
+    """Raises UserError if submitit or SLURM's commands are missing, SLURM does not answer, or time or partition is none."""
     minutes(options.time or DEFAULT_TIME)
     try:
         import submitit  # noqa: F401
@@ -116,6 +116,10 @@ def check(options: SlurmOptions) -> None:
             raise UserError(
                 f"{command} is not on the path: run this where SLURM jobs are submitted, a login node of the cluster"
             )
+    partitions = _partitions()
+    for name in (options.partition or "").split(",") if "clusters" not in options.extra else ():
+        if name and name not in partitions:
+            raise unknown("partition", name, partitions)
 
 
 def submit(cells: Sequence[tuple[str, Path]], store: Path, options: SlurmOptions, cell: CellOptions) -> dict[Path, str]:
@@ -263,6 +267,17 @@ def _is_running(job: str | None) -> bool:
     return job is not None and (active([job]) or {}).get(job) == "running"
 
 
+def _partitions() -> list[str]:
+    """Raises UserError if SLURM does not answer."""
+    command = ["sinfo", "--noheader", "--all", "--format=%R"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=ASK_SECONDS, check=True)
+    except (FileNotFoundError, subprocess.SubprocessError) as error:
+        reason = _reason(getattr(error, "stderr", None) or str(error))
+        raise UserError(f"SLURM does not answer ({reason}): run this where `sinfo` shows the cluster's partitions") from None
+    return answer.stdout.split()
+
+
 def _squeue(jobs: Sequence[str]) -> dict[str, str] | None:
     """The states of jobs and of arrays' jobs; without those that SLURM has forgotten. None where it does not answer."""
     command = ["squeue", "--noheader", "--array", "--format=%i|%T|%r", f"--jobs={','.join(jobs)}"]
@@ -282,12 +297,12 @@ def _in_words(state: str, reason: str) -> str:
 
 
 def _reason(error: str) -> str:
-    """What sbatch says, in one line.
+    """What a command of SLURM says, in one line.
 
     >>> _reason("sbatch: error: invalid partition: x\\nsbatch: error: Batch job submission failed: Invalid partition")
     'invalid partition: x; Batch job submission failed: Invalid partition'
     """
-    said = re.findall(r"^sbatch: (?:error: |fatal: )?(.+)$", error, re.MULTILINE)
+    said = re.findall(r"^s[a-z]+: (?:error: |fatal: )?(.+)$", error, re.MULTILINE)
     return "; ".join(said) or " ".join(error.split())
 
 
