@@ -1,7 +1,7 @@
 """attnbench: a benchmark of correspondence modules for reference-based line-art colorization.
 
-For authors of modules: `check`, `branch`, `observe`, `at_least_float32`, `no_autocast`. For those who measure: `run`,
-`results`, `compare`, `load`. Names are imported when they are first used, so that `import attnbench` costs nothing.
+For authors of modules: `check`, `branch`, `observe`, `Attention`, `at_least_float32`, `no_autocast`. For those who measure:
+`run`, `results`, `compare`, `load`. Names are imported when they are first used, so that `import attnbench` costs nothing.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from attnbench.attention import Attention as Attention
     from attnbench.backbone import Context as Context
     from attnbench.backbone import Encoded as Encoded
     from attnbench.comparison import compare as compare
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from attnbench.store import results as results
 
 _HOME = {
+    "Attention": "attnbench.attention",
     "Context": "attnbench.backbone",
     "Encoded": "attnbench.backbone",
     "at_least_float32": "attnbench.precision",
@@ -36,6 +38,7 @@ _HOME = {
     "run": "attnbench.execute.run",
 }
 __all__ = [
+    "Attention",
     "Context",
     "Encoded",
     "at_least_float32",

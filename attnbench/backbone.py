@@ -23,6 +23,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
+from attnbench.winograd import Conv3x3
+
 SLOPE = 0.2  # of every LeakyReLU
 
 
@@ -110,10 +112,10 @@ class ResidualBlock(nn.Module):
     def __init__(self, channels: int):
         super().__init__()
         self.body = nn.Sequential(
-            nn.Conv2d(channels, channels, 3, padding=1),
+            Conv3x3(channels, channels),
             nn.BatchNorm2d(channels),
             nn.ReLU(inplace=True),
-            nn.Conv2d(channels, channels, 3, padding=1),
+            Conv3x3(channels, channels),
             nn.BatchNorm2d(channels),
         )
 

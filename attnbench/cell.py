@@ -20,6 +20,7 @@ from attnbench.backbone import Colorizer
 from attnbench.console import Reporter
 from attnbench.costs import count_costs, peak_memory, reset_peak_memory
 from attnbench.data.batches import pair_batch
+from attnbench.data.images import resident
 from attnbench.errors import Diverged, Interrupted
 from attnbench.evaluate import Measured, evaluate, generate, pair_list, to_bytes
 from attnbench.grid import Cell
@@ -97,7 +98,7 @@ class CellRun:
 
                 train(
                     training,
-                    self.dataset.train,
+                    resident(self.dataset.train, device),
                     recipe,
                     seed=cell.seed,
                     device=device,

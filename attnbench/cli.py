@@ -243,7 +243,7 @@ def run(
         recipe,
         grid=grid,
         overrides=overrides or (),
-        seeds=_whole_numbers(seeds),
+        seeds=_whole_numbers(seeds, "--seeds"),
         data_root=data_root,
     )
     if executor is Executor.slurm:
@@ -531,38 +531,77 @@ def weights_(
         typer.echo(f"{name:14} {entry.purpose:26} {weights.find(name) or 'missing (' + entry.file + ')'}")
 
 
-@app.command(epilog="Example: `attnbench bench --modules sga,scft --recipe demo`")
+@app.command(
+    epilog="""Examples:
+
+`attnbench bench`
+
+`attnbench bench --modules sga --recipe official --sizes 256 --set train.batch_size=16 --growth ""`
+
+`attnbench bench --recipe fast --sizes 256,512 --precisions bfloat16,tf32,float32`, on a GPU
+"""
+)
 def bench(
-    modules: Annotated[str, typer.Option("--modules", "-m", help="Modules, comma-separated.")] = "sga,scft",
-    recipe: Annotated[str, typer.Option("--recipe", "-r", help="A built-in recipe or a YAML file.")] = "official",
-    overrides: Annotated[list[str] | None, typer.Option("--set", help="Change a key of the recipe. Repeatable.")] = None,
-    steps: Annotated[int, typer.Option("--steps", min=1, help="Steps to time, after one that is not.")] = 3,
-    store: Annotated[Path, typer.Option("--output", "-o", help="Results folder; writes bench/<device>.json in it.")] = Path(
-        "results"
-    ),
+    modules: Annotated[
+        str, typer.Option("--modules", "-m", help="Modules, comma-separated. \\[default: the paper's six]")
+    ] = "",
+    recipe: Annotated[
+        str | None,
+        typer.Option("--recipe", "-r", help="A built-in recipe or a YAML file. \\[default: fast; on a CPU official]"),
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Change a key of the recipe. Repeatable. \\[default on a CPU: train.batch_size=4]"),
+    ] = None,
+    sizes: Annotated[
+        str | None, typer.Option("--sizes", help="Of images, in pixels, comma-separated. \\[default: 256,512; on a CPU 64,128]")
+    ] = None,
+    precisions: Annotated[
+        str | None, typer.Option("--precisions", help="Of float32, tf32, bfloat16. \\[default: all; on a CPU float32]")
+    ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option("--steps", min=1, help="Steps to time, each after another. \\[default: 20; on a CPU 2]"),
+    ] = None,
+    baseline: Annotated[
+        bool, typer.Option("--baseline/--no-baseline", help="Time the released code's step in between, for the ratio.")
+    ] = True,
+    growth: Annotated[
+        str | None,
+        typer.Option("--growth", help="Image sizes for modules on their own. \\[default: 128,256,512,1024; on a CPU to 512]"),
+    ] = None,
+    store: Annotated[
+        Path, typer.Option("--output", "-o", help="Results folder; writes bench/<device>-<recipe>.json, and plots, in it.")
+    ] = Path("results"),
     device: Annotated[str | None, typer.Option("--device", help="\\[default: the first GPU, or the CPU]")] = None,
 ) -> None:
     """Time a training step; count parameters and FLOPs.
 
-    For each module, with the preparation of its batch.
+    For each module, image size and precision: milliseconds, memory, operations, the share of what the device can do, and how
+    many times faster it is than a step of the paper's released code (with SGA). Plots show how costs grow.
     """
     from attnbench.bench import bench as measure
-    from attnbench.bench import rows_to_text
+    from attnbench.bench import plan_bench, rows_to_text
+    from attnbench.console import Reporter
     from attnbench.execute.planning import pick_device
-    from attnbench.grid import parse_variant
-    from attnbench.recipe import describe, load_recipe
     from attnbench.store import open_store
 
-    rows, file = measure(
-        [parse_variant(text) for text in _listed(modules)],
-        load_recipe(recipe, overrides or ()),
-        describe(recipe, overrides or ()),
-        pick_device(device),
-        steps,
-        open_store(store),
+    chosen = pick_device(device)
+    plan = plan_bench(
+        chosen,
+        modules=_listed(modules),
+        recipe=recipe,
+        overrides=overrides,
+        sizes=None if sizes is None else _whole_numbers(sizes, "--sizes"),
+        precisions=None if precisions is None else _listed(precisions),
+        steps=steps,
+        baseline=baseline,
+        growth=None if growth is None else _whole_numbers(growth, "--growth"),
     )
+    rows, files = measure(plan, chosen, open_store(store), Reporter().say)
     typer.echo(rows_to_text(rows))
-    typer.echo(f"written to {file}")
+    for file in files:
+        typer.echo(f"written to {file}")
 
 
 @app.command("new-module", epilog="Example: `attnbench new-module my-attention`")
@@ -713,11 +752,11 @@ def _assignments(texts: Sequence[str]) -> dict[str, str]:
     return {key.lstrip("-"): value for key, _, value in pairs}
 
 
-def _whole_numbers(text: str) -> list[int]:
+def _whole_numbers(text: str, option: str) -> list[int]:
     try:
         return [int(item) for item in _listed(text)]
     except ValueError:
-        raise UserError(f"--seeds {text}: expected whole numbers with commas between them, such as 0,1,2") from None
+        raise UserError(f"{option} {text}: expected whole numbers with commas between them, such as 0,1,2") from None
 
 
 def main() -> None:

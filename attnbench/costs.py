@@ -103,6 +103,18 @@ def peak_memory(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
+def peak_bytes(work: Callable[[], Any], device: torch.device) -> int:
+    """What tensors made by `work` take at the most, beyond those that were there before."""
+    if device.type != "cuda":
+        with LiveMemory() as memory:
+            work()
+        return memory.peak
+    reset_peak_memory(device)
+    before = torch.cuda.memory_allocated(device)
+    work()
+    return peak_memory(device) - before
+
+
 class LiveMemory(TorchDispatchMode):
     """Counts the memory of tensors that are made while it is active: exact, and the same on every machine.
 

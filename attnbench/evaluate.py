@@ -27,10 +27,15 @@ from attnbench.data.layouts import Picture
 from attnbench.metrics.frechet import InceptionFeatures, features_of, frechet_distance, kernel_distance
 from attnbench.metrics.perceptual import LPIPS
 from attnbench.metrics.ssim import grey_levels, ssim, ssim_global
+from attnbench.precision import tf32
 from attnbench.recipe import Evaluation, Recipe, digest
 
 Pairs = list[tuple[int, int]]  # (index of the sketch, index of the reference) in the test set
-BATCH = 16
+BATCH = 16  # pairs that a generator colours at once
+
+# Images that a metric takes at once. On a CPU so few that a layer of the Inception stays below 32 MB: beyond, glibc gets the
+# memory of every tensor afresh from the system, and page faults add a third to the time.
+CHUNK = {"cpu": 4, "cuda": 32}
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,7 @@ def pair_list(count: int, recipe: Evaluation) -> Pairs:
 
 
 @torch.no_grad()
+@tf32(False)  # a measurement does not depend on the recipe's switch
 def generate(
     generator: nn.Module,
     images: ImageSet,
@@ -103,10 +109,29 @@ def evaluate(
     cache: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Measured:
-    """Measure a trained generator by the recipe's protocol."""
+    """Colour the test pairs with a trained generator, and measure the images by the recipe's protocol."""
+    pairs = pair_list(len(dataset.test), recipe.evaluation)
+    generated = generate(generator, dataset.test, pairs, recipe, device, progress)
+    return measure(generated, pairs, dataset, recipe, device, cache=cache)
+
+
+@tf32(False)  # a measurement does not depend on the recipe's switch
+def measure(
+    generated: Tensor,
+    pairs: Pairs,
+    dataset: PreparedDataset,
+    recipe: Recipe,
+    device: torch.device,
+    *,
+    cache: Path | None = None,
+) -> Measured:
+    """Measure generated images by the recipe's protocol.
+
+    Args:
+        generated: (N, 3, S, S) uint8 on the CPU, in the order of the N pairs.
+        cache: where features of real images are kept; by default the user's cache folder.
+    """
     images = dataset.test
-    pairs = pair_list(len(images), recipe.evaluation)
-    generated = generate(generator, images, pairs, recipe, device, progress)
     wanted = images.images[torch.tensor([sketch for sketch, _ in pairs])]
 
     scores = pd.DataFrame({"sketch": [images.names[i] for i, _ in pairs], "reference": [images.names[j] for _, j in pairs]})
@@ -137,11 +162,9 @@ def _image_scores(
     else:
         function = {"ssim_global": ssim_global, "ssim": ssim}[name]
         network, how = (lambda a, b: function(grey_levels(a), grey_levels(b))), {}
-    chunks = [
-        network(a.to(device), b.to(device)).double().cpu()
-        for a, b in zip(generated.split(BATCH), wanted.split(BATCH), strict=True)
-    ]
-    return torch.cat(chunks).numpy(), how
+    chunks = zip(generated.split(_chunk(device)), wanted.split(_chunk(device)), strict=True)
+    scores = [network(a.to(device), b.to(device)) for a, b in chunks]
+    return torch.cat(scores).cpu().double().numpy(), how
 
 
 def _set_distances(
@@ -156,7 +179,7 @@ def _set_distances(
         return {name: _unmeasured(missing) for name in names}
     path = weights.find_or_download("inception")
     how = {"dims": protocol.fid_dims, "weights": weights.file_digest(path), "real_size": protocol.real_size}
-    fake = features_of(generated.split(BATCH), network, device)
+    fake = features_of(generated.split(_chunk(device)), network, device)
     if not np.isfinite(fake).all():
         reason = (
             f"the features of width {protocol.fid_dims} are not finite: '{path.name}' is incomplete above a narrower layer "
@@ -204,7 +227,8 @@ def _real_features(
     if file.is_file():
         return np.load(file)
     rows = rows if rows is not None else range(len(images))
-    batches = _native(pictures, rows) if native else (images.images[list(rows)]).split(BATCH)
+    at_once = _chunk(device)
+    batches = _native(pictures, rows, at_once) if native else images.images[list(rows)].split(at_once)
     features = features_of(batches, network, device)
     file.parent.mkdir(parents=True, exist_ok=True)
     draft = file.with_name(f"{key}.{np.random.default_rng().integers(2**62)}.npy")
@@ -213,18 +237,22 @@ def _real_features(
     return features
 
 
-def _native(pictures: Sequence[Picture], rows: Sequence[int]) -> Iterator[Tensor]:
+def _native(pictures: Sequence[Picture], rows: Sequence[int], at_once: int) -> Iterator[Tensor]:
     """Batches of (b, 3, H, W) uint8 at the images' own sizes; neighbours of one size go together."""
     arrays = (np.asarray(decode(pictures[row].open())).transpose(2, 0, 1) for row in rows)
     for _, group in groupby(arrays, key=lambda array: array.shape):
         batch: list[np.ndarray] = []
         for array in group:
             batch.append(array)
-            if len(batch) == BATCH:
+            if len(batch) == at_once:
                 yield torch.from_numpy(np.stack(batch))
                 batch = []
         if batch:
             yield torch.from_numpy(np.stack(batch))
+
+
+def _chunk(device: torch.device) -> int:
+    return CHUNK.get(device.type, BATCH)
 
 
 def _through_jpeg(images: Tensor, quality: int) -> Tensor:

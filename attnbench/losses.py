@@ -9,7 +9,7 @@ labels of real and generated swapped; this is the least-squares GAN that the cod
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -116,7 +116,7 @@ def generator_losses(
 
 
 class PerceptualFeatures(nn.Module):
-    """relu1_2 and relu2_2 of VGG19, frozen; nothing above them is computed. Weights are unset until `pretrained` loads them.
+    """relu1_2 and relu2_2 of VGG19, frozen; nothing above them is computed. Weights are unset until they are loaded.
 
     Args:
         imagenet_normalization: normalise the input, taken as [-1, 1], by ImageNet's statistics. The released code does
@@ -150,8 +150,11 @@ class PerceptualFeatures(nn.Module):
         Raises:
             weights.MissingWeights: they are not on this machine and cannot be downloaded.
         """
-        state = weights.load_state(weights.find_or_download("vgg19"))
         features = cls(imagenet_normalization=imagenet_normalization)
-        names = features.network.state_dict()  # timm writes features_0.weight where torchvision has features.0.weight
-        features.network.load_state_dict({name: state[name.replace("_", ".", 1)] for name in names})
+        features.load_vgg19(weights.load_state(weights.find_or_download("vgg19")))
         return features
+
+    def load_vgg19(self, state: Mapping[str, Tensor]) -> None:
+        """Take the layers' weights from those of a whole VGG19, as torchvision names them."""
+        names = self.network.state_dict()  # timm writes features_0.weight where torchvision has features.0.weight
+        self.network.load_state_dict({name: state[name.replace("_", ".", 1)] for name in names})

@@ -4,11 +4,15 @@ Correspondence logits reach the hundreds and column masses fall to 1e-18; half p
 
     with no_autocast(query):
         attention = (at_least_float32(query) @ at_least_float32(key).mT).softmax(-1)
+
+And the switch by which NVIDIA GPUs round float32 products to TF32.
 """
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,3 +26,21 @@ def at_least_float32(x: Tensor) -> Tensor:
 def no_autocast(x: Tensor) -> AbstractContextManager[None]:
     """Switch autocast off on the device of `x`."""
     return nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False)
+
+
+@contextmanager
+def tf32(allowed: bool, *, convolutions: bool | None = None) -> Iterator[None]:
+    """Whether float32 matrix products, and convolutions unless they are named, may be rounded to TF32 on NVIDIA GPUs.
+
+    The switches are the process's: results depend on what ran before wherever nothing is said.
+    """
+    switches: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    before = [switch.allow_tf32 for switch in switches]
+    wanted = (allowed, allowed if convolutions is None else convolutions)
+    try:
+        for switch, value in zip(switches, wanted, strict=True):
+            switch.allow_tf32 = value
+        yield
+    finally:
+        for switch, value in zip(switches, before, strict=True):
+            switch.allow_tf32 = value

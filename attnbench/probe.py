@@ -2,13 +2,14 @@
 
 x_skip, x_query = branch(x, "skip", "query")    # a probe reads the gradient of each branch apart
 observe("attention", a)                         # a probe reads the tensor
+observe("attention", make)                      # a probe reads the tensor that make() returns
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Protocol, overload
 
 from torch import Tensor
 
@@ -38,11 +39,17 @@ def branch(x: Tensor, *roles: str) -> tuple[Tensor, ...]:
     return tuple(copies.values())
 
 
-def observe(name: str, value: Tensor) -> Tensor:
-    """Show `value` to whoever listens, and return it."""
-    for listener in _listeners:
-        listener.observed(name, value)
-    return value
+@overload
+def observe(name: str, value: Tensor) -> Tensor: ...
+@overload
+def observe(name: str, value: Callable[[], Tensor]) -> None: ...
+def observe(name: str, value: Tensor | Callable[[], Tensor]) -> Tensor | None:
+    """Show `value` to whoever listens, and return it. A function is called, once, if somebody listens, and not returned."""
+    if _listeners:
+        shown = value if isinstance(value, Tensor) else value()
+        for listener in _listeners:
+            listener.observed(name, shown)
+    return value if isinstance(value, Tensor) else None
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
-_PACKAGES = ("attnbench", "torch", "torchvision", "timm", "numpy", "pillow", "torchmetrics", "pytorch-fid", "lpips")
+_PACKAGES = ("attnbench", "torch", "torchvision", "timm", "numpy", "pillow", "pytorch-fid", "lpips")
 
 
 def provenance(device: torch.device) -> dict[str, Any]:

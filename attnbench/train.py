@@ -18,11 +18,13 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Adam
 
+from attnbench.allocator import freed_memory_kept
 from attnbench.backbone import Colorizer, Discriminator, feature_channels, merge_two_batch_norm_updates
 from attnbench.data.batches import Batch, draw_reference, epoch_order, training_batch
 from attnbench.data.images import ImageSet
 from attnbench.errors import Diverged, Interrupted
 from attnbench.losses import Features, PerceptualFeatures, discriminator_loss, generator_losses
+from attnbench.precision import tf32
 from attnbench.recipe import Recipe
 
 ModuleFactory = Callable[[int], nn.Module]  # channels -> module
@@ -103,7 +105,7 @@ def assemble(
             network.to(memory_format=torch.channels_last)
         if recipe.train.compile:
             network.compile()
-    options: dict[str, Any] = {"betas": recipe.train.betas, "fused": True if device.type == "cuda" else None}
+    options: dict[str, Any] = {"betas": recipe.train.betas, "fused": device.type in ("cpu", "cuda")}
     return Training(
         generator,
         discriminator,
@@ -187,21 +189,21 @@ def train(
         Interrupted: `should_stop` said so; `training` is at a step's end.
     """
     per_epoch, total = steps_per_epoch(images, recipe), total_steps(images, recipe)
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = recipe.train.tf32
     training.generator.train()
     training.discriminator.train()
-    for step, epoch, indices in _schedule(training.step, total, per_epoch, len(images), recipe.train.batch_size, seed):
-        started = time.monotonic()
-        _reseed(_STEP, seed, step)
-        _set_learning_rates(training, recipe, step / total)
-        batch = training_batch(images, indices, seed=seed, epoch=epoch, data=recipe.data, device=device)
-        losses = train_step(training, batch, recipe)
-        training.step = step + 1
-        training.seconds += time.monotonic() - started
-        log(training.step, losses)
-        after_step(Progressed(training.step, epoch, epoch_ends=training.step % per_epoch == 0, last=training.step == total))
-        if should_stop() and training.step < total:
-            raise Interrupted(training.step)
+    with tf32(recipe.train.tf32), freed_memory_kept(device):
+        for step, epoch, indices in _schedule(training.step, total, per_epoch, len(images), recipe.train.batch_size, seed):
+            started = time.monotonic()
+            _reseed(_STEP, seed, step)
+            _set_learning_rates(training, recipe, step / total)
+            batch = training_batch(images, indices, seed=seed, epoch=epoch, data=recipe.data, device=device)
+            losses = train_step(training, batch, recipe)
+            training.step = step + 1
+            training.seconds += time.monotonic() - started
+            log(training.step, losses)
+            after_step(Progressed(training.step, epoch, epoch_ends=training.step % per_epoch == 0, last=training.step == total))
+            if should_stop() and training.step < total:
+                raise Interrupted(training.step)
 
 
 def _schedule(

@@ -34,7 +34,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attnbench import Context, Encoded, at_least_float32, branch, no_autocast, observe
+from attnbench import Attention, Context, Encoded, branch, no_autocast, observe
 
 from .cocosnet import unit_vectors
 
@@ -97,17 +97,17 @@ class CMFT(nn.Module):
 
     def transfer(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """W, (B, C, h, w), from maps (B, D, h, w), (B, D, h', w'), (B, C, h', w')."""
-        attention = observe("attention", self.attention(query, key))
-        tokens = value.flatten(2).mT  # (B, m, C)
-        warped = (attention.to(tokens.dtype) @ tokens).mT
+        attention = self.attention(query, key)
+        observe("attention", attention.map)
+        warped = attention.apply(value.flatten(2).mT).mT
         return warped.reshape(*value.shape[:2], *query.shape[-2:]).to(value.dtype)
 
-    def attention(self, query: Tensor, key: Tensor) -> Tensor:
-        """A, (B, n, m), in float32 whatever the precision around it: its logits are in the hundreds."""
+    def attention(self, query: Tensor, key: Tensor) -> Attention:
+        """A, (B, n, m)."""
+        if self.normalize == "none":
+            return Attention(query.flatten(2).mT, key.flatten(2).mT)
         with no_autocast(query):
-            if self.normalize == "center_l2":
-                return (unit_vectors(query) @ unit_vectors(key).mT / self.tau).softmax(-1)
-            return (at_least_float32(query).flatten(2).mT @ at_least_float32(key).flatten(2)).softmax(-1)
+            return Attention(unit_vectors(query), unit_vectors(key), temperature=self.tau)
 
     def refine(self, warped: Tensor, context: Context, drawing: Encoded | None) -> Tensor:
         """Put what finer levels transfer, averaged down, in place of their layers' channels in `warped`."""

@@ -28,7 +28,7 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attnbench import at_least_float32, branch, no_autocast, observe
+from attnbench import Attention, at_least_float32, branch, no_autocast, observe
 
 from .spade import SPADELayer
 
@@ -84,20 +84,15 @@ class CoCosNet(nn.Module):
             self.theta(self.pre_blocks(self.adapt_sketch(sketch_matching))),
             self.phi(self.pre_blocks(self.adapt_reference(reference_matching))),
         )
-        observe("attention", attention)
-        tokens = reference.flatten(2).mT  # (B, m, C)
-        warped = (attention.to(tokens.dtype) @ tokens).mT.reshape(sketch.shape).to(sketch.dtype)
+        observe("attention", attention.map)
+        warped = attention.apply(reference.flatten(2).mT).mT.reshape(sketch.shape).to(sketch.dtype)
         return sketch + warped if self.inject is None else self.inject(sketch, warped)
 
-    def attention(self, query: Tensor, key: Tensor) -> Tensor:
-        """A, (B, n, m), from (B, 256, h, w) maps, in float32 whatever the precision around it."""
+    def attention(self, query: Tensor, key: Tensor) -> Attention:
+        """A, (B, n, m), from (B, 256, h, w) maps."""
         with no_autocast(query):
-            return (correlation(query, key, self.match_kernel) / self.tau).softmax(-1)
-
-
-def correlation(query: Tensor, key: Tensor, kernel: int) -> Tensor:
-    """Cosine of centred neighbourhoods, (B, n, m) in [-1, 1], of two maps (B, D, h, w)."""
-    return unit_vectors(query, kernel) @ unit_vectors(key, kernel).mT
+            vectors = (unit_vectors(x, self.match_kernel) for x in (query, key))
+            return Attention(*vectors, temperature=self.tau)
 
 
 def unit_vectors(features: Tensor, kernel: int = 1) -> Tensor:

@@ -23,10 +23,9 @@ from __future__ import annotations
 
 import math
 
-import torch
 from torch import Tensor, nn
 
-from attnbench import at_least_float32, branch, no_autocast, observe
+from attnbench import Attention, at_least_float32, branch, observe
 
 
 class SCFT(nn.Module):
@@ -52,14 +51,11 @@ class SCFT(nn.Module):
         x, y = sketch.flatten(2).mT, reference.flatten(2).mT  # (B, n, C)
         x_skip, x_query = branch(x, "skip", "query")
         y_value, y_key = branch(y, "value", "key")
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.stop_gradient):
-            attention = self.attention(self.query(x_query), self.key(y_key))
-        observe("attention", attention)
-        value = self.value(y_value)
-        z = attention.to(value.dtype) @ value + x_skip
+        attention = self.attention(self.query(x_query), self.key(y_key))
+        observe("attention", attention.map)
+        z = attention.apply(self.value(y_value)) + x_skip
         return z.mT.reshape(sketch.shape)
 
-    def attention(self, query: Tensor, key: Tensor) -> Tensor:
-        """A, (B, n, n), in float32 whatever the precision around it."""
-        with no_autocast(query):
-            return (self.scale * at_least_float32(query) @ at_least_float32(key).mT).softmax(-1)
+    def attention(self, query: Tensor, key: Tensor) -> Attention:
+        """A, (B, n, n)."""
+        return Attention(self.scale * at_least_float32(query), key, stop_gradient=self.stop_gradient)

@@ -28,11 +28,10 @@ mass than that and stay near zero instead of summing to one. `exact_norm=true` i
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attnbench import at_least_float32, branch, no_autocast, observe
+from attnbench import Attention, branch, observe
 
 SLOPE = 0.2
 
@@ -89,20 +88,15 @@ class SGABlock(nn.Module):
     def forward(self, source: Tensor, message: Tensor) -> Tensor:
         source, source_matching = branch(source, "content", "query")
         message, message_matching = branch(message, "value", "key")
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.stop_gradient):
-            attention = self.attention(source_matching, message_matching)
-        observe("attention", attention)
+        attention = self.attention(source_matching, message_matching)
+        observe("attention", attention.map)
         projected = F.leaky_relu(self.project_message(message), SLOPE)
-        gathered = attention.to(projected.dtype) @ projected
+        gathered = attention.apply(projected)
         own = F.leaky_relu(self.project_source(source), SLOPE)
         z = self.norm((gathered + own).flatten(0, 1)).view_as(source)
         return z + source
 
-    def attention(self, source: Tensor, message: Tensor) -> Tensor:
-        """A^, (B, n, m), in float32 whatever the precision around it: its logits are in the hundreds."""
-        with no_autocast(source):
-            logits = at_least_float32(source) @ at_least_float32(message).mT
-            if self.exact_norm:
-                return logits.log_softmax(-1).softmax(-2)
-            rows = logits.softmax(-1)
-            return F.normalize(rows, p=1, dim=-2, eps=1e-12) if self.double_norm else rows
+    def attention(self, source: Tensor, message: Tensor) -> Attention:
+        """A^, (B, n, m)."""
+        options = {"double_norm": self.double_norm, "exact_norm": self.exact_norm, "stop_gradient": self.stop_gradient}
+        return Attention(source, message, **options)

@@ -111,8 +111,8 @@ def test_gains_of_the_features_do_not_change_the_match():
     """Unlike dot products: cosines of centred vectors ignore their scale and what is added to all channels."""
     module = build(CoCosNet, {"match_kernel": 1})
     query, key = (torch.cat([m, m.flip(1)], 1) for m in maps())
-    expected = module.attention(query, key)
-    assert torch.allclose(module.attention(3 * query + 5, 0.1 * key - 2), expected, atol=1e-9)
+    expected = module.attention(query, key).map()
+    assert torch.allclose(module.attention(3 * query + 5, 0.1 * key - 2).map(), expected, atol=1e-9)
 
 
 @with_variants(CoCosNet)

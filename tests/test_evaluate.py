@@ -24,6 +24,7 @@ from attnbench.evaluate import Measured, evaluate, generate, pair_list, to_bytes
 from attnbench.metrics.frechet import InceptionFeatures, features_of, frechet_distance, kernel_distance
 from attnbench.metrics.perceptual import LPIPS
 from attnbench.metrics.ssim import grey_levels, ssim, ssim_global
+from attnbench.precision import tf32
 from attnbench.recipe import Data, Evaluation, Recipe
 
 CPU = torch.device("cpu")
@@ -185,6 +186,30 @@ def test_generated_images_do_not_depend_on_the_batch_size(size: int, monkeypatch
     assert (generated != wanted).float().mean() < 0.01
 
 
+def test_evaluation_is_in_full_float32_whatever_training_left_and_leaves_the_switches_as_they_were(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    switches = torch.backends.cuda.matmul, torch.backends.cudnn
+    seen = []
+
+    class Watching(CopyReference):
+        def forward(self, sketch: Tensor, reference: Tensor) -> Tensor:
+            seen.extend(switch.allow_tf32 for switch in switches)
+            return super().forward(sketch, reference)
+
+    def watching(a: Tensor, b: Tensor) -> Tensor:
+        seen.extend(switch.allow_tf32 for switch in switches)
+        return ssim_global(a, b)
+
+    monkeypatch.setattr(evaluation, "ssim_global", watching)
+    for allowed in (True, False):
+        with tf32(allowed):
+            evaluate(Watching(), heads(), recipe("ssim_global"), CPU)
+            assert [switch.allow_tf32 for switch in switches] == [allowed, allowed]
+    assert len(seen) == 2 * (2 + 4)  # six images: one batch for the generator, two chunks for the metric
+    assert not any(seen)
+
+
 def test_jpeg75_is_what_a_jpeg_file_of_quality_75_gives_back() -> None:
     test, pairs = heads().test, [(0, 1), (2, 3)]
     plain = generate(Painter(), test, pairs, recipe(), CPU)
@@ -299,6 +324,7 @@ def test_all_numbers_are_independent_of_the_batch_size(
     chosen = recipe("fid", "kid", "ssim_global", "ssim", "lpips")
     wanted = evaluate(CopyReference(), heads(4, 4, 48), chosen, CPU, cache=tmp_path / "a")
     monkeypatch.setattr(evaluation, "BATCH", 3)
+    monkeypatch.setattr(evaluation, "CHUNK", {"cpu": 3})
     got = evaluate(CopyReference(), heads(4, 4, 48), chosen, CPU, cache=tmp_path / "b")
     for name in chosen.evaluation.metrics:
         assert got.metrics[name]["value"] == pytest.approx(wanted.metrics[name]["value"], rel=1e-3), name

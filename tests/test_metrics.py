@@ -16,12 +16,14 @@ import skimage
 import torch
 from PIL import Image, ImageFilter
 from skimage.metrics import structural_similarity
-from torch import Tensor
+from torch import Tensor, nn
+from torchmetrics.functional.image import structural_similarity_index_measure
 from torchmetrics.image.kid import poly_mmd
+from torchvision.models.inception import BasicConv2d, InceptionA, InceptionC
 
 from attnbench import weights
 from attnbench.data.synthetic import draw
-from attnbench.metrics.frechet import InceptionFeatures, features_of, frechet_distance, kernel_distance
+from attnbench.metrics.frechet import InceptionFeatures, features_of, fold_batch_norms, frechet_distance, kernel_distance
 from attnbench.metrics.perceptual import LPIPS
 from attnbench.metrics.ssim import grey_levels, ssim, ssim_global
 
@@ -118,6 +120,13 @@ def test_windowed_ssim_of_an_image_as_large_as_the_window_is_the_formula_at_its_
     assert ssim(a, b).item() == pytest.approx(wanted, abs=1e-9)
 
 
+@pytest.mark.parametrize("shape", [(48, 48), (33, 48), (11, 12)])
+def test_windowed_ssim_is_torchmetrics_without_its_mirrored_borders(shape: tuple[int, int]) -> None:
+    a, b = (grey_levels(heads(*range(i, i + 3)))[..., : shape[0], : shape[1]] for i in (0, 3))
+    _, wanted = structural_similarity_index_measure(a, b, sigma=1.5, data_range=255.0, reduction="none", return_full_image=True)
+    assert torch.allclose(ssim(a, b), wanted[..., 5:-5, 5:-5].mean((1, 2, 3)), rtol=0, atol=1e-9)
+
+
 @pytest.mark.parametrize("function", [ssim_global, ssim])
 def test_ssim_is_symmetric_and_does_not_depend_on_the_batch(function: Callable[[Tensor, Tensor], Tensor]) -> None:
     a, b = grey_levels(heads(0, 1, 2)), grey_levels(heads(3, 4, 5))
@@ -204,6 +213,27 @@ def test_kid_of_two_samples_of_one_distribution_is_zero_on_average() -> None:
     assert np.mean(distances) == pytest.approx(0, abs=3 * np.std(distances) / 60**0.5)
 
 
+# The Inception
+
+
+def test_an_inception_with_folded_batch_norms_gives_the_same_features() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(BasicConv2d(3, 16, kernel_size=3, stride=2), InceptionA(16, 8), InceptionC(232, 16)).eval()
+    for layer in network.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            for values in (layer.weight.data, layer.running_var):
+                values.uniform_(0.5, 2)
+            for values in (layer.bias.data, layer.running_mean):
+                values.normal_(0, 0.3)
+    images = torch.rand(2, 3, 35, 35)
+    with torch.no_grad():
+        wanted = network(images)
+        fold_batch_norms(network)
+        folded = network(images)
+    assert not any(isinstance(layer, nn.BatchNorm2d) for layer in network.modules())
+    assert (folded - wanted).abs().max() < 1e-5 * wanted.abs().max()
+
+
 # With real weights
 
 
@@ -247,6 +277,17 @@ def test_features_are_pytorch_fids_and_so_is_the_distance(torch_home: Path, tmp_
     assert np.abs(ours - wanted).max() < 1e-4 * np.abs(wanted).max()
     distance = frechet_by_a_matrix_root(wanted[:6], wanted[6:])
     assert frechet_distance(ours[:6], ours[6:]) == pytest.approx(distance, rel=0.01)
+
+
+def test_features_of_768_channels_are_pytorch_fids_within_float32s_rounding(torch_home: Path) -> None:
+    from pytorch_fid.inception import InceptionV3
+
+    with weights.quiet_libraries():
+        network = InceptionV3([InceptionV3.BLOCK_INDEX_BY_DIM[768]]).eval()
+    noise = torch.randint(0, 256, (1, 3, 48, 48), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    images = torch.cat([noise, heads(0, 1)])
+    wanted = network(images.float() / 255)[0].mean((2, 3))
+    assert (InceptionFeatures(768)(images) - wanted).abs().max() < 1e-5 * wanted.max()
 
 
 def test_features_do_not_depend_on_the_batch_size(torch_home: Path) -> None:

@@ -164,7 +164,7 @@ def test_sga_columns_sum_to_one_where_they_receive_mass():
     f_s, f_r = maps()
     x, y = f_s.flatten(2).mT, f_r.flatten(2).mT
     mass = (x @ y.mT).softmax(-1).sum(-2)
-    columns = module.cross_sga.attention(x, y).sum(-2)
+    columns = module.cross_sga.attention(x, y).map().sum(-2)
     assert torch.allclose(columns[mass > 1e-12], torch.ones_like(columns[mass > 1e-12]))
 
 
@@ -173,8 +173,8 @@ def test_sga_leaves_hopeless_columns_near_zero_unless_the_norm_is_exact():
     x[..., 0] = 10.0
     y = torch.zeros(1, 2, C, dtype=torch.float64)
     y[0, 0, 0] = 10.0  # every logit is 100 for the first position and 0 for the second
-    clamped = build(SGA, {}).cross_sga.attention(x, y)
-    exact = build(SGA, {"exact_norm": True}).cross_sga.attention(x, y)
+    clamped = build(SGA, {}).cross_sga.attention(x, y).map()
+    exact = build(SGA, {"exact_norm": True}).cross_sga.attention(x, y).map()
     assert clamped.sum(-2)[0, 1] < 1e-20
     assert torch.allclose(exact.sum(-2), torch.ones(1, 2, dtype=torch.float64))
 
@@ -182,7 +182,7 @@ def test_sga_leaves_hopeless_columns_near_zero_unless_the_norm_is_exact():
 def test_scale_of_the_features_changes_sgas_map():
     block = build(SGA, {}).cross_sga
     x, y = (m.flatten(2).mT for m in maps())
-    assert not torch.allclose(block.attention(x, y), block.attention(2 * x, 2 * y))
+    assert not torch.allclose(block.attention(x, y).map(), block.attention(2 * x, 2 * y).map())
 
 
 def gradients(module, options, *, detach_matching):
@@ -193,7 +193,7 @@ def gradients(module, options, *, detach_matching):
         blocks = [b for b in (getattr(module, "cross_sga", None), getattr(module, "self_sga", None)) if b] or [module]
         for block in blocks:
             attention = block.attention
-            block.attention = lambda a, b, attention=attention: attention(a, b).detach()
+            block.attention = lambda a, b, attention=attention: attention(a.detach(), b.detach())
     (module(f_s, f_r) * weight_like(f_s)).sum().backward()
     return f_s.grad, f_r.grad
 

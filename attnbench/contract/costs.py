@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -14,7 +12,7 @@ from attnbench import plugins
 from attnbench.backbone import count_parameters
 from attnbench.contract.subject import InContext, Subject, call, forward_backward
 from attnbench.contract.traces import undisturbed
-from attnbench.costs import LiveMemory, median_seconds, peak_memory, reset_peak_memory
+from attnbench.costs import median_seconds, peak_bytes
 from attnbench.errors import UserError
 
 
@@ -47,19 +45,23 @@ class Cost:
 def compare_costs(subject: Subject) -> list[Cost]:
     """The module's row, then one for each registered module of this package that can be built and run here."""
     baselines = [plugin for plugin in plugins.installed(plugins.MODULES) if plugin.package == "attnbench"]
-    rows = [_cost(subject, mine=True)]
+    rows = [cost_of(subject, mine=True)]
     for plugin in baselines:
         try:
             construct = plugin.load()
         except UserError:
             continue
         if construct is not subject.construct or subject.options:
-            rows.append(_cost(Subject(plugin.name, construct, {}, subject.channels, subject.size, subject.device), mine=False))
+            rows.append(
+                cost_of(Subject(plugin.name, construct, {}, subject.channels, subject.size, subject.device), mine=False)
+            )
     return [row for row in rows if row is not None]
 
 
-def _cost(subject: Subject, *, mine: bool) -> Cost | None:
-    """None where it cannot be built or run, for example because its heads do not divide the channels."""
+def cost_of(subject: Subject, *, mine: bool) -> Cost | None:
+    """One forward and backward of a module alone; None where it cannot be built or run, for example because its heads do not
+    divide the channels.
+    """
     with undisturbed():
         try:
             module = subject.build()
@@ -72,19 +74,7 @@ def _cost(subject: Subject, *, mine: bool) -> Cost | None:
             work = partial(forward_backward, module, given)
             milliseconds = 1e3 * median_seconds(work, 3, subject.device)
             module.zero_grad()
-            peak = _peak_bytes(work, subject.device)
+            peak = peak_bytes(work, subject.device)
         except Exception:  # the checks have said what is wrong with the module, if it is this one
             return None
     return Cost(subject.name, count_parameters(module), flops.get_total_flops() / 1e9, milliseconds, peak / 1e6, mine)
-
-
-def _peak_bytes(work: Callable[[], Any], device: torch.device) -> int:
-    """What tensors made by `work` take at the most."""
-    if device.type != "cuda":
-        with LiveMemory() as memory:
-            work()
-        return memory.peak
-    reset_peak_memory(device)
-    before = torch.cuda.memory_allocated(device)
-    work()
-    return peak_memory(device) - before

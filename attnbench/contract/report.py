@@ -11,9 +11,10 @@ import torch
 from attnbench.contract.costs import Cost, compare_costs
 from attnbench.contract.promises import CHECKS
 from attnbench.contract.subject import Constructor, Subject, find_subject
-from attnbench.contract.traces import no_tf32, undisturbed
+from attnbench.contract.traces import undisturbed
 from attnbench.contract.words import Status, explain
 from attnbench.errors import UserError
+from attnbench.precision import tf32
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ def check(
 
 def examine(name: str, subject: Subject) -> Finding:
     """Make one check. Random numbers and modes of the process are afterwards what they were before."""
-    with undisturbed(), no_tf32():
+    with undisturbed(), tf32(False):  # its rounding is coarser than what results are compared by
         try:
             return Finding(name, *CHECKS[name](subject))
         except Exception as error:  # an author's code may raise anything, and its author needs to read what and where

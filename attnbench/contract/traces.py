@@ -29,20 +29,6 @@ def undisturbed() -> Iterator[None]:
 
 
 @contextmanager
-def no_tf32() -> Iterator[None]:
-    """Its rounding is coarser than what results are compared by."""
-    places: tuple[Any, ...] = (torch.backends.cudnn, torch.backends.cuda.matmul)
-    before = [place.allow_tf32 for place in places]
-    try:
-        for place in places:
-            place.allow_tf32 = False
-        yield
-    finally:
-        for place, allowed in zip(places, before, strict=True):
-            place.allow_tf32 = allowed
-
-
-@contextmanager
 def quiet_compiler() -> Iterator[None]:
     """What the compiler prints, logs and warns of is repeated in its exception, or none of an author's business."""
     heard = logging.root.manager.disable

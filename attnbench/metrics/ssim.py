@@ -5,6 +5,9 @@ Both compare grey 8-bit images (BT.601 luma, rounded), so that values are those 
 
 from __future__ import annotations
 
+from functools import cache
+
+import torch
 from torch import Tensor
 
 from attnbench.data.xdog import luma
@@ -45,7 +48,10 @@ def _contrast_structure(variance_a: Tensor, variance_b: Tensor, covariance: Tens
 
 
 def ssim(a: Tensor, b: Tensor) -> Tensor:
-    """SSIM of Wang et al. 2004: 11 x 11 Gaussian window, sigma 1.5, population moments, borders left out.
+    """SSIM of Wang et al. 2004: 11 x 11 Gaussian window, sigma 1.5, population moments, borders left out; in float64.
+
+    The window runs down the rows and along the columns as two products with a band matrix: float64 convolutions of 11 x 11,
+    torchmetrics' way, take 20 times as long on a CPU.
 
     Args:
         a, b: (B, 1, H, W) in 0..255, H and W at least 11.
@@ -53,7 +59,20 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
     Returns:
         (B,) in [-1, 1].
     """
-    from torchmetrics.functional.image import structural_similarity_index_measure  # its import takes as long as torch's
+    rows, columns = (gaussian_windows(size).to(a.device) for size in a.shape[2:])
+    moments = torch.stack([a, b, a * a, b * b, a * b]).double()
+    mean_a, mean_b, square_a, square_b, product = rows @ moments @ columns.mT  # the window is separable
+    variances = square_a - mean_a**2 + square_b - mean_b**2
+    covariance = product - mean_a * mean_b
+    luminance = (2 * mean_a * mean_b + C1) / (mean_a**2 + mean_b**2 + C1)
+    return (luminance * (2 * covariance + C2) / (variances + C2)).mean((1, 2, 3))
 
-    _, scores = structural_similarity_index_measure(a, b, sigma=1.5, data_range=255.0, reduction="none", return_full_image=True)
-    return scores[..., 5:-5, 5:-5].mean((1, 2, 3))  # torchmetrics' own mean takes in the mirrored borders
+
+@cache
+def gaussian_windows(size: int) -> Tensor:
+    """(size - 10, size): row i averages elements i .. i + 10 with Gaussian weights, sigma 1.5."""
+    weights = torch.exp(-(torch.arange(-5, 6, dtype=torch.float64) ** 2) / (2 * 1.5**2))
+    windows = torch.zeros(size - 10, size, dtype=torch.float64)
+    for offset, weight in enumerate(weights / weights.sum()):
+        windows.diagonal(offset).fill_(weight)
+    return windows

@@ -1,0 +1,303 @@
+"""Times, memory and operations of a training step, for each module, image size and precision."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+from attnbench.allocator import freed_memory_kept
+from attnbench.backbone import feature_channels
+from attnbench.bench.released import ReleasedStep
+from attnbench.bench.report import write_report
+from attnbench.contract.costs import cost_of
+from attnbench.contract.subject import Subject
+from attnbench.costs import count_costs, peak_bytes
+from attnbench.data.batches import training_batch
+from attnbench.data.images import ImageSet
+from attnbench.errors import UserError, unknown
+from attnbench.grid import Variant, parse_variant
+from attnbench.grid_file import COMPARISON, load_grid
+from attnbench.losses import PerceptualFeatures
+from attnbench.precision import tf32
+from attnbench.recipe import Recipe, describe, load_recipe
+from attnbench.train import Training, assemble, train_step
+
+PRECISIONS = {  # -> train.precision, train.tf32
+    "float32": ("float32", False),
+    "tf32": ("float32", True),
+    "bfloat16": ("bfloat16", True),
+}
+BASELINE_MODULE = "sga"
+_PRODUCT = {"cpu": 2048, "cuda": 8192}  # side of the matrices whose product is the ceiling
+
+Row = dict[str, Any]
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is measured.
+
+    Attributes:
+        sizes: of images, in pixels.
+        precisions: of PRECISIONS.
+        steps: that are timed, each after one that is not.
+        baseline: whether the released code's step is timed between them.
+        growth: image sizes at which each module is run alone; none for no such curves.
+    """
+
+    variants: Sequence[Variant]
+    recipe: Recipe
+    recipe_name: str
+    sizes: Sequence[int]
+    precisions: Sequence[str]
+    steps: int
+    baseline: bool = True
+    growth: Sequence[int] = ()
+
+
+@dataclass(frozen=True)
+class _Usual:
+    """What is measured where nothing else is asked for."""
+
+    recipe: str
+    overrides: Sequence[str]
+    sizes: Sequence[int]
+    precisions: Sequence[str]
+    steps: int
+    growth: Sequence[int]
+
+
+_ON_GPU = _Usual("fast", (), (256, 512), ("bfloat16", "tf32", "float32"), 20, (128, 256, 512, 1024))
+_ON_CPU = _Usual("official", ("train.batch_size=4",), (64, 128), ("float32",), 2, (64, 128, 256, 512))
+
+
+def plan_bench(
+    device: torch.device,
+    *,
+    modules: Sequence[str] = (),
+    recipe: str | Path | None = None,
+    overrides: Sequence[str] | None = None,
+    sizes: Sequence[int] | None = None,
+    precisions: Sequence[str] | None = None,
+    steps: int | None = None,
+    baseline: bool = True,
+    growth: Sequence[int] | None = None,
+) -> Plan:
+    """What is asked for, and for the rest what a GPU does in minutes; on a CPU, much smaller.
+
+    Raises:
+        UserError: an unknown module, recipe or precision; a size or a precision that cannot be measured here.
+    """
+    usual = _ON_GPU if device.type == "cuda" else _ON_CPU
+    recipe = usual.recipe if recipe is None else recipe
+    overrides = usual.overrides if overrides is None else overrides
+    modules = modules or [entry.module for entry in load_grid(COMPARISON).variants]
+    plan = Plan(
+        [parse_variant(text) for text in modules],
+        load_recipe(recipe, overrides),
+        describe(recipe, overrides),
+        usual.sizes if sizes is None else sizes,
+        usual.precisions if precisions is None else precisions,
+        usual.steps if steps is None else steps,
+        baseline,
+        usual.growth if growth is None else growth,
+    )
+    for name in plan.precisions:
+        if name not in PRECISIONS:
+            raise unknown("precision", name, PRECISIONS)
+        if name == "tf32" and device.type != "cuda":
+            raise UserError(f"precision 'tf32' is for NVIDIA GPUs, not for device '{device}': leave it out of --precisions")
+    stride = _stride(plan.recipe)
+    for size in (*plan.sizes, *plan.growth):
+        if size < 2 * stride or size % stride:
+            raise UserError(f"size {size}: this backbone takes multiples of {stride} from {2 * stride} on")
+    return plan
+
+
+def bench(plan: Plan, device: torch.device, store: Path, say: Say = lambda line: None) -> tuple[list[Row], list[Path]]:
+    """Measure, and write `<store>/bench/<device>-<recipe>.json` and its plots. Returns the rows and the files.
+
+    Images are random, and VGG19 is without its weights: neither changes the time.
+    """
+    ceilings = {name: ceiling(name, device) for name in plan.precisions}
+    for name, rate in ceilings.items():
+        say(f"matrix products, {name}: {rate:,.0f} GFLOP/s")
+    rows = []
+    for size in plan.sizes:
+        released = _released(plan, size, device) if plan.baseline else None
+        for variant in plan.variants:
+            for precision in plan.precisions:
+                rows.append(_row(plan, variant, size, precision, ceilings[precision], released, device))
+                say("{module}, {size} px, {precision}: {step_ms:,.0f} ms".format(**rows[-1]))
+    growth = [row for variant in plan.variants for row in _growth(plan, variant, device)]
+    return rows, write_report(plan, rows, growth, ceilings, device, store)
+
+
+def ceiling(precision: str, device: torch.device) -> float:
+    """GFLOP/s of a large matrix product: what no step can exceed."""
+    side = _PRODUCT.get(device.type, 2048)
+    kind = torch.bfloat16 if precision == "bfloat16" else torch.float32
+    a, b = (torch.randn(side, side, device=device).to(kind) for _ in range(2))
+    with tf32(PRECISIONS[precision][1]):
+        seconds = min(second_run(lambda: a @ b, device) for _ in range(5))
+    return 2 * side**3 / seconds / 1e9
+
+
+def alternate(clocks: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+    """What each returns, in turns, so that a machine that slows down slows all of them."""
+    seconds: dict[str, list[float]] = {name: [] for name in clocks}
+    for _ in range(rounds):
+        for name, clock in clocks.items():
+            seconds[name].append(clock())
+    return seconds
+
+
+def second_run(work: Callable[[], Any], device: torch.device) -> float:
+    """Seconds of the second of two runs: it finds caches and memory as a loop of its own would leave them."""
+    work()
+    return _clock(work, device)
+
+
+def _clock(work: Callable[[], Any], device: torch.device) -> float:
+    _wait(device)
+    started = time.perf_counter()
+    work()
+    _wait(device)
+    return time.perf_counter() - started
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _released(plan: Plan, size: int, device: torch.device) -> dict[str, Callable[[], Any]]:
+    """The baseline's step, under PyTorch's defaults and, where that differs, without TF32."""
+    recipe = _at(plan.recipe, size, "float32")
+    step, batch = ReleasedStep(parse_variant(BASELINE_MODULE).factory, recipe, device), _batch(recipe, device)()
+
+    def work(convolutions: bool) -> None:
+        with tf32(False, convolutions=convolutions):
+            step(batch)
+
+    works: dict[str, Callable[[], Any]] = {"released": partial(work, True)}
+    return {**works, "released_float32": partial(work, False)} if device.type == "cuda" else works
+
+
+def _row(
+    plan: Plan,
+    variant: Variant,
+    size: int,
+    precision: str,
+    ceiling: float,
+    released: Mapping[str, Callable[[], Any]] | None,
+    device: torch.device,
+) -> Row:
+    recipe = _at(plan.recipe, size, precision)
+    count = recipe.train.batch_size
+    prepare = _batch(recipe, device)
+    batch = prepare()
+    training = _training(variant, recipe, device)
+
+    def step() -> None:
+        with tf32(recipe.train.tf32):
+            train_step(training, batch, recipe)
+
+    def as_in_training() -> float:
+        with freed_memory_kept(device):
+            return second_run(step, device)
+
+    first = _clock(step, device)
+    others = {name: partial(second_run, work, device) for name, work in (released or {}).items()}
+    seconds = alternate({"step": as_in_training, **others}, plan.steps)
+    step_seconds = median(seconds["step"])
+    prepare_seconds = median(second_run(prepare, device) for _ in range(max(plan.steps, 5)))
+    costs = count_costs(variant.factory, recipe)
+    rate = costs["step_gflop"] * count / step_seconds
+    return {
+        "module": variant.label,
+        "size": size,
+        "tokens": (size // _stride(recipe)) ** 2,
+        "precision": precision,
+        **costs,
+        "networks_gflop": costs["step_gflop"] - costs["gram_gflop"],
+        "step_ms": 1e3 * step_seconds,
+        "step_ms_all": [1e3 * second for second in seconds["step"]],
+        "first_step_seconds": first,
+        "prepare_ms": 1e3 * prepare_seconds,
+        "prepare_share": prepare_seconds / step_seconds,
+        "images_per_second": count / step_seconds,
+        "gflop_per_second": rate,
+        "share_of_ceiling": rate / ceiling,
+        "step_memory_gb": peak_bytes(step, device) / 1e9,
+        **{f"{name}_ms": 1e3 * median(seconds[name]) for name in released or {}},
+        **{f"times_{name}": _times_faster(seconds[name], seconds["step"]) for name in released or {}},
+    }
+
+
+def _times_faster(slow: Sequence[float], fast: Sequence[float]) -> float:
+    """The median over the rounds of the ratio within a round."""
+    return median(a / b for a, b in zip(slow, fast, strict=True))
+
+
+def _training(variant: Variant, recipe: Recipe, device: torch.device) -> Training:
+    features = None
+    if recipe.needs_perceptual_network:
+        features = PerceptualFeatures(imagenet_normalization=recipe.loss.imagenet_normalization)
+        for parameter in features.parameters():  # memory as it was found may hold numbers that processors are slow with
+            torch.nn.init.normal_(parameter, std=0.02)
+    training = assemble(variant.factory, recipe, 0, device, features)
+    training.generator.train()
+    training.discriminator.train()
+    return training
+
+
+def _growth(plan: Plan, variant: Variant, device: torch.device) -> Iterable[Row]:
+    """The module alone, forward and backward of two images, at the feature maps of growing images."""
+    shape = plan.recipe.backbone
+    for size in plan.growth:
+        side = size // _stride(plan.recipe)
+        subject = Subject(variant.label, variant.factory, {}, feature_channels(shape.width, shape.levels), side, device)
+        with suppress(torch.cuda.OutOfMemoryError):
+            if cost := cost_of(subject, mine=True):
+                yield {
+                    "module": variant.label,
+                    "size": size,
+                    "tokens": side**2,
+                    "module_gflop": cost.gflop,
+                    "module_ms": cost.milliseconds,
+                    "module_mb": cost.peak_mb,
+                }
+
+
+def _at(recipe: Recipe, size: int, precision: str) -> Recipe:
+    kind, allow_tf32 = PRECISIONS[precision]
+    train = recipe.train.model_copy(update={"precision": kind, "tf32": allow_tf32})
+    return recipe.model_copy(update={"data": recipe.data.model_copy(update={"size": size}), "train": train})
+
+
+def _stride(recipe: Recipe) -> int:
+    """Pixels of a side that make a position of the feature map."""
+    return int(2 ** (recipe.backbone.levels - 1))
+
+
+def _batch(recipe: Recipe, device: torch.device) -> Callable[[], Any]:
+    """What makes a training batch, of random images that are on the device already."""
+    count, side = recipe.train.batch_size, recipe.data.size
+    source = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (count, 3, side, side), generator=source, dtype=torch.uint8)
+    stored = recipe.data.sketch.at == "native" or recipe.data.sketch.source == "dataset"
+    columns = len(recipe.data.sketch.sigma) if recipe.data.sketch.sigma_per == "epoch" else 1
+    sketches = torch.randint(0, 256, (count, columns, side, side), generator=source, dtype=torch.uint8) if stored else None
+    names, sigma = [str(i) for i in range(count)], torch.full((count,), recipe.data.sketch.sigma[0])
+    resident = ImageSet(names, images, sketches, sigma).to(device)
+    return partial(training_batch, resident, range(count), seed=0, epoch=0, data=recipe.data, device=device)
