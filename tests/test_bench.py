@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import fields
 from functools import partial, partialmethod
 from itertools import cycle
 from pathlib import Path
@@ -23,6 +24,7 @@ from attnbench.bench.released import ReleasedStep
 from attnbench.data.batches import Batch
 from attnbench.errors import UserError
 from attnbench.losses import PerceptualFeatures
+from attnbench.precision import tf32
 from attnbench.recipe import Recipe, load_recipe
 from attnbench.train import Training, assemble, train_step
 from attnbench_baselines.sga import SGA
@@ -54,29 +56,33 @@ def released() -> ReleasedStep:
     return ReleasedStep(SGA, tiny_recipe(), CPU)
 
 
-def training(recipe: Recipe, vgg19: dict[str, Tensor], nudge: float = 0.0, seed: int = 0) -> Training:
+def training(
+    recipe: Recipe, vgg19: dict[str, Tensor], nudge: float = 0.0, seed: int = 0, device: torch.device = CPU
+) -> Training:
     """Training on that VGG19; `nudge` is a relative change of every weight of the generator."""
     features = PerceptualFeatures()
     features.load_vgg19(vgg19)
-    built = assemble(SGA, recipe, 0, CPU, features)
+    built = assemble(SGA, recipe, 0, device, features)
     source = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in built.generator.parameters():
-            parameter.mul_(1 + nudge * torch.randn(parameter.shape, generator=source))
+            parameter.mul_((1 + nudge * torch.randn(parameter.shape, generator=source)).to(device))
     built.generator.train()
     built.discriminator.train()
     return built
 
 
-def history(step: Callable[[Batch], Tensor], recipe: Recipe) -> Tensor:
+def history(step: Callable[[Batch], Tensor], recipe: Recipe, device: torch.device = CPU) -> Tensor:
     """The generator's loss at each step."""
-    return torch.stack([step(batch).double() for batch in batches(recipe, STEPS)])
+    moved = (Batch(*(getattr(batch, field.name).to(device) for field in fields(batch))) for batch in batches(recipe, STEPS))
+    return torch.stack([step(batch).double().cpu() for batch in moved])
 
 
-def trained(vgg19: dict[str, Tensor], *overrides: str, nudge: float = 0.0, seed: int = 0) -> Tensor:
+def trained(vgg19: dict[str, Tensor], *overrides: str, nudge: float = 0.0, seed: int = 0, device: torch.device = CPU) -> Tensor:
     recipe = tiny_recipe(*overrides)
-    built = training(recipe, vgg19, nudge, seed)
-    return history(lambda batch: train_step(built, batch, recipe)["generator"], recipe)
+    built = training(recipe, vgg19, nudge, seed, device)
+    with tf32(False):
+        return history(lambda batch: train_step(built, batch, recipe)["generator"], recipe, device)
 
 
 def assert_explained_by_rounding(changed: Tensor, plain: Tensor, nudged: list[Tensor]) -> None:
@@ -146,6 +152,19 @@ def test_fifty_losses_of_the_fast_recipe_are_those_of_the_official_one_within_th
     changed = trained(vgg19, *without_vgg, *switches)
     assert_explained_by_rounding(changed, plain, nudged)
     assert not torch.equal(changed, plain)
+
+
+@pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+def test_fifty_losses_on_a_gpu_are_those_of_the_processor_and_the_fast_recipe_keeps_them(
+    vgg19: dict[str, Tensor], plain: Tensor, nudged: list[Tensor]
+) -> None:
+    gpu = torch.device("cuda")
+    assert_explained_by_rounding(trained(vgg19, device=gpu), plain, nudged)
+    coarse = [trained(vgg19, nudge=EPSILON["bfloat16"], seed=seed) for seed in (1, 2)]
+    switches = ("train.precision=bfloat16", "train.channels_last=true", "train.compile=true")
+    assert_explained_by_rounding(trained(vgg19, *switches, device=gpu), plain, coarse)
 
 
 def test_a_real_change_is_not_taken_for_rounding(vgg19: dict[str, Tensor], plain: Tensor, nudged: list[Tensor]) -> None:

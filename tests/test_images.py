@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from attnbench.data.images import ImageSet, PreparedDataset, cache_folder, decode, prepare, resize, sigma_index
+from attnbench.data.images import ImageSet, PreparedDataset, cache_folder, decode, prepare, resident, resize, sigma_index
 from attnbench.data.layouts import Dataset, ImageFile, folder, synthetic
 from attnbench.data.synthetic import draw
 from attnbench.data.xdog import xdog
@@ -505,3 +505,23 @@ def test_a_file_that_the_system_cannot_read_is_no_corrupt_image_and_is_not_remem
         prepared(path)
     monkeypatch.setattr(ImageFile, "open", whole)
     assert len(prepared(path).train) == 2
+
+
+def test_images_move_to_a_gpu_if_they_take_a_quarter_of_its_free_memory_at_the_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels = torch.zeros(1, 3, 8, 8, dtype=torch.uint8)
+    images = ImageSet(["a"], pixels, pixels[:, :1], torch.ones(1))
+    gpu, free = torch.device("cuda"), 0
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, free))
+    monkeypatch.setattr(ImageSet, "to", lambda self, device: (self, device))
+    assert resident(images, torch.device("cpu")) is images
+    free = 4 * (3 + 1) * 64 - 1
+    assert resident(images, gpu) is images
+    free += 1
+    assert resident(images, gpu) == (images, gpu)
+
+
+def test_moved_images_are_equal_and_stay_with_their_names() -> None:
+    images = ImageSet(["a"], torch.full((1, 3, 8, 8), 7, dtype=torch.uint8), None, torch.ones(1))
+    moved = images.to(torch.device("meta"))
+    assert moved.images.is_meta
+    assert (moved.names, moved.sketches, moved.sigma) == (images.names, None, images.sigma)
