@@ -86,11 +86,14 @@ def trained(vgg19: dict[str, Tensor], *overrides: str, nudge: float = 0.0, seed:
 
 
 def assert_explained_by_rounding(changed: Tensor, plain: Tensor, nudged: list[Tensor]) -> None:
-    """Nowhere further from the plain losses than a few times what a change of all weights by a rounding has led to by then."""
+    """Nowhere further from the plain losses than 100 times what a change of all weights by a rounding has led to by then.
+
+    Two such changes differ by tens in single steps, where a kink of an activation is crossed or is not.
+    """
     reach = torch.stack([(other - plain).abs() for other in nudged]).amax(0).cummax(0).values
     assert reach.isfinite().all()
-    assert (reach < 0.2 * plain).all()  # else rounding would explain anything
-    excess = (changed - plain).abs() / (10 * reach + 1e-6 * plain)
+    assert (reach < 0.02 * plain).all()  # else rounding would explain anything
+    excess = (changed - plain).abs() / (100 * reach + 1e-6 * plain)
     assert excess.max() <= 1, (int(excess.argmax()), float(excess.max()))
 
 
