@@ -236,6 +236,7 @@ def test_the_ceiling_is_above_what_a_smaller_product_reaches() -> None:
     [
         ({"precisions": ["fp32"]}, "unknown precision 'fp32'"),
         ({"precisions": ["tf32"]}, "'tf32' is for NVIDIA GPUs"),
+        ({"sizes": []}, "nothing to measure: name an image size"),
         ({"sizes": [50]}, "size 50: .* multiples of 4 from 8 on"),
         ({"growth": [4]}, "size 4: "),
         ({"modules": ["sgaa"]}, "did you mean 'sga'"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -111,6 +110,8 @@ def plan_bench(
         baseline,
         usual.growth if growth is None else growth,
     )
+    if not plan.sizes or not plan.precisions:
+        raise UserError("nothing to measure: name an image size (--sizes 256) and a precision (--precisions float32)")
     for name in plan.precisions:
         if name not in PRECISIONS:
             raise unknown("precision", name, PRECISIONS)
@@ -202,6 +203,7 @@ def _row(
     released: Mapping[str, Callable[[], Any]] | None,
     device: torch.device,
 ) -> Row:
+    torch.compiler.reset()  # after a few networks of one class the compiler gives up, and runs them as they are
     recipe = _at(plan.recipe, size, precision)
     count = recipe.train.batch_size
     prepare = _batch(recipe, device)
@@ -267,16 +269,15 @@ def _growth(plan: Plan, variant: Variant, device: torch.device) -> Iterable[Row]
     for size in plan.growth:
         side = size // _stride(plan.recipe)
         subject = Subject(variant.label, variant.factory, {}, feature_channels(shape.width, shape.levels), side, device)
-        with suppress(torch.cuda.OutOfMemoryError):
-            if cost := cost_of(subject, mine=True):
-                yield {
-                    "module": variant.label,
-                    "size": size,
-                    "tokens": side**2,
-                    "module_gflop": cost.gflop,
-                    "module_ms": cost.milliseconds,
-                    "module_mb": cost.peak_mb,
-                }
+        if cost := cost_of(subject, mine=True):  # None where the memory is not enough
+            yield {
+                "module": variant.label,
+                "size": size,
+                "tokens": side**2,
+                "module_gflop": cost.gflop,
+                "module_ms": cost.milliseconds,
+                "module_mb": cost.peak_mb,
+            }
 
 
 def _at(recipe: Recipe, size: int, precision: str) -> Recipe:
