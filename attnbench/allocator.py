@@ -16,8 +16,8 @@ from typing import Any
 import torch
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4  # of mallopt(3)
-_KEEP = {_MMAP_MAX: 0, _TRIM_THRESHOLD: -1}
-_USUAL = {_MMAP_MAX: 65536, _MMAP_THRESHOLD: 32 << 20, _TRIM_THRESHOLD: 64 << 20}  # where glibc's own thresholds end up
+_KEPT = {_MMAP_MAX: 0, _TRIM_THRESHOLD: -1}
+_GIVEN_BACK = {_MMAP_MAX: 65536, _MMAP_THRESHOLD: 32 << 20, _TRIM_THRESHOLD: 64 << 20}  # where glibc's own thresholds end up
 
 
 @contextmanager
@@ -26,11 +26,11 @@ def freed_memory_kept(device: torch.device) -> Iterator[None]:
     if device.type != "cpu" or _glibc() is None:
         yield
         return
-    _set(_KEEP)
+    _set(_KEPT)
     try:
         yield
     finally:
-        _set(_USUAL)
+        _set(_GIVEN_BACK)
         _glibc().malloc_trim(0)  # what is kept goes back now
 
 

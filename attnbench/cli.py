@@ -561,7 +561,7 @@ def bench(
     ] = None,
     steps: Annotated[
         int | None,
-        typer.Option("--steps", min=1, help="Steps to time, each after another. \\[default: 20; on a CPU 2]"),
+        typer.Option("--steps", min=1, help="Steps to time, each after one that is not. \\[default: 20; on a CPU 2]"),
     ] = None,
     baseline: Annotated[
         bool, typer.Option("--baseline/--no-baseline", help="Time the released code's step in between, for the ratio.")

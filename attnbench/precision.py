@@ -5,7 +5,7 @@ Correspondence logits reach the hundreds and column masses fall to 1e-18; half p
     with no_autocast(query):
         attention = (at_least_float32(query) @ at_least_float32(key).mT).softmax(-1)
 
-And the switch by which NVIDIA GPUs round float32 products to TF32.
+And the switches by which NVIDIA GPUs round factors to TF32's ten bits: for convolutions only, which is PyTorch's default.
 """
 
 from __future__ import annotations
@@ -29,16 +29,15 @@ def no_autocast(x: Tensor) -> AbstractContextManager[None]:
 
 
 @contextmanager
-def tf32(allowed: bool, *, convolutions: bool | None = None) -> Iterator[None]:
-    """Whether float32 matrix products, and convolutions unless they are named, may be rounded to TF32 on NVIDIA GPUs.
+def tf32(convolutions: bool, products: bool = False) -> Iterator[None]:
+    """Whether float32 convolutions, and matrix products, similarities among them, may be rounded to TF32 on NVIDIA GPUs.
 
     The switches are the process's: results depend on what ran before wherever nothing is said.
     """
-    switches: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    switches: tuple[Any, ...] = (torch.backends.cudnn, torch.backends.cuda.matmul)
     before = [switch.allow_tf32 for switch in switches]
-    wanted = (allowed, allowed if convolutions is None else convolutions)
     try:
-        for switch, value in zip(switches, wanted, strict=True):
+        for switch, value in zip(switches, (convolutions, products), strict=True):
             switch.allow_tf32 = value
         yield
     finally:

@@ -109,7 +109,7 @@ class Train(_Section):
     precision: Literal["float32", "bfloat16"] = "float32"
     """`bfloat16` trains under autocast; similarities, softmax and losses stay in float32."""
     tf32: bool = True
-    """TF32 convolutions and matrix products on GPUs that have it; nothing changes elsewhere."""
+    """Convolutions in TF32 on GPUs that have it, which is PyTorch's default; matrix products stay in float32."""
     channels_last: bool = False
     compile: bool = False
 

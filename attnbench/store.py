@@ -21,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import FileIO
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -188,11 +189,8 @@ def read_record(file: str | Path) -> dict[str, Any]:
         ValueError: it is not one.
         UserError: it was written by a newer attnbench.
     """
-    descriptor = os.open(file, os.O_RDONLY)  # a Path or a file object takes as long as the reading, in stores of thousands
-    try:
-        record = from_json(os.read(descriptor, os.fstat(descriptor).st_size))
-    finally:
-        os.close(descriptor)
+    with FileIO(file) as raw:  # a Path or a buffered file takes as long as the reading, in stores of thousands
+        record = from_json(raw.readall())
     if not isinstance(record, dict) or "identity" not in record or "status" not in record:
         raise ValueError("it is not a cell's record")
     if record.get("format", 0) > FORMAT:

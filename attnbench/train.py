@@ -105,7 +105,7 @@ def assemble(
             network.to(memory_format=torch.channels_last)
         if recipe.train.compile:
             network.compile()
-    options: dict[str, Any] = {"betas": recipe.train.betas, "fused": device.type in ("cpu", "cuda")}
+    options: dict[str, Any] = {"betas": recipe.train.betas, "fused": device.type in ("cpu", "cuda") or None}
     return Training(
         generator,
         discriminator,
@@ -199,8 +199,8 @@ def train(
             batch = training_batch(images, indices, seed=seed, epoch=epoch, data=recipe.data, device=device)
             losses = train_step(training, batch, recipe)
             training.step = step + 1
+            log(training.step, losses)  # where it reads the losses, it waits for the GPU
             training.seconds += time.monotonic() - started
-            log(training.step, losses)
             after_step(Progressed(training.step, epoch, epoch_ends=training.step % per_epoch == 0, last=training.step == total))
             if should_stop() and training.step < total:
                 raise Interrupted(training.step)

@@ -67,6 +67,7 @@ def measure(tokens: int, channels: int, rounds: int, device: torch.device) -> di
     row: dict[str, Any] = {"tokens": tokens}
     for name, once in works.items():
         found.clear()
+        value.grad = None
         row[f"{name}_mb"] = peak_bytes(once, device) / 1e6
     seconds = alternate({name: partial(second_run, once, device) for name, once in works.items()}, rounds)
     row |= {f"{name}_ms": 1e3 * median(taken) for name, taken in seconds.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from slurm_cluster import Cluster, Unavailable, running_cluster
 from attnbench.cell import Settings
 from attnbench.console import Reporter
 from attnbench.errors import UserError
+from attnbench.execute import slurm
 from attnbench.execute.inline import run_inline
 from attnbench.execute.job import write_job
 from attnbench.execute.slurm import CellJob, SlurmOptions, active, submit
@@ -160,15 +162,22 @@ def test_away_from_a_cluster_nothing_is_known_of_jobs(tmp_path, monkeypatch):
         submit([("a cell", tmp_path)], tmp_path, ON_TEST, CPU)
 
 
-def test_where_slurm_is_not_set_up_nothing_is_planned(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("sinfo", "reason"),
+    [
+        ("echo 'sinfo: fatal: Could not establish a source' >&2; exit 1", "Could not establish a source"),
+        ("echo 'sinfo: error: no route' >&2; exec sleep 60", "Command .* timed out after 0.5 seconds"),
+    ],
+)
+def test_where_slurm_does_not_answer_nothing_is_planned(sinfo, reason, tmp_path, monkeypatch):
     for command in ("sbatch", "srun", "sinfo"):
-        said = f"{command}: fatal: Could not establish a configuration source"
-        (tmp_path / command).write_text(f"#!/bin/sh\necho '{said}' >&2; exit 1\n")
+        (tmp_path / command).write_text(f"#!/bin/sh\n{sinfo}\n")
         (tmp_path / command).chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr(slurm, "ASK_SECONDS", 0.5 if "sleep" in sinfo else 30)
     outcome = run_attnbench(*tiny(tmp_path / "store", executor="slurm"))
     assert outcome.code == 2
-    assert outcome.err.startswith("error: SLURM does not answer (Could not establish a configuration source): run this where")
+    assert re.match(rf"error: SLURM does not answer \({reason}\): run this where", outcome.err)
     assert not (tmp_path / "store").exists()
 
 

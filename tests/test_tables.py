@@ -31,7 +31,7 @@ def cell(label="SGA", dataset="cat", seed=0, fid=30.0, ssim=0.8, **changes):
         "recipe": "official",
         "recipe_digest": "0123456789abcdef",
         "recipe_metrics": "fid,ssim_global",
-        "train_weights": "{}",
+        "train_weights": "",
         "package": "attnbench",
         "version": "0.1.0",
         "failure": None,

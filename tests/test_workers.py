@@ -154,6 +154,9 @@ def test_ctrl_c_saves_all_running_cells(tmp_path: Path, waits: Callable[[str], P
     runner = process(*tiny(store, ",".join(names), executor="local"), "--jobs", "2")
     until(lambda: all((sign / "there").exists() for sign in signs))
     runner.send_signal(signal.SIGINT)
+    assert runner.stderr is not None
+    assert any("waiting for the running cells to save" in line for line in runner.stderr)
+    time.sleep(0.5)  # for its processes to hear of it
     for sign in signs:
         (sign / "go").touch()
     _, err = runner.communicate(timeout=120)

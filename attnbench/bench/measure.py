@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from statistics import median
 from typing import Any
 
 import torch
+from torch import nn
 
 from attnbench.allocator import freed_memory_kept
 from attnbench.backbone import feature_channels
@@ -64,8 +66,8 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class _Usual:
-    """What is measured where nothing else is asked for."""
+class _Defaults:
+    """What is measured where nothing else is asked for; `overrides` are of `recipe` alone."""
 
     recipe: str
     overrides: Sequence[str]
@@ -75,8 +77,8 @@ class _Usual:
     growth: Sequence[int]
 
 
-_ON_GPU = _Usual("fast", (), (256, 512), ("bfloat16", "tf32", "float32"), 20, (128, 256, 512, 1024))
-_ON_CPU = _Usual("official", ("train.batch_size=4",), (64, 128), ("float32",), 2, (64, 128, 256, 512))
+_ON_GPU = _Defaults("fast", (), (256, 512), ("bfloat16", "tf32", "float32"), 20, (128, 256, 512, 1024))
+_ON_CPU = _Defaults("official", ("train.batch_size=4",), (64, 128), ("float32",), 2, (64, 128, 256, 512))
 
 
 def plan_bench(
@@ -96,19 +98,20 @@ def plan_bench(
     Raises:
         UserError: an unknown module, recipe or precision; a size or a precision that cannot be measured here.
     """
-    usual = _ON_GPU if device.type == "cuda" else _ON_CPU
-    recipe = usual.recipe if recipe is None else recipe
-    overrides = usual.overrides if overrides is None else overrides
+    defaults = _ON_GPU if device.type == "cuda" else _ON_CPU
+    if overrides is None:
+        overrides = defaults.overrides if recipe is None else ()
+    recipe = defaults.recipe if recipe is None else recipe
     modules = modules or [entry.module for entry in load_grid(COMPARISON).variants]
     plan = Plan(
         [parse_variant(text) for text in modules],
         load_recipe(recipe, overrides),
         describe(recipe, overrides),
-        usual.sizes if sizes is None else sizes,
-        usual.precisions if precisions is None else precisions,
-        usual.steps if steps is None else steps,
+        defaults.sizes if sizes is None else sizes,
+        defaults.precisions if precisions is None else precisions,
+        defaults.steps if steps is None else steps,
         baseline,
-        usual.growth if growth is None else growth,
+        defaults.growth if growth is None else growth,
     )
     if not plan.sizes or not plan.precisions:
         raise UserError("nothing to measure: name an image size (--sizes 256) and a precision (--precisions float32)")
@@ -132,23 +135,33 @@ def bench(plan: Plan, device: torch.device, store: Path, say: Say = lambda line:
     ceilings = {name: ceiling(name, device) for name in plan.precisions}
     for name, rate in ceilings.items():
         say(f"matrix products, {name}: {rate:,.0f} GFLOP/s")
-    rows = []
+    rows: list[Row] = []
+    growth: list[Row] = []
+    write = partial(write_report, plan, rows, growth, ceilings, device, store)
     for size in plan.sizes:
         released = _released(plan, size, device) if plan.baseline else None
         for variant in plan.variants:
             for precision in plan.precisions:
-                rows.append(_row(plan, variant, size, precision, ceilings[precision], released, device))
-                say("{module}, {size} px, {precision}: {step_ms:,.0f} ms".format(**rows[-1]))
-    growth = [row for variant in plan.variants for row in _growth(plan, variant, device)]
-    return rows, write_report(plan, rows, growth, ceilings, device, store)
+                try:
+                    rows.append(_row(plan, variant, size, precision, ceilings[precision], released, device))
+                except torch.OutOfMemoryError:
+                    say(f"{variant.label}, {size} px, {precision}: left out, it takes more memory than there is")
+                else:
+                    say("{module}, {size} px, {precision}: {step_ms:,.0f} ms".format(**rows[-1]))
+                    write()
+    for variant in plan.variants:
+        growth += _growth(plan, variant, device)
+    if not rows and not growth:
+        raise UserError("nothing could be measured: smaller images (--sizes) or batches (--set train.batch_size=4) take less")
+    return rows, write()
 
 
 def ceiling(precision: str, device: torch.device) -> float:
-    """GFLOP/s of a large matrix product: what no step can exceed."""
+    """GFLOP/s of a large matrix product, with which a step's rate is compared."""
     side = _PRODUCT.get(device.type, 2048)
     kind = torch.bfloat16 if precision == "bfloat16" else torch.float32
     a, b = (torch.randn(side, side, device=device).to(kind) for _ in range(2))
-    with tf32(PRECISIONS[precision][1]):
+    with tf32(False, products=precision == "tf32"):
         seconds = min(second_run(lambda: a @ b, device) for _ in range(5))
     return 2 * side**3 / seconds / 1e9
 
@@ -183,11 +196,12 @@ def _wait(device: torch.device) -> None:
 
 def _released(plan: Plan, size: int, device: torch.device) -> dict[str, Callable[[], Any]]:
     """The baseline's step, under PyTorch's defaults and, where that differs, without TF32."""
+    _forget(device)
     recipe = _at(plan.recipe, size, "float32")
     step, batch = ReleasedStep(parse_variant(BASELINE_MODULE).factory, recipe, device), _batch(recipe, device)()
 
     def work(convolutions: bool) -> None:
-        with tf32(False, convolutions=convolutions):
+        with tf32(convolutions):
             step(batch)
 
     works: dict[str, Callable[[], Any]] = {"released": partial(work, True)}
@@ -203,6 +217,7 @@ def _row(
     released: Mapping[str, Callable[[], Any]] | None,
     device: torch.device,
 ) -> Row:
+    _forget(device)
     torch.compiler.reset()  # after a few networks of one class the compiler gives up, and runs them as they are
     recipe = _at(plan.recipe, size, precision)
     count = recipe.train.batch_size
@@ -237,18 +252,36 @@ def _row(
         "first_step_seconds": first,
         "prepare_ms": 1e3 * prepare_seconds,
         "prepare_share": prepare_seconds / step_seconds,
-        "images_per_second": count / step_seconds,
+        "images_per_second": count / (step_seconds + prepare_seconds),
         "gflop_per_second": rate,
         "share_of_ceiling": rate / ceiling,
-        "step_memory_gb": peak_bytes(step, device) / 1e9,
+        "memory_gb": _memory(training, step, device) / 1e9,
         **{f"{name}_ms": 1e3 * median(seconds[name]) for name in released or {}},
-        **{f"times_{name}": _times_faster(seconds[name], seconds["step"]) for name in released or {}},
+        **{f"speedup_over_{name}": _speedup(seconds[name], seconds["step"]) for name in released or {}},
     }
 
 
-def _times_faster(slow: Sequence[float], fast: Sequence[float]) -> float:
+def _speedup(slow: Sequence[float], fast: Sequence[float]) -> float:
     """The median over the rounds of the ratio within a round."""
     return median(a / b for a, b in zip(slow, fast, strict=True))
+
+
+def _memory(training: Training, step: Callable[[], Any], device: torch.device) -> int:
+    """Bytes that a step takes at the most: weights, optimisers' states, gradients and what the step makes."""
+    optimizers = (training.optimizer_g, training.optimizer_d)
+    networks = (training.generator, training.discriminator, training.features)
+    held = [x for network in networks if isinstance(network, nn.Module) for x in network.state_dict().values()]
+    for optimizer in optimizers:
+        optimizer.zero_grad()  # so that they are made, and counted, anew
+        held += [x for state in optimizer.state.values() for x in state.values()]
+    return sum(x.nbytes for x in held) + peak_bytes(step, device)
+
+
+def _forget(device: torch.device) -> None:
+    """Give back what earlier rows took."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def _training(variant: Variant, recipe: Recipe, device: torch.device) -> Training:
@@ -269,7 +302,10 @@ def _growth(plan: Plan, variant: Variant, device: torch.device) -> Iterable[Row]
     for size in plan.growth:
         side = size // _stride(plan.recipe)
         subject = Subject(variant.label, variant.factory, {}, feature_channels(shape.width, shape.levels), side, device)
-        if cost := cost_of(subject, mine=True):  # None where the memory is not enough
+        _forget(device)
+        with tf32(False):
+            cost = cost_of(subject, mine=True)
+        if cost:  # else the memory is not enough, or the module is not for such maps
             yield {
                 "module": variant.label,
                 "size": size,

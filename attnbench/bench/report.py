@@ -23,12 +23,12 @@ _SHOWN = {
     "precision": "precision",
     "step_ms": "step ms",
     "images_per_second": "images/s",
-    "times_released": "x released",
-    "times_released_float32": "x released, no TF32",
+    "speedup_over_released": "x released",
+    "speedup_over_released_float32": "x released, no TF32",
     "step_gflop": "GFLOP/image",
     "gflop_per_second": "GFLOP/s",
     "share_of_ceiling": "of ceiling",
-    "step_memory_gb": "GB",
+    "memory_gb": "GB",
     "prepare_share": "batch/step",
     "first_step_seconds": "first step s",
 }
@@ -85,7 +85,7 @@ def _plot(rows: Sequence[Row], growth: Sequence[Row], title: str, file: Path) ->
     steps = [row for row in rows if row["precision"] == first]
     panels = (
         (axes[0, 0], steps, "size", "step_ms", f"training step, ms ({first})", "image side, px"),
-        (axes[0, 1], steps, "size", "step_memory_gb", f"training step, GB ({first})", "image side, px"),
+        (axes[0, 1], steps, "size", "memory_gb", f"training step, GB ({first})", "image side, px"),
         (axes[1, 0], growth, "tokens", "module_ms", "module alone, 2 images, ms", "tokens n"),
         (axes[1, 1], growth, "tokens", "module_mb", "module alone, 2 images, MB", "tokens n"),
     )

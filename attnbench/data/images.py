@@ -63,7 +63,7 @@ class ImageSet:
 def resident(images: ImageSet, device: torch.device) -> ImageSet:
     """The images in a GPU's memory, if they take a quarter of what is free there at the most; else as they are.
 
-    A batch is then cut out and augmented where it is used, and no step waits for the bus.
+    A batch is then cut out and augmented where it is used: indices, noise and control points cross the bus, images do not.
     """
     if device.type != "cuda" or images.nbytes > torch.cuda.mem_get_info(device)[0] / 4:
         return images

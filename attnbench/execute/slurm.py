@@ -273,7 +273,8 @@ def _partitions() -> list[str]:
     try:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=ASK_SECONDS, check=True)
     except (FileNotFoundError, subprocess.SubprocessError) as error:
-        reason = _reason(getattr(error, "stderr", None) or str(error))
+        said = error.stderr if isinstance(error, subprocess.CalledProcessError) else ""
+        reason = _reason(said or str(error))
         raise UserError(f"SLURM does not answer ({reason}): run this where `sinfo` shows the cluster's partitions") from None
     return answer.stdout.split()
 
