@@ -22,9 +22,9 @@ from attnbench.costs import count_costs, peak_memory, reset_peak_memory
 from attnbench.data.batches import pair_batch
 from attnbench.data.images import resident
 from attnbench.errors import Diverged, Interrupted
-from attnbench.evaluate import Measured, evaluate, generate, pair_list, to_bytes
+from attnbench.evaluate import BATCH, Measured, evaluate, generate, pair_list, to_bytes
 from attnbench.grid import Cell
-from attnbench.pictures import sample_grid
+from attnbench.pictures import PICTURES, sample_grid, write_pair_pictures
 from attnbench.progress import Phase, Progress, ProgressFile
 from attnbench.provenance import now, provenance
 from attnbench.recipe import digest
@@ -123,7 +123,7 @@ class CellRun:
         device = self.settings.device
         self.record = self.folder.record() or self.record
         generator = stores.load(self.folder.path, str(device))
-        self._write_metrics(self._measure(generator))
+        self._write_measured(self._measure(generator))
         self.folder.write_record(self.record)
 
     def close(self, status: str, message: str, trace: str | None = None) -> None:
@@ -163,7 +163,7 @@ class CellRun:
             "images_per_second": training.step * batch / training.seconds,
             "peak_memory_bytes": peak_memory(self.settings.device),
         }
-        self._write_metrics(self._measure(generator))
+        self._write_measured(self._measure(generator))
         self.record |= {
             "status": stores.FINISHED,
             "step": training.step,
@@ -198,9 +198,15 @@ class CellRun:
         self._tell("measuring", self.record["step"], done=done, of=total, always=done == total)
         update(done, total)
 
-    def _write_metrics(self, measured: Measured) -> None:
+    def _write_measured(self, measured: Measured) -> None:
         with stores.replacing(self.folder.path / "pairs.csv") as draft:
             measured.scores.to_csv(draft, index=False)
+        images, data = self.dataset.test, self.recipe.data
+        batches = (measured.pairs[start : start + BATCH] for start in range(0, len(measured.pairs), BATCH))
+        cpu = torch.device("cpu")
+        sketches = torch.cat([to_bytes(pair_batch(images, pairs, data=data, device=cpu).sketch) for pairs in batches])
+        with stores.replacing(self.folder.path / PICTURES) as draft:
+            write_pair_pictures(draft, measured.pairs, sketches, images.images, measured.generated)
         self.record["metrics"] = measured.metrics
 
     def _draw_samples(self, generator: Colorizer, step: int) -> None:

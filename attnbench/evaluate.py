@@ -45,10 +45,14 @@ class Measured:
     Attributes:
         metrics: name -> {"value": number or None, ...}: how it was measured, and "reason" where there is no number.
         scores: one row a pair: sketch, reference, and the metrics that are defined for one image.
+        pairs: indices of the rows' test images.
+        generated: (N, 3, S, S) uint8 on the CPU, in the order of the pairs.
     """
 
     metrics: dict[str, dict[str, Any]]
     scores: pd.DataFrame
+    pairs: Pairs
+    generated: Tensor
 
 
 def pair_list(count: int, recipe: Evaluation) -> Pairs:
@@ -148,7 +152,7 @@ def measure(
         metrics[name] = {"value": _finite(values.mean()), "n": len(values), **how}
     if {"fid", "kid"} & set(recipe.evaluation.metrics):
         metrics |= _set_distances(generated, dataset, recipe, device, cache or cache_folder())
-    return Measured({name: metrics[name] for name in recipe.evaluation.metrics}, scores)
+    return Measured({name: metrics[name] for name in recipe.evaluation.metrics}, scores, pairs, generated)
 
 
 def _image_scores(

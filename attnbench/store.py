@@ -6,6 +6,7 @@
         losses.jsonl             a line a step
         pairs.csv                test pairs with their scores
         samples.png, samples/    sketch, reference, generated, original
+        pictures.zip             the same of every test pair
         generator.safetensors    the trained generator
         checkpoint.pt            everything that training needs to go on; checkpoint.previous.pt is the one before
 

@@ -59,7 +59,16 @@ def cut(file: Path, keep: float = 0.6) -> None:
 
 def test_a_cell_folder_holds_what_the_store_promises(finished: Path) -> None:
     folder = only_cell(finished)
-    promised = ["cell.json", "recipe.yaml", "losses.jsonl", "pairs.csv", "samples.png", "samples", "generator.safetensors"]
+    promised = [
+        "cell.json",
+        "recipe.yaml",
+        "losses.jsonl",
+        "pairs.csv",
+        "pictures.zip",
+        "samples.png",
+        "samples",
+        "generator.safetensors",
+    ]
     extra = {".lock", "tensorboard"}  # the second where TensorBoard is installed
     assert {path.name for path in folder.iterdir()} - extra == {*promised, "checkpoint.pt"}
     assert {(folder / name).stat().st_mode & 0o444 for name in promised} == {0o444}  # others may read results
