@@ -1,4 +1,4 @@
-"""Pictures that a cell keeps: grids of a few test pairs while it trains, and every pair in `pictures.zip` when it is measured."""
+"""Pictures that a cell keeps: grids of a few test pairs while it trains; in the end every pair, in `pictures.zip`."""
 
 from __future__ import annotations
 
