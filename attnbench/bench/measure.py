@@ -28,6 +28,7 @@ from attnbench.grid import Variant, parse_variant
 from attnbench.grid_file import COMPARISON, load_grid
 from attnbench.losses import PerceptualFeatures
 from attnbench.precision import tf32
+from attnbench.provenance import provenance
 from attnbench.recipe import Recipe, describe, load_recipe
 from attnbench.train import Training, assemble, train_step
 
@@ -137,7 +138,8 @@ def bench(plan: Plan, device: torch.device, store: Path, say: Say = lambda line:
         say(f"matrix products, {name}: {rate:,.0f} GFLOP/s")
     rows: list[Row] = []
     growth: list[Row] = []
-    write = partial(write_report, plan, rows, growth, ceilings, device, store)
+    made_by = provenance(device)  # before files of its own change the repository
+    write = partial(write_report, plan, rows, growth, ceilings, made_by, store)
     for size in plan.sizes:
         released = _released(plan, size, device) if plan.baseline else None
         for variant in plan.variants:

@@ -9,10 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-import torch
 
 from attnbench import store as stores
-from attnbench.provenance import device_name, provenance
 
 if TYPE_CHECKING:
     from attnbench.bench.measure import Plan, Row
@@ -50,11 +48,11 @@ def write_report(
     rows: Sequence[Row],
     growth: Sequence[Row],
     ceilings: Mapping[str, float],
-    device: torch.device,
+    made_by: Mapping[str, Any],
     store: Path,
 ) -> list[Path]:
     """The JSON file, and the plots of what grows, in `<store>/bench/`."""
-    name = re.sub(r"[^a-z0-9]+", "-", f"{device_name(device)} {plan.recipe_name}".lower()).strip("-")
+    name = re.sub(r"[^a-z0-9]+", "-", f"{made_by['device']} {plan.recipe_name}".lower()).strip("-")
     file = store / "bench" / f"{name}.json"
     file.parent.mkdir(parents=True, exist_ok=True)
     report: dict[str, Any] = {
@@ -63,13 +61,13 @@ def write_report(
         "ceilings_gflop_per_second": dict(ceilings),
         "rows": list(rows),
         "growth": list(growth),
-        "provenance": provenance(device),
+        "provenance": dict(made_by),
     }
     stores.write_text(file, json.dumps(report, indent=1) + "\n")
     if len(plan.sizes) < 2 and not growth:
         return [file]
     picture = file.with_suffix(".png")
-    _plot(rows, growth, f"{device_name(device)}, {plan.recipe_name}", picture)
+    _plot(rows, growth, f"{made_by['device']}, {plan.recipe_name}", picture)
     return [file, picture]
 
 
