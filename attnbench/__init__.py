@@ -1,7 +1,8 @@
 """attnbench: a benchmark of correspondence modules for reference-based line-art colorization.
 
 For authors of modules: `check`, `branch`, `observe`, `Attention`, `at_least_float32`, `no_autocast`. For those who measure:
-`run`, `results`, `compare`, `load`. Names are imported when they are first used, so that `import attnbench` costs nothing.
+`run`, `results`, `compare`. For those who colour pictures: `load`, `colorize`. Names are imported when they are first used, so
+that `import attnbench` costs nothing.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from attnbench.attention import Attention as Attention
     from attnbench.backbone import Context as Context
     from attnbench.backbone import Encoded as Encoded
+    from attnbench.colorization import colorize as colorize
     from attnbench.comparison import compare as compare
     from attnbench.contract import check as check
     from attnbench.execute.run import run as run
@@ -30,6 +32,7 @@ _HOME = {
     "at_least_float32": "attnbench.precision",
     "branch": "attnbench.probe",
     "check": "attnbench.contract",
+    "colorize": "attnbench.colorization",
     "compare": "attnbench.comparison",
     "load": "attnbench.store",
     "no_autocast": "attnbench.precision",
@@ -44,6 +47,7 @@ __all__ = [
     "at_least_float32",
     "branch",
     "check",
+    "colorize",
     "compare",
     "load",
     "no_autocast",

@@ -13,10 +13,11 @@ from typing import Any
 
 import torch
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
 from attnbench import store as stores
-from attnbench.backbone import Colorizer
+from attnbench.analysis.cosines import GRADIENTS, GradientCosines, as_json
+from attnbench.backbone import Colorizer, feature_channels
 from attnbench.console import Reporter
 from attnbench.costs import count_costs, peak_memory, reset_peak_memory
 from attnbench.data.batches import pair_batch
@@ -44,6 +45,7 @@ class Settings:
     checkpoint_seconds: float = 600.0
     retry_failed: bool = False
     rerun_stale: bool = False
+    record_gradients: bool = False
 
 
 class CellRun:
@@ -80,6 +82,7 @@ class CellRun:
 
         history = _History(self.folder.path / "evaluations.jsonl", keep_until=training.step)
         self.log = LossLog(self.folder.path / "losses.jsonl", keep_until=training.step)
+        gradients = self._gradient_log(training)
         try:
             per_epoch = steps_per_epoch(self.dataset.train, recipe)
             if self._measures_epochs and training.step % per_epoch == 0 and history.step < training.step:
@@ -89,6 +92,8 @@ class CellRun:
                 speed = _Speed(training)
 
                 def after_step(now: Progressed) -> None:
+                    if gradients:  # before a checkpoint says that the step is done
+                        gradients.after_step(now)
                     self._after_step(training, now, history)
                     images_per_second = speed(recipe.train.batch_size)
                     left = (self.total - now.step) * recipe.train.batch_size / images_per_second
@@ -105,6 +110,7 @@ class CellRun:
                     log=self.log.add,
                     after_step=after_step,
                     should_stop=self.stop.is_set,
+                    listener=gradients.cosines if gradients else None,
                 )
         except Interrupted:
             if self.record["step"] != training.step:  # else the checkpoint is there, and again would push out the one before
@@ -112,6 +118,8 @@ class CellRun:
             raise
         finally:
             self.log.close()
+            if gradients:
+                gradients.close()
         self._finish(training, history)
 
     @property
@@ -130,6 +138,14 @@ class CellRun:
         """Record an end that is not a finish."""
         self.record |= {"status": status, "failure": {"message": message, "traceback": trace}, "ended": now()}
         self.folder.write_record(self.record)
+
+    def _gradient_log(self, training: Training) -> GradientLog | None:
+        """None where gradients are not recorded. What an earlier start recorded of steps that are made again is dropped."""
+        path = self.folder.path / GRADIENTS
+        _truncate(path, training.step)
+        shape = self.recipe.backbone
+        channels = feature_channels(shape.width, shape.levels)
+        return GradientLog(path, training.generator.module, channels) if self.settings.record_gradients else None
 
     def _tell(self, phase: Phase, step: int, *, always: bool = False, **more: Any) -> None:
         self.progress.write(Progress(phase, step, self.total, str(self.settings.device), **more), always=always)
@@ -274,6 +290,29 @@ class LossLog:
         self._file.close()
         if self._board:
             self._board.close()
+
+
+class GradientLog:
+    """gradients.jsonl: a line an epoch, and one at the last step, of what was counted in the steps since the line before.
+
+    {"epoch": 1, "step": 250, "steps": 250, "splits": [{"input": "sketch", "branches": [...]}, ...]}, see `Counts.as_json`.
+    `steps` is how many were counted: fewer than an epoch has where the run was started again, or recorded, within it.
+    """
+
+    def __init__(self, path: Path, module: nn.Module, channels: int):
+        self.path, self.cosines, self.steps = path, GradientCosines(module, channels), 0
+
+    def after_step(self, now: Progressed) -> None:
+        self.steps += 1
+        if not (now.epoch_ends or now.last):
+            return
+        row = {"epoch": now.epoch + 1, "step": now.step, "steps": self.steps, "splits": as_json(self.cosines.take())}
+        with self.path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        self.steps = 0
+
+    def close(self) -> None:
+        self.cosines.close()
 
 
 class _History:

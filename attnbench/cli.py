@@ -73,6 +73,9 @@ RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Run failed an
 RerunStale = Annotated[
     bool, typer.Option("--rerun-stale", help="Run cells again whose module's code has changed since; the old ones are kept.")
 ]
+RecordGradients = Annotated[
+    bool, typer.Option("--record-gradients", help="Count, every epoch, how the module's branches agree: `attnbench analyze`.")
+]
 StoreArgument = Annotated[Path, typer.Argument(help="Results folder.", show_default=True)]
 
 
@@ -181,6 +184,7 @@ def run(
     checkpoint_minutes: CheckpointMinutes = 10.0,
     retry_failed: RetryFailed = False,
     rerun_stale: RerunStale = False,
+    record_gradients: RecordGradients = False,
     skip_corrupt: Annotated[
         bool, typer.Option("--skip-corrupt", help="Leave out images that cannot be decoded, instead of refusing.")
     ] = False,
@@ -246,6 +250,10 @@ def run(
         seeds=_whole_numbers(seeds, "--seeds"),
         data_root=data_root,
     )
+    if record_gradients:
+        from attnbench.analysis.cosines import check_recordable
+
+        check_recordable(checked.recipe)
     if executor is Executor.slurm:
         from attnbench.execute import slurm as slurm_jobs
 
@@ -265,6 +273,7 @@ def run(
         checkpoint_minutes=checkpoint_minutes,
         retry_failed=retry_failed,
         rerun_stale=rerun_stale,
+        record_gradients=record_gradients,
         time_limit=60 * time_limit if time_limit else None,
     )
     if not dry_run:
@@ -289,7 +298,7 @@ def run(
         from attnbench.execute.inline import run_inline
         from attnbench.execute.planning import pick_device
 
-        settings = Settings(store, pick_device(found[0]), 60 * checkpoint_minutes, retry_failed, rerun_stale)
+        settings = Settings(store, pick_device(found[0]), 60 * checkpoint_minutes, retry_failed, rerun_stale, record_gradients)
         tally = run_inline(cells, settings, reporter)
     else:
         from attnbench.execute.local import run_local
@@ -355,6 +364,7 @@ def cell(
     checkpoint_minutes: CheckpointMinutes = 10.0,
     retry_failed: RetryFailed = False,
     rerun_stale: RerunStale = False,
+    record_gradients: RecordGradients = False,
     stop_at_eof: Annotated[
         bool, typer.Option("--stop-at-eof", help="Save and stop when standard input ends, as it does when a runner dies.")
     ] = False,
@@ -371,6 +381,7 @@ def cell(
         checkpoint_seconds=60 * checkpoint_minutes,
         retry_failed=retry_failed,
         rerun_stale=rerun_stale,
+        record_gradients=record_gradients,
         stop_at_eof=stop_at_eof,
     )
     if code:
@@ -455,6 +466,48 @@ def table(
 
 
 @app.command(
+    epilog="Examples: `attnbench report results/`, `attnbench report results/ -o for-the-group.html --pairs 30`, "
+    "`attnbench report results/ --serve`, while a grid runs"
+)
+def report(
+    store: StoreArgument = Path("results"),
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The file. \\[default: report.html in the results folder]")
+    ] = None,
+    pairs: Annotated[
+        int, typer.Option("--pairs", min=1, help="Test pairs of each dataset in the image grid, beside the best and worst.")
+    ] = 12,
+    serve: Annotated[bool, typer.Option("--serve", help="Show it on this machine instead, live while a grid runs.")] = False,
+    port: Annotated[
+        int | None, typer.Option("--port", min=0, max=65535, help="Of --serve; 0 for any that is free. \\[default: 8765]")
+    ] = None,
+) -> None:
+    """Write one HTML page about a results folder.
+
+    Tables, quality against cost, pictures side by side, curves, and each cell's command, recipe, provenance and failure.
+
+    The file needs nothing beside it and no network.
+    """
+    _refuse({"--output": output} if serve else {"--port": port}, f"is {'not ' * serve}for --serve")
+
+    from attnbench.console import Reporter
+
+    say = Reporter().say
+    if serve:
+        from attnbench.report.serve import serve as serve_page
+
+        def ready(address: str) -> None:
+            typer.echo(f"{address} shows '{store}'; Ctrl-C ends it")
+
+        serve_page(store, 8765 if port is None else port, pairs=pairs, say=say, ready=ready)
+        return
+    from attnbench.report.page import write_report
+
+    target = write_report(store, output, pairs=pairs, say=say)
+    typer.echo(f"written to {target} ({target.stat().st_size / 1e6:.1f} MB): open it in a browser")
+
+
+@app.command(
     epilog="Examples: `attnbench compare results/ sga scft --published`, "
     "`attnbench compare results/ sga sga:stop_gradient=false`"
 )
@@ -488,6 +541,110 @@ def compare(
         _show(sheets)
     else:
         typer.echo("\n".join(written(one, style) for one in sheets), nl=False)
+
+
+@app.command(
+    epilog="""Examples:
+
+`attnbench colorize --model results/sga-anime-seed0-1a2b3c4d5e --sketch a.png --reference b.png -o out.png`
+
+`attnbench colorize --model sga-anime --sketch photo.jpg --extract --reference painting.jpg -o out.png --side-by-side`
+
+`attnbench colorize --model sga-anime --sketch sketches/ --reference colours/ -o coloured/`
+
+Exit codes: 0 all are coloured; 1 some of a folder could not be; 2 bad input.
+"""
+)
+def colorize(
+    model: Annotated[
+        Path,
+        typer.Option("--model", "-m", help="A finished cell's folder, an exported one, or the generator.safetensors in it."),
+    ],
+    sketch: Annotated[Path, typer.Option("--sketch", "-s", help="A drawing of any size, or a folder of drawings.")],
+    reference: Annotated[
+        Path,
+        typer.Option(
+            "--reference",
+            "-r",
+            help="A coloured picture, or a folder: those of the sketches' names if all are there, else one after the other.",
+        ),
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The picture to write; for a folder of sketches the folder to write to.")
+    ],
+    extract: Annotated[
+        bool, typer.Option("--extract", help="The sketch is a photograph or a coloured picture: draw its lines (XDoG) first.")
+    ] = False,
+    lines: Annotated[
+        str,
+        typer.Option(
+            "--lines", help="dark or light, against the paper; auto finds out; keep leaves the drawing's tones alone."
+        ),
+    ] = "auto",
+    size: Annotated[
+        int | None,
+        typer.Option(
+            "--size", min=0, help="Shorter side at which to colour; 0: the drawing's own. \\[default: that of the training]"
+        ),
+    ] = None,
+    side_by_side: Annotated[
+        bool, typer.Option("--side-by-side", help="Also write sketch, reference and result into one picture.")
+    ] = False,
+    device: Annotated[str | None, typer.Option("--device", help="\\[default: the first GPU, or the CPU]")] = None,
+) -> None:
+    """Colour drawings with a trained generator.
+
+    Drawings of any size, grey or coloured paper, dark or light lines; the result has the drawing's size.
+    """
+    from attnbench.colorization import checked_lines, colorize_files
+    from attnbench.console import Reporter
+    from attnbench.execute.planning import pick_device
+
+    failed = colorize_files(
+        model.expanduser(),
+        sketch.expanduser(),
+        reference.expanduser(),
+        output.expanduser(),
+        size=size,
+        extract=extract,
+        lines=checked_lines(lines),
+        side_by_side=side_by_side,
+        device=str(pick_device(device)),
+        say=typer.echo,
+        warn=Reporter().say,
+    )
+    if failed:
+        typer.echo(f"{failed} could not be coloured", err=True)
+        raise typer.Exit(1)
+
+
+@app.command(
+    epilog="""Examples:
+
+`attnbench export results/sga-anime-seed0-1a2b3c4d5e -o sga-anime`
+
+`attnbench export results/sga-anime-seed0-1a2b3c4d5e --program`, with a torch.export program that needs torch alone
+"""
+)
+def export(
+    cell: Annotated[Path, typer.Argument(help="A finished cell's folder.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="New folder. \\[default: ./<name of the cell>-export]")
+    ] = None,
+    program: Annotated[
+        bool, typer.Option("--program", help="Also write generator.pt2, a torch.export program, checked against the generator.")
+    ] = False,
+    pictures: Annotated[int, typer.Option("--pictures", min=0, help="Test pairs to show in the model card.")] = 8,
+) -> None:
+    """Write a trained generator into a folder of its own.
+
+    Weights, recipe, record, and a model card with metrics and pictures. `attnbench colorize` and `attnbench.load` take it.
+    """
+    from attnbench.console import Reporter
+    from attnbench.export import export as write
+
+    folder = write(cell.expanduser(), output and output.expanduser(), program=program, pictures=pictures, warn=Reporter().say)
+    typer.echo(f"written to {folder}; README.md is its model card, with a licence left for you to choose")
 
 
 @app.command(epilog="Example: `attnbench merge /mnt/lab/results results/`, then `attnbench run` does what is still missing")
@@ -602,6 +759,116 @@ def bench(
     typer.echo(rows_to_text(rows))
     for file in files:
         typer.echo(f"written to {file}")
+
+
+analyze = typer.Typer(
+    cls=PlainGroup,
+    help="Look into trained modules: gradients of their branches, spectra of their features, their attention.",
+    no_args_is_help=True,
+)
+app.add_typer(analyze, name="analyze")
+
+CellsArgument = Annotated[
+    list[Path], typer.Argument(metavar="CELL...", help="Folders of cells; of a results folder, all that are trained.")
+]
+DataRoot = Annotated[
+    Path | None, typer.Option("--data-root", help="Folder that holds the datasets' folders. \\[default: the run's]")
+]
+Device = Annotated[str | None, typer.Option("--device", help="\\[default: the first GPU, or the CPU]")]
+IN_ANALYSIS = (
+    "Writes a figure (PNG, PDF), a CSV and a caption to `analysis/` in each cell, and for several in their results folder."
+)
+
+
+@analyze.command("gradients", epilog=f"{IN_ANALYSIS} Example: `attnbench analyze gradients results/scft-* --batches 16`")
+def analyze_gradients_(
+    cells: CellsArgument,
+    data_root: DataRoot = None,
+    torch_home: Annotated[
+        Path | None, typer.Option("--torch-home", help="Folder with pretrained weights, in torch hub's layout [TORCH_HOME].")
+    ] = None,
+    device: Device = None,
+    batches: Annotated[int, typer.Option("--batches", min=1, help="Training batches for each checkpoint.")] = 8,
+) -> None:
+    """Show which branches of a module's gradient agree.
+
+    The cosine, at each position, of each branch's gradient with the whole (the paper's figures 4, 5 and 10): over the epochs
+    where `attnbench run --record-gradients` has counted them, and on checkpoints for each loss term apart.
+    """
+    from attnbench import weights
+    from attnbench.analysis.cells import find_cells
+    from attnbench.analysis.gradients import analyze_gradients, short_table
+    from attnbench.console import Reporter
+    from attnbench.execute.planning import pick_device
+
+    reporter, chosen = Reporter(), pick_device(device)
+    weights.use_torch_home(torch_home)
+    files = analyze_gradients(find_cells(cells, reporter.say, data_root=data_root), chosen, reporter, count=batches)
+    typer.echo(short_table(files))
+    _print_written(files)
+
+
+@analyze.command("spectrum", epilog=f"{IN_ANALYSIS} Example: `attnbench analyze spectrum results/sga-cat-* results/scft-cat-*`")
+def analyze_spectrum_(
+    cells: CellsArgument,
+    data_root: DataRoot = None,
+    device: Device = None,
+    pairs: Annotated[int, typer.Option("--pairs", min=1, help="Test pairs for each cell.")] = 64,
+) -> None:
+    """Show how concentrated features are before and after a module.
+
+    The accumulated ratio of their squared singular values, a mean over test pairs (the paper's figure 8).
+    """
+    from attnbench.analysis.cells import find_cells
+    from attnbench.analysis.spectrum import analyze_spectrum, short_table
+    from attnbench.console import Reporter
+    from attnbench.execute.planning import pick_device
+
+    reporter, chosen = Reporter(), pick_device(device)
+    files = analyze_spectrum(find_cells(cells, reporter.say, data_root=data_root), chosen, reporter, pairs=pairs)
+    typer.echo(short_table(files))
+    _print_written(files)
+
+
+@analyze.command("attention", epilog=f"{IN_ANALYSIS} Example: `attnbench analyze attention results/sga-cat-* --point 100,80`")
+def analyze_attention_(
+    cells: CellsArgument,
+    data_root: DataRoot = None,
+    device: Device = None,
+    pair: Annotated[int, typer.Option("--pair", min=0, help="Which test pair.")] = 0,
+    points: Annotated[
+        list[str] | None,
+        typer.Option("--point", help="Of the sketch, X,Y in pixels. Repeatable. \\[default: three on its lines]"),
+    ] = None,
+) -> None:
+    """Show where points of a sketch look in the reference.
+
+    Each map that the module shows, laid over the pictures, and the entropy of its rows.
+    """
+    from attnbench.analysis.attention import analyze_attention, short_table
+    from attnbench.analysis.cells import find_cells
+    from attnbench.console import Reporter
+    from attnbench.execute.planning import pick_device
+
+    wanted = [_point(text) for text in points or ()]
+    reporter, chosen = Reporter(), pick_device(device)
+    found = find_cells(cells, reporter.say, data_root=data_root)
+    files = analyze_attention(found, chosen, reporter, pair=pair, points=wanted)
+    typer.echo(short_table(files))
+    _print_written(files)
+
+
+def _point(text: str) -> tuple[int, int]:
+    numbers = _whole_numbers(text, "--point")
+    if len(numbers) != 2:
+        raise UserError(f"--point {text}: expected X,Y in pixels, such as 100,80")
+    return numbers[0], numbers[1]
+
+
+def _print_written(files: Sequence[Path]) -> None:
+    pictures = [file for file in files if file.suffix == ".png"]
+    for file in pictures:
+        typer.echo(f"written to {file}, with .pdf, .csv and .json beside it")
 
 
 @app.command("new-module", epilog="Example: `attnbench new-module my-attention`")

@@ -4,10 +4,12 @@
         cell.json                status, metrics with their protocol, costs, provenance; written last
         recipe.yaml              the resolved recipe: `--recipe` takes it
         losses.jsonl             a line a step
+        gradients.jsonl          a line an epoch: cosines of the module's branches, if they were recorded
         pairs.csv                test pairs with their scores
         samples.png, samples/    sketch, reference, generated, original
         pictures.zip             the same of every test pair
         generator.safetensors    the trained generator
+        analysis/                figures and tables of `attnbench analyze`
         checkpoint.pt            everything that training needs to go on; checkpoint.previous.pt is the one before
 
 Every file is written beside its place and moved there, so a file that is there is whole. Folders can be copied between stores.
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from attnbench.backbone import Colorizer
+    from attnbench.recipe import Recipe
 
 FORMAT = 1
 WAITING, RUNNING, INTERRUPTED = "waiting", "running", "interrupted"
@@ -288,27 +291,95 @@ def without_collector() -> Iterator[None]:
 
 
 def load(cell: str | Path, device: str = "cpu") -> Colorizer:
-    """The trained generator of a finished cell, in eval mode: `generator(sketch, reference)`, see `backbone.Colorizer`.
+    """The trained generator of a finished cell, or of an exported one, in eval mode.
+
+    `generator(sketch, reference)` maps tensors, see `backbone.Colorizer`; `attnbench.colorize` takes pictures of any size.
+    `recipe_of(generator)` is the recipe that it was trained under.
+
+    Args:
+        cell: the folder, or the `generator.safetensors` or `cell.json` in it.
 
     Raises:
-        UserError: the folder is not a finished cell, or its module is not installed.
+        UserError: there is no trained generator, its module is not installed, or a file is damaged.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    from attnbench.config_files import validated
     from attnbench.grid import make_variant
     from attnbench.recipe import Recipe
     from attnbench.train import build_generator
 
-    path = Path(cell)
-    if not (path / "generator.safetensors").is_file():
-        raise UserError(f"'{path}' holds no trained generator (generator.safetensors): name a finished cell's folder")
-    record = CellFolder(path).record()
-    if record is None:
-        raise UserError(f"'{path}' holds no readable cell.json, the record of its generator: name a finished cell's folder")
-    variant = make_variant(record["module"]["name"], record["module"]["given"])
-    generator = build_generator(variant.factory, Recipe.model_validate(record["recipe"]["values"]), record["seed"])
-    generator.load_state_dict(load_file(path / "generator.safetensors"))
+    path, record = generator_folder(cell)
+    try:
+        variant = make_variant(record["module"]["name"], record["module"]["given"])
+        values, seed = record["recipe"]["values"], record["seed"]
+    except (KeyError, TypeError) as error:
+        raise UserError(f"'{path / 'cell.json'}' is not a cell's record ({error!r}): copy the cell's folder again") from None
+    recipe = validated(Recipe, values, f"the recipe in '{path / 'cell.json'}'")
+    generator = build_generator(variant.factory, recipe, seed)
+    weights = path / "generator.safetensors"
+    try:
+        generator.load_state_dict(load_file(weights))
+    except (SafetensorError, OSError) as error:
+        raise UserError(
+            f"'{weights}' is damaged ({error}): copy it again from where it was trained, or delete the folder and run it again"
+        ) from None
+    except RuntimeError as error:  # of load_state_dict: other names or shapes
+        why = " ".join(str(error).split("\n", 1)[-1].split())[:200]
+        raise UserError(
+            f"'{weights}' does not fit module '{variant.module}' as it is installed here ({variant.provenance['package']} "
+            f"{variant.provenance['version']}), nor the recipe beside it: {why}"
+        ) from None
+    generator.recipe = recipe  # type: ignore[assignment]  # modules keep other attributes than tensors and modules as well
     return generator.to(device).eval()
+
+
+def recipe_of(generator: Colorizer) -> Recipe:
+    """The recipe under which a generator was trained.
+
+    Raises:
+        UserError: it is not one that `load` has made.
+    """
+    from attnbench.recipe import Recipe
+
+    recipe = getattr(generator, "recipe", None)
+    if not isinstance(recipe, Recipe):
+        raise UserError("this generator does not say under which recipe it was trained: use the one that attnbench.load gives")
+    return recipe
+
+
+def generator_folder(cell: str | Path) -> tuple[Path, dict[str, Any]]:
+    """Where a trained generator lies, and its record; for what `load` takes.
+
+    Raises:
+        UserError: it is no cell, or one without a trained generator; the cells of a results folder are named.
+    """
+    path, expected = Path(cell), "name a finished cell's folder, or an exported one's"
+    if path.name in ("generator.safetensors", "cell.json") and not path.is_dir():
+        path = path.parent
+    if not path.is_dir():
+        raise UserError(f"there is no cell '{cell}': {expected}" if not path.exists() else f"'{cell}' is a file: {expected}")
+    record = CellFolder(path).record()
+    if record is None and (path / "cell.json").is_file():
+        raise UserError(f"'{path / 'cell.json'}' is damaged: copy the cell's folder again from where it was trained")
+    if (path / "generator.safetensors").is_file():
+        if record is None:
+            raise UserError(f"'{path}' holds no cell.json, the record of its generator: {expected}")
+        return path, record
+    if record is not None and record["status"] != FINISHED:
+        raise UserError(
+            f"'{path}' is not finished ({record['status']}), it holds no trained generator yet (generator.safetensors): finish "
+            f"it with `attnbench run`, or {expected}"
+        )
+    if record is not None:
+        raise UserError(
+            f"'{path}' has a cell's numbers but not its trained generator (generator.safetensors): copy it from where the cell "
+            f"was trained, or {expected}"
+        )
+    found = [file.parent for file in sorted(path.glob("*/generator.safetensors"))]
+    inside = f" ({', '.join(str(one) for one in found[:3])}{', ...' if len(found) > 3 else ''})" if found else ""
+    raise UserError(f"'{path}' holds no trained generator (generator.safetensors, cell.json): {expected}{inside}")
 
 
 @contextmanager

@@ -25,12 +25,14 @@ from attnbench.data.images import ImageSet
 from attnbench.errors import Diverged, Interrupted
 from attnbench.losses import Features, PerceptualFeatures, discriminator_loss, generator_losses
 from attnbench.precision import tf32
+from attnbench.probe import BranchListener, Silent, listening
 from attnbench.recipe import Recipe
 
 ModuleFactory = Callable[[int], nn.Module]  # channels -> module
 
 _PARTS = ("generator", "discriminator", "optimizer_g", "optimizer_d")  # of a checkpoint
 _MODULE, _BACKBONE, _DISCRIMINATOR, _STEP = range(4)  # independent random streams
+_SILENT = Silent()
 
 
 @dataclass
@@ -115,12 +117,17 @@ def assemble(
     )
 
 
-def train_step(training: Training, batch: Batch, recipe: Recipe) -> dict[str, Tensor]:
-    """One update of the discriminator, then one of the generator. Returns every loss, unweighted, and the weighted total."""
+def train_step(training: Training, batch: Batch, recipe: Recipe, listener: BranchListener | None = None) -> dict[str, Tensor]:
+    """One update of the discriminator, then one of the generator. Returns every loss, unweighted, and the weighted total.
+
+    Args:
+        listener: hears the branches of the module, see `probe.branch`; only the generator's step has gradients there. The
+            numbers are the same with and without, to the bit. Not for compiled networks.
+    """
     generator, discriminator = training.generator, training.discriminator
     target, sketch, reference = batch.target, batch.sketch, batch.reference
 
-    with precision(recipe, target.device):
+    with precision(recipe, target.device), _branches_apart(recipe, listener):
         generated = generator(sketch, reference)
 
     discriminator.requires_grad_(True)
@@ -131,7 +138,7 @@ def train_step(training: Training, batch: Batch, recipe: Recipe) -> dict[str, Te
     training.optimizer_d.step()
 
     if recipe.train.generator_forwards == 2:  # the released code's second forward; the generator has not changed in between
-        with precision(recipe, target.device):
+        with precision(recipe, target.device), _branches_apart(recipe, listener):
             generated = generator(sketch, reference)
 
     discriminator.requires_grad_(False)  # its gradients are not wanted here, only those through it
@@ -142,6 +149,11 @@ def train_step(training: Training, batch: Batch, recipe: Recipe) -> dict[str, Te
     training.optimizer_g.step()
 
     return {"generator": loss_g.detach(), "discriminator": loss_d.detach(), **{k: v.detach() for k, v in parts.items()}}
+
+
+def _branches_apart(recipe: Recipe, listener: BranchListener | None) -> AbstractContextManager[None]:
+    """The roles of the module's inputs are always apart, so that it makes no difference whether somebody records them."""
+    return nullcontext() if recipe.train.compile else listening(listener or _SILENT)
 
 
 def precision(recipe: Recipe, device: torch.device) -> AbstractContextManager[None]:
@@ -178,12 +190,14 @@ def train(
     log: Callable[[int, dict[str, Tensor]], None],
     after_step: Callable[[Progressed], None],
     should_stop: Callable[[], bool] = lambda: False,
+    listener: BranchListener | None = None,
 ) -> None:
     """Train from `training.step` to the end of the recipe's budget.
 
     Args:
         log: takes the step (1, 2, ...) and its losses, still on the device.
         after_step: called when a step is done and logged: the place for checkpoints, pictures and progress.
+        listener: as in `train_step`.
 
     Raises:
         Interrupted: `should_stop` said so; `training` is at a step's end.
@@ -197,13 +211,21 @@ def train(
             _reseed(_STEP, seed, step)
             _set_learning_rates(training, recipe, step / total)
             batch = training_batch(images, indices, seed=seed, epoch=epoch, data=recipe.data, device=device)
-            losses = train_step(training, batch, recipe)
+            losses = train_step(training, batch, recipe, listener)
             training.step = step + 1
             log(training.step, losses)  # where it reads the losses, it waits for the GPU
             training.seconds += time.monotonic() - started
             after_step(Progressed(training.step, epoch, epoch_ends=training.step % per_epoch == 0, last=training.step == total))
             if should_stop() and training.step < total:
                 raise Interrupted(training.step)
+
+
+def batches(images: ImageSet, recipe: Recipe, *, seed: int, device: torch.device, first: int, count: int) -> Iterator[Batch]:
+    """What the steps first .. first + count - 1 train on; at each, torch's random state is the step's."""
+    per_epoch, size = steps_per_epoch(images, recipe), recipe.train.batch_size
+    for step, epoch, indices in _schedule(first, first + count, per_epoch, len(images), size, seed):
+        _reseed(_STEP, seed, step)
+        yield training_batch(images, indices, seed=seed, epoch=epoch, data=recipe.data, device=device)
 
 
 def _schedule(

@@ -13,7 +13,9 @@ from runs import HEADS, attnbench, install, install_module, only_cell, record, t
 
 from attnbench.cli import app
 
-COMMANDS = ["list", "run", "cell", "status", "table", "compare", "merge", "check", "new-module", "weights", "bench"]
+COMMANDS = ["list", "run", "cell", "status", "table", "report", "compare", "colorize", "export", "merge", "check", "new-module"]
+COMMANDS += ["weights", "bench"]
+ANALYSES = ["gradients", "spectrum", "attention"]
 
 
 def refused(*arguments: str | Path) -> str:
@@ -151,11 +153,20 @@ def test_every_command_has_help_with_each_option_explained(command: str) -> None
         assert getattr(parameter, "help", None), f"{command} {parameter.name} is not explained"
 
 
+@pytest.mark.parametrize("analysis", ANALYSES)
+def test_every_analysis_has_help_with_each_option_explained(analysis: str) -> None:
+    assert attnbench("analyze", analysis, "--help").code == 0
+    import typer.main
+
+    for parameter in typer.main.get_command(app).commands["analyze"].commands[analysis].params:  # type: ignore[attr-defined]
+        assert getattr(parameter, "help", None), f"analyze {analysis} {parameter.name} is not explained"
+
+
 def test_no_help_imports_torch_or_pandas() -> None:
     code = f"""
 import contextlib, io, sys
 from attnbench import cli
-for command in {["", *COMMANDS]}:
+for command in {["", *COMMANDS, *(f"analyze {name}" for name in ANALYSES)]}:
     sys.argv = ["attnbench", *command.split(), "--help"]
     with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()):
         cli.main()

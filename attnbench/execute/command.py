@@ -9,6 +9,7 @@ import sys
 import threading
 from pathlib import Path
 
+from attnbench.analysis.cosines import check_recordable
 from attnbench.cell import Settings
 from attnbench.console import Reporter
 from attnbench.errors import DiskFull, Interrupted, UserError
@@ -26,6 +27,7 @@ def run_command(
     checkpoint_seconds: float,
     retry_failed: bool,
     rerun_stale: bool,
+    record_gradients: bool,
     stop_at_eof: bool,
 ) -> int:
     """Run a planned cell, and return the process's exit code.
@@ -36,7 +38,7 @@ def run_command(
     reporter, folder = Reporter(), CellFolder(path)
     if not path.is_dir():
         raise UserError(f"there is no cell '{path}': `attnbench run --executor commands` plans cells and lists their folders")
-    settings = Settings(path.parent, pick_device(device), checkpoint_seconds, retry_failed, rerun_stale)
+    settings = Settings(path.parent, pick_device(device), checkpoint_seconds, retry_failed, rerun_stale, record_gradients)
     if sys.__stderr__ is not None and hasattr(faulthandler, "register"):
         faulthandler.register(signal.SIGUSR1, file=sys.__stderr__)  # kill -USR1 shows what a hanging cell is at
     with stop_signals() as stop, folder.locked(wait=False) as ours:
@@ -50,7 +52,10 @@ def run_command(
             reporter.say(f"{path.name}: {state}{state.hint}")
             return 0 if state.finished else 1
         try:
-            return 0 if run_cell(load_cell(path, reporter.progress), folder, settings, reporter, stop) else 1
+            cell = load_cell(path, reporter.progress)
+            if record_gradients:
+                check_recordable(cell.recipe)
+            return 0 if run_cell(cell, folder, settings, reporter, stop) else 1
         except Interrupted as interrupted:
             reporter.say(f"{interrupted}; everything is saved, the same command goes on from there")
             return EXIT_INTERRUPTED

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from attnbench import store as stores
+from attnbench.analysis.cosines import check_recordable
 from attnbench.console import Reporter
 from attnbench.execute.local import run_local
 from attnbench.execute.planning import check_space, default_data_root, pick_devices, plan
@@ -27,6 +28,7 @@ def run(
     data_root: str | Path | None = None,
     devices: Sequence[str] = (),
     jobs: int | None = None,
+    record_gradients: bool = False,
 ) -> pd.DataFrame:
     """Train and evaluate every module on every data set; cells that are finished are not run again.
 
@@ -37,6 +39,7 @@ def run(
         grid: a built-in grid or a YAML file: its variants come before `modules`, its data sets where `datasets` is empty.
         devices: `["cuda:0", "cuda:1"]`; by default all GPUs, or the CPU. A cell runs on one of them, in a process of its own.
         jobs: cells at a time; by default one a device.
+        record_gradients: keep the cosines of the branches' gradients, every epoch, for `attnbench analyze gradients`.
 
     Returns:
         The store as a frame, see `attnbench.results`.
@@ -46,9 +49,11 @@ def run(
     """
     root = Path(data_root) if data_root is not None else default_data_root()
     checked = check_grid(modules, datasets, recipe, grid=grid, overrides=overrides, seeds=seeds, data_root=root)
+    if record_gradients:
+        check_recordable(checked.recipe)
     found, reporter = pick_devices(devices), Reporter()
     folder = stores.open_store(Path(store))
     cells = plan(checked, reporter)
     check_space(cells, folder, jobs or len(found))
-    run_local(cells, folder, reporter, CellOptions(), devices=found, jobs=jobs)
+    run_local(cells, folder, reporter, CellOptions(record_gradients=record_gradients), devices=found, jobs=jobs)
     return stores.results(store)

@@ -43,6 +43,7 @@ class CellOptions:
     checkpoint_minutes: float = 10.0
     retry_failed: bool = False
     rerun_stale: bool = False
+    record_gradients: bool = False
     time_limit: float | None = None
     threads: int | None = None
     grace: float = 120.0
@@ -52,7 +53,8 @@ class CellOptions:
         found = ["--checkpoint-minutes", str(self.checkpoint_minutes)]
         found += ["--device", self.device] if self.device else []
         found += ["--retry-failed"] if self.retry_failed else []
-        return found + (["--rerun-stale"] if self.rerun_stale else [])
+        found += ["--rerun-stale"] if self.rerun_stale else []
+        return found + (["--record-gradients"] if self.record_gradients else [])
 
 
 class Worker:

@@ -1,0 +1,330 @@
+"""`attnbench analyze attention`: where positions of the sketch look in the reference, and how sharply.
+
+Of every map that a module shows, `observe("attention", map)`, (B, n, m), rows are positions of the sketch. They are divided by
+their sums first, since not every map's rows sum to one: SGA's columns do (paper section 3.4, equation 10). Then
+
+    entropy_i = - sum_j p_ij log p_ij,   in nats, 0 for a row with one entry, log m for a uniform one.
+
+A map whose query and key are branches of one tensor is *self*-attention: it looks at the sketch's own grid, so that it is laid
+over the generated picture. Any other is *cross*-attention, over the reference.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from attnbench.analysis.cells import AnalysedCell
+from attnbench.analysis.sections import COLOURS, Section, by_store, paper_style, percent, write_section
+from attnbench.console import Reporter
+from attnbench.data.batches import pair_batch
+from attnbench.errors import UserError
+from attnbench.evaluate import pair_list
+from attnbench.precision import tf32
+from attnbench.probe import listening
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Point = tuple[int, int]  # x, y in pixels, from the upper left corner
+
+POINTS = 3  # that are chosen where none are named
+_DIM = 0.2  # brightness of what is not looked at
+_NO_MAP = 'n/a: its module shows no attention map; `observe("attention", map)` in its forward would'
+
+
+@dataclass(frozen=True)
+class AttentionMap:
+    """One map of one pair.
+
+    Attributes:
+        name: `cross` or `self`, numbered where there are several.
+        within: whether it looks at the sketch's own grid.
+        rows: (n, m), float64, rows sum to one; not a number where they had nothing to be divided by.
+        sums: (n,), what rows summed to.
+    """
+
+    name: str
+    within: bool
+    rows: Tensor
+    sums: Tensor
+
+    @property
+    def entropy(self) -> Tensor:
+        """(n,), in nats."""
+        return entropy(self.rows)
+
+    @property
+    def mean_entropy(self) -> float:
+        """Over rows that have one."""
+        return float(self.entropy.nanmean())
+
+    @property
+    def share(self) -> float:
+        """The mean entropy as a share of a uniform row's, log m; 0 where m = 1."""
+        return self.mean_entropy / math.log(self.rows.shape[1]) if self.rows.shape[1] > 1 else 0.0
+
+
+@dataclass(frozen=True)
+class Looked:
+    """A cell's maps of one test pair; pictures (S, S, 3) in [0, 1]."""
+
+    label: str
+    pair: int
+    names: tuple[str, str]
+    points: tuple[Point, ...]
+    sketch: np.ndarray
+    reference: np.ndarray
+    generated: np.ndarray
+    maps: list[AttentionMap]
+
+
+def normalized(attention: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows that sum to one, (n, m), and what they summed to, (n,), of a map (n, m), in float64."""
+    sums = attention.double().sum(-1)
+    return attention.double() / sums[:, None], sums
+
+
+def entropy(rows: Tensor) -> Tensor:
+    """Of each distribution, in nats: (n, m) -> (n,)."""
+    return torch.special.entr(rows).sum(-1)
+
+
+class Maps:
+    """A listener that keeps the attention maps of one image, and whether each looks at its query's own tensor."""
+
+    def __init__(self) -> None:
+        self.maps: list[AttentionMap] = []
+        self._query: int | None = None
+        self._key: int | None = None
+
+    def branched(self, total: Tensor, branches: dict[str, Tensor]) -> None:
+        memory = total.untyped_storage().data_ptr()
+        self._query = memory if "query" in branches else self._query
+        self._key = memory if "key" in branches else self._key
+
+    def observed(self, name: str, value: Tensor) -> None:
+        if name != "attention":
+            return
+        attention = value.detach()[0].cpu()
+        if attention.dim() == 3:  # heads
+            attention = attention.mean(0)
+        within = self._query is not None and self._query == self._key
+        kind = "self" if within else "cross"
+        before = sum(one.within == within for one in self.maps)
+        self.maps.append(AttentionMap(f"{kind} {before + 1}" if before else kind, within, *normalized(attention)))
+
+
+def analyze_attention(
+    cells: Sequence[AnalysedCell],
+    device: torch.device,
+    reporter: Reporter,
+    *,
+    pair: int,
+    points: Sequence[Point] = (),
+) -> list[Path]:
+    """Write the sections of these cells, and of their stores; returns the files.
+
+    Args:
+        pair: which of the protocol's test pairs, from 0.
+        points: of the sketch, in pixels; by default where it has lines.
+
+    Raises:
+        UserError: a cell has no trained generator, no images here, no such pair or no such point.
+    """
+    files: list[Path] = []
+    looked: dict[Path, Looked] = {}
+    for cell in cells:
+        found = of_cell(cell, device, reporter, pair=pair, points=points)
+        if not found.maps:
+            reporter.say(f"{cell.label}: {_NO_MAP}")
+            continue
+        looked[cell.path] = found
+        files += write_section(cell.path, section([found]))
+    for store, inside in by_store([cell for cell in cells if cell.path in looked]).items():
+        files += write_section(store, section([looked[cell.path] for cell in inside]))
+    return files
+
+
+@torch.no_grad()
+@tf32(False)
+def of_cell(cell: AnalysedCell, device: torch.device, reporter: Reporter, *, pair: int, points: Sequence[Point] = ()) -> Looked:
+    """What a cell's module shows of one test pair; raises as `analyze_attention` does."""
+    size = cell.recipe.data.size
+    for x, y in points:
+        if not (0 <= x < size and 0 <= y < size):
+            raise UserError(f"--point {x},{y}: the pictures of '{cell.path}' have {size} x {size} pixels, from 0,0")
+    generator, images = cell.generator(device), cell.dataset(reporter).test
+    pairs = pair_list(len(images), cell.recipe.evaluation)
+    if not 0 <= pair < len(pairs):
+        raise UserError(f"--pair {pair}: '{cell.path}' has {len(pairs)} test pairs, 0 to {len(pairs) - 1}")
+    batch = pair_batch(images, [pairs[pair]], data=cell.recipe.data, device=device)
+    with listening(seen := Maps()):
+        generated = generator(batch.sketch, batch.reference)
+    for one in seen.maps:
+        _check(one, cell.path)
+    chosen = tuple(points) or points_on_lines(batch.sketch[0, 0].cpu())
+    sketch, reference = (images.names[index] for index in pairs[pair])
+    drawn, given, coloured = (_picture(image[0]) for image in (batch.sketch, batch.reference, generated))
+    return Looked(cell.label, pair, (sketch, reference), chosen, drawn, given, coloured, seen.maps)
+
+
+def points_on_lines(sketch: Tensor, count: int = POINTS) -> tuple[Point, ...]:
+    """Where the sketch, (S, S) with paper at 1, has most lines: centres of patches an eighth wide, none beside another."""
+    size = sketch.shape[-1]
+    patch = max(1, size // 8)
+    ink = F.avg_pool2d((1 - sketch)[None, None], patch)[0, 0]
+    ink[[0, -1]] = ink[:, [0, -1]] = -1  # frames of pictures are no places of interest
+    found: list[Point] = []
+    for _ in range(count):
+        row, column = divmod(int(ink.argmax()), ink.shape[1])
+        found.append((column * patch + patch // 2, row * patch + patch // 2))
+        ink[max(0, row - 1) : row + 2, max(0, column - 1) : column + 2] = -2
+    return tuple(dict.fromkeys(found))
+
+
+def section(found: Sequence[Looked]) -> Section:
+    """Of one cell, or of several together."""
+    one = found[0]
+    numbers = [
+        f"{looked.label}, {attention.name}: mean entropy {attention.mean_entropy:.2f} nats, {percent(attention.share)} of a "
+        "uniform map's"
+        for looked in found
+        for attention in looked.maps
+    ]
+    listed = "; ".join(numbers)
+    uneven = [
+        f"{looked.label}, {attention.name}: {attention.sums.min():.3g} to {attention.sums.max():.3g}"
+        for looked in found
+        for attention in looked.maps
+        if (attention.sums - 1).abs().max() > 1e-3
+    ]
+    note = f" These maps' rows do not sum to one ({'; '.join(uneven)}); they are divided by their sums." if uneven else ""
+    same = all((looked.points, looked.names) == (one.points, one.names) for looked in found)
+    where = ", ".join(f"({x}, {y})" for x, y in one.points)
+    shown = f": sketch {one.names[0]}, reference {one.names[1]}. Points at pixels {where}." if same else ", points as marked."
+    return Section(
+        "attention",
+        "Where points of the sketch look" + (f": {one.label}" if len(found) == 1 else ""),
+        f"Test pair {one.pair}{shown} Bright is what a point looks at, relative to its largest weight; cross-attention lies "
+        "over the reference, self-attention over the generated picture. "
+        f"On the right the entropy of each position's row. {listed}.{note}",
+        f"Pictures of a pair, with attention maps laid over them as light. {listed}.",
+        _figure(found),
+        pd.concat([_frame(looked, attention) for looked in found for attention in looked.maps], ignore_index=True),
+    )
+
+
+def short_table(files: Sequence[Path]) -> str:
+    """What the CSV files of cells say, as text: the mean entropy of each map."""
+    frames = [pd.read_csv(file) for file in files if file.suffix == ".csv"]
+    if not frames:
+        return ""
+    together = pd.concat(frames).drop_duplicates()  # a store's file repeats those of its cells
+    means = together.groupby(["cell", "map"], sort=False)[["entropy", "share_of_log_m"]].mean().reset_index()
+    means["share_of_log_m"] = [percent(share) for share in means["share_of_log_m"]]
+    means = means.rename(columns={"entropy": "entropy, nats", "share_of_log_m": "of log m"})
+    text: str = means.to_markdown(index=False, tablefmt="simple", floatfmt=".3f", disable_numparse=[3])
+    return text
+
+
+def _frame(looked: Looked, attention: AttentionMap) -> pd.DataFrame:
+    """A row for each position of the sketch: its centre and the centre of what it looks at most, in pixels."""
+    size = looked.sketch.shape[0]
+    n, m = attention.rows.shape
+    y, x = _centres(n, size)
+    peak_y, peak_x = (axis[attention.rows.nan_to_num(-1).argmax(-1).numpy()] for axis in _centres(m, size))
+    entropies = attention.entropy.numpy()
+    return pd.DataFrame(
+        {"cell": looked.label, "pair": looked.pair, "map": attention.name, "x": x, "y": y, "peak_x": peak_x, "peak_y": peak_y}
+        | {"row_sum": attention.sums.numpy(), "entropy": entropies, "share_of_log_m": entropies / max(math.log(m), 1e-300)}
+    )
+
+
+def _centres(count: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """(y, x) of the positions of a square grid, in pixels."""
+    side = math.isqrt(count)
+    line = (np.arange(side) + 0.5) * size / side
+    return np.repeat(line, side), np.tile(line, side)
+
+
+def _check(attention: AttentionMap, path: Path) -> None:
+    """Raises UserError if a map is not one of square grids, or not finite."""
+    if any(math.isqrt(count) ** 2 != count for count in attention.rows.shape):
+        n, m = attention.rows.shape
+        raise UserError(
+            f"'{path}': its {attention.name} map has {n} x {m} entries, which are no square grids: it has no overlay"
+        )
+    if not torch.isfinite(attention.sums).all():
+        raise UserError(f"'{path}': its {attention.name} map is not finite: train it again")
+
+
+def _picture(image: Tensor) -> np.ndarray:
+    """(1 or 3, S, S) in [-1, 1] -> (S, S, 3) in [0, 1]."""
+    return ((image.cpu() + 1) / 2).clamp(0, 1).expand(3, -1, -1).permute(1, 2, 0).numpy()
+
+
+def _figure(found: Sequence[Looked]) -> Figure:
+    """A row for each map: sketch with its points, reference, generated; what each point looks at; the entropy."""
+    from matplotlib.figure import Figure
+
+    rows = [(looked, attention) for looked in found for attention in looked.maps]
+    count = max(len(looked.points) for looked in found)
+    with paper_style():
+        figure = Figure(figsize=(1.25 * (count + 4) + 0.5, 1.45 * len(rows) + 0.2), layout="constrained")
+        axes = figure.subplots(len(rows), count + 4, squeeze=False)
+        for row, (looked, attention) in zip(axes, rows, strict=True):
+            for axis in row:
+                axis.set(xticks=[], yticks=[])
+                axis.spines[:].set_visible(False)
+            if attention is looked.maps[0]:
+                pictures = (looked.sketch, looked.reference, looked.generated)
+                for axis, picture, title in zip(row, pictures, ("sketch", "reference", "generated"), strict=False):
+                    axis.imshow(picture)
+                    axis.set_title(title)
+                for number, (x, y) in enumerate(looked.points, 1):
+                    _mark(row[0], x, y, number)
+            row[0].set_ylabel(f"{looked.label}\n{attention.name}" if len(found) > 1 else attention.name)
+            side = looked.sketch.shape[0]
+            for number, (axis, (x, y)) in enumerate(zip(row[3:], looked.points, strict=False), 1):
+                weights = attention.rows[_row_of(x, y, len(attention.rows), side)]
+                axis.imshow(_lit(looked.generated if attention.within else looked.reference, weights))
+                axis.set_title(f"point {number}", color=COLOURS[(number - 1) % len(COLOURS)])
+                if attention.within:
+                    _mark(axis, x, y, number)
+            grid = math.isqrt(len(attention.rows))
+            most = math.log(attention.rows.shape[1]) or 1.0
+            image = row[-1].imshow(attention.entropy.view(grid, grid).numpy(), cmap="cividis", vmin=0, vmax=most)
+            row[-1].set_title(f"entropy, {percent(attention.share)}")
+            figure.colorbar(image, ax=row[-1], label="nats", shrink=0.85)
+    return figure
+
+
+def _row_of(x: int, y: int, count: int, size: int) -> int:
+    """The row of a map for a pixel."""
+    side = math.isqrt(count)
+    return (y * side // size) * side + x * side // size
+
+
+def _lit(picture: np.ndarray, weights: Tensor) -> np.ndarray:
+    """The picture, bright where the weights (m,) are, relative to the largest; dim everywhere if they are undefined."""
+    side, size = math.isqrt(len(weights)), picture.shape[0]
+    light = (weights / weights.max()).nan_to_num(0).view(1, 1, side, side)
+    light = F.interpolate(light, size=(size, size), mode="nearest")[0, 0, :, :, None]
+    return picture * (_DIM + (1 - _DIM) * light.numpy())
+
+
+def _mark(axis: Axes, x: int, y: int, number: int) -> None:
+    style: dict[str, Any] = {"markersize": 6, "markeredgecolor": "white", "markeredgewidth": 0.8}
+    axis.plot([x], [y], "o", color=COLOURS[(number - 1) % len(COLOURS)], **style)
+    axis.annotate(str(number), (x, y), color="white", fontsize=4.5, ha="center", va="center_baseline")

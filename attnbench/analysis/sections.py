@@ -1,0 +1,93 @@
+"""What an analysis leaves in `<cell>/analysis/` or `<store>/analysis/`: a figure, its numbers, and what a report says of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from attnbench import store as stores
+from attnbench.analysis.cells import AnalysedCell
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+FOLDER = "analysis"
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito's, but for yellow
+DPI = 200
+_STYLE: dict[Any, Any] = {
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "axes.labelsize": 8,
+    "legend.fontsize": 7,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.6,
+    "pdf.fonttype": 42,  # TrueType: publishers refuse matplotlib's default, Type 3
+    "svg.fonttype": "none",
+}
+
+
+@dataclass(frozen=True)
+class Section:
+    """A figure with its numbers.
+
+    Attributes:
+        name: of its files.
+        title, caption, alt: plain words, for a report; alt says what a reader would see who cannot.
+        table: what the CSV holds.
+    """
+
+    name: str
+    title: str
+    caption: str
+    alt: str
+    figure: Figure
+    table: pd.DataFrame
+
+
+@contextmanager
+def paper_style() -> Iterator[None]:
+    """Sizes, lines and fonts of figures for print, in the block in which they are drawn."""
+    from matplotlib import rc_context
+
+    with rc_context(_STYLE):
+        yield
+
+
+def write_section(base: Path, section: Section) -> list[Path]:
+    """`<base>/analysis/<name>.png`, `.pdf`, `.csv`, `.json`, the last one last. Returns their paths."""
+    folder = base / FOLDER
+    folder.mkdir(exist_ok=True)
+    files = [folder / f"{section.name}.{suffix}" for suffix in ("png", "pdf", "csv", "json")]
+    for file in files[:2]:
+        with stores.replacing(file) as draft, paper_style():
+            section.figure.savefig(draft, format=file.suffix[1:], dpi=DPI)
+    stores.write_text(files[2], section.table.to_csv(index=False))
+    words = {"title": section.title, "caption": section.caption, "alt": section.alt}
+    stores.write_text(files[3], json.dumps(words, indent=1, ensure_ascii=False) + "\n")
+    return files
+
+
+def by_store(cells: Sequence[AnalysedCell]) -> dict[Path, list[AnalysedCell]]:
+    """Stores of which there are several cells here, with those."""
+    groups: dict[Path, list[AnalysedCell]] = {}
+    for cell in cells:
+        groups.setdefault(cell.path.absolute().parent, []).append(cell)
+    return {store: inside for store, inside in groups.items() if len(inside) > 1}
+
+
+def percent(share: float | None) -> str:
+    """A share in words.
+
+    >>> percent(0.30571), percent(None)
+    ('30.6 %', 'none')
+    """
+    return "none" if share is None or pd.isna(share) else f"{100 * share:.1f} %"

@@ -1,0 +1,133 @@
+"""The report as one HTML file that needs nothing beside it: style, scripts, numbers and pictures are in it."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterable, Sequence
+from functools import cache
+from importlib import resources
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from attnbench.errors import UserError
+from attnbench.provenance import now
+from attnbench.report.cells import running_cells
+from attnbench.report.collect import Figure, Report, collect
+from attnbench.report.pairs import fit
+from attnbench.store import Say, replacing
+
+NAME = "report.html"  # in the store, unless another is asked for
+_STATUS_MARKS = {"finished": "●", "running": "◐", "waiting": "○", "interrupted": "◌", "failed": "✕", "diverged": "✕"}
+
+
+def write_report(store: Path, target: Path | None = None, *, pairs: int, say: Say = lambda line: None) -> Path:
+    """Write the page of a store, and return where it is.
+
+    Args:
+        target: the file; by default `report.html` in the store.
+        pairs: of a data set that are shown whatever their scores.
+        say: hears of files of the store that are damaged; the page says the same.
+
+    Raises:
+        UserError: there is no such store, no cell in it that can be read, or the file cannot be written.
+    """
+    target = target or store / NAME
+    if target.is_dir():
+        raise UserError(f"'{target}' is a folder: name a file with -o, such as {target / NAME}")
+    text = render(collect(store, pairs=pairs, say=say))
+    try:
+        with replacing(target) as draft:
+            draft.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"'{target}' cannot be written: {error.strerror}: choose another file with -o") from None
+    return target
+
+
+def render(report: Report, live: str | None = None) -> str:
+    """The page.
+
+    Args:
+        live: what the server calls this state of the store; a page with it asks the server for a newer one.
+    """
+    pictures, scaled_to = fit(report.albums)
+    return (
+        _environment()
+        .get_template("page.html.j2")
+        .render(
+            report=report,
+            name=report.store.absolute().name,
+            live=live,
+            scaled_to=scaled_to,
+            marks=_STATUS_MARKS,
+            style=Markup(_own("page.css")),
+            script=Markup(_own("page.js")),
+            plotly=Markup(_plotly()),
+            data=as_json({"variants": report.variants, "views": [vars(view) for view in report.views]}),
+            texts=as_json([table.texts for table in report.tables]),
+            pictures=[as_json([_base64(data) for data in album]) for album in pictures],
+            figures=_by_cell(report.figures),
+            running=list(running_cells(report.running, report.store)),
+            made=now(),
+            version=version("attnbench"),
+        )
+    )
+
+
+def render_running(report: Report) -> str:
+    """The board of the running cells alone, for pages that are open."""
+    running = list(running_cells(report.running, report.store))
+    return _environment().get_template("page.running.html.j2").render(running=running)
+
+
+def as_json(value: Any) -> Markup:
+    """JSON that may stand in a script element: nothing in it ends that element, or begins a comment.
+
+    >>> as_json("</script><!--")
+    Markup('"\\\\u003c/script>\\\\u003c!--"')
+    """
+    text = json.dumps(value, allow_nan=False, separators=(",", ":"), ensure_ascii=False)
+    return Markup(text.replace("<", "\\u003c"))
+
+
+def _by_cell(figures: Iterable[Figure]) -> list[tuple[str, list[dict[str, str]]]]:
+    """(cell's label or "", its figures)."""
+    found: dict[str, list[dict[str, str]]] = {}
+    for figure in figures:
+        words = {"title": figure.title, "caption": figure.caption, "alt": figure.alt, "data": _base64(figure.data)}
+        found.setdefault(figure.of, []).append(words)
+    return list(found.items())
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")
+
+
+def _plural(items: Sequence[Any] | int, one: str, many: str | None = None) -> str:
+    """`1 cell`, `2 cells`."""
+    count = items if isinstance(items, int) else len(items)
+    return f"{count} {one if count == 1 else many or one + 's'}"
+
+
+@cache
+def _environment() -> Environment:
+    loader = PackageLoader("attnbench", "report")
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["plural"] = _plural
+    return environment
+
+
+@cache
+def _own(name: str) -> str:
+    return resources.files("attnbench.report").joinpath(name).read_text(encoding="utf-8")
+
+
+@cache
+def _plotly() -> str:
+    from plotly.offline import get_plotlyjs
+
+    return str(get_plotlyjs())

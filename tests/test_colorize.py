@@ -1,0 +1,402 @@
+"""Colouring pictures of any size and kind with a trained generator."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageFilter, ImageOps
+from runs import attnbench, only_cell, tiny
+
+import attnbench as library
+from attnbench import colorization
+from attnbench.backbone import Colorizer
+from attnbench.colorization import cleaned, colorize_files, extracted, frame_of, redrawn
+from attnbench.data.batches import pair_batch
+from attnbench.data.images import ImageSet
+from attnbench.data.synthetic import draw
+from attnbench.errors import UserError
+from attnbench.evaluate import to_bytes
+from attnbench.recipe import Sketch
+from attnbench.store import recipe_of
+
+
+@pytest.fixture(scope="module")
+def cell(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A generator that works at 16 pixels, whose line art has one sigma."""
+    store = tmp_path_factory.mktemp("store")
+    assert attnbench(*tiny(store, data__sketch__sigma="[0.4]", data__sketch__at="native")).code == 0
+    return only_cell(store)
+
+
+@pytest.fixture(scope="module")
+def generator(cell: Path) -> Colorizer:
+    return library.load(cell)
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """A folder with a drawing, `a.png`, of 90 x 60 pixels, and a coloured picture, `b.png`."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    drawing((90, 60)).save(folder / "a.png")
+    draw(0, 1, 48).save(folder / "b.png")
+    return folder
+
+
+def drawing(size: tuple[int, int] = (64, 64)) -> Image.Image:
+    """Black lines on white, mode L."""
+    return ImageOps.fit(extracted(draw(0, 0, 256), (256, 256), Sketch(sigma=(0.5,))), size)
+
+
+def opened(path: Path) -> Image.Image:
+    with Image.open(path) as picture:
+        picture.load()
+    return picture
+
+
+def array(picture: Image.Image) -> np.ndarray:
+    return np.asarray(picture, dtype=float)
+
+
+def one_line(err: str) -> str:
+    (line,) = err.splitlines()
+    return line
+
+
+def colorize(cell: Path, folder: Path, *options: str | Path) -> tuple[int, str, str]:
+    where = ["-s", folder / "a.png", "-r", folder / "b.png", "-o", folder / "out.png"]
+    outcome = attnbench("colorize", "-m", cell, *where, "--device", "cpu", *options)
+    return outcome.code, outcome.out, outcome.err
+
+
+def test_it_gives_what_an_evaluation_gives(generator: Colorizer) -> None:
+    """A square picture with `extract` goes the way of a test pair, to the bit."""
+    heads = torch.stack([torch.from_numpy(np.array(draw(0, index, 16))).permute(2, 0, 1) for index in (0, 1)])
+    images = ImageSet(["a", "b"], heads, None, torch.tensor([0.4, 0.4]))
+    batch = pair_batch(images, [(0, 1)], data=recipe_of(generator).data, device=torch.device("cpu"))
+    with torch.no_grad():
+        wanted = to_bytes(generator(batch.sketch, batch.reference))[0].permute(1, 2, 0).numpy()
+    made = library.colorize(generator, draw(0, 0, 16), draw(0, 1, 16), extract=True)
+    assert np.array_equal(np.asarray(made), wanted)
+
+
+@pytest.mark.parametrize("size", [(16, 16), (90, 60), (33, 77), (17, 400)])
+def test_the_result_has_the_drawings_size(size: tuple[int, int], generator: Colorizer) -> None:
+    assert library.colorize(generator, drawing(size), draw(0, 1, 20)).size == size
+    assert library.colorize(generator, drawing(size), draw(0, 1, 20), size=0).size == size
+
+
+def test_the_colours_depend_on_the_reference_and_the_folder_will_do_for_the_generator(cell: Path) -> None:
+    results = [
+        array(library.colorize(cell, drawing(), Image.new("RGB", (40, 30), colour))) for colour in ("red", "blue", "red")
+    ]
+    assert not np.array_equal(results[0], results[1])
+    assert np.array_equal(results[0], results[2])
+
+
+@pytest.mark.parametrize(
+    ("size", "shorter", "levels", "frame", "padded"),
+    [
+        ((256, 256), 64, 4, (64, 64), (64, 64)),
+        ((180, 300), 64, 4, (64, 107), (64, 112)),
+        ((100, 50), 0, 5, (100, 50), (112, 64)),
+        ((20, 20), 0, 5, (20, 20), (32, 32)),
+    ],
+)
+def test_frames(size: tuple[int, int], shorter: int, levels: int, frame: tuple[int, int], padded: tuple[int, int]) -> None:
+    found = frame_of(size, shorter, levels)
+    assert (found.size, found.padded) == (frame, padded)
+
+
+@pytest.mark.parametrize("size", [(8000, 8000), (8000, 3000)])
+def test_a_frame_that_is_too_large_says_which_size_fits(size: tuple[int, int]) -> None:
+    with pytest.raises(UserError, match=r"--size \d+ or less fits") as refused:
+        frame_of(size, 0, 5)
+    fits = int(str(refused.value).split("--size ")[1].split()[0])
+    assert max(frame_of(size, fits, 5).size) > 1000
+
+
+def pencil(lines: Image.Image) -> Image.Image:
+    ink = 1 - array(lines.filter(ImageFilter.GaussianBlur(0.6)))[..., None] / 255
+    paper = np.array([238.0, 232, 218]) - np.random.default_rng(0).normal(0, 3, ink.shape)
+    return Image.fromarray((paper + ink * (np.array([100, 100, 108]) - paper)).clip(0, 255).astype(np.uint8))
+
+
+def transparent(lines: Image.Image) -> Image.Image:
+    picture = Image.new("RGBA", lines.size, "black")
+    picture.putalpha(ImageOps.invert(lines))
+    return picture
+
+
+def sixteen_bit(lines: Image.Image) -> Image.Image:
+    return Image.fromarray(np.asarray(lines).astype(np.uint16) * 257)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pencil,
+        ImageOps.invert,
+        transparent,
+        sixteen_bit,
+        lambda lines: lines.convert("RGB").convert("CMYK"),
+        lambda lines: lines.convert("P"),
+        lambda lines: lines.convert("1"),
+        lambda lines: pencil(ImageOps.invert(lines)),
+    ],
+    ids=["pencil", "inverted", "transparent", "16 bit", "CMYK", "palette", "1 bit", "pencil on dark"],
+)
+def test_drawings_of_every_kind_become_the_same_black_on_white(
+    kind: Callable[[Image.Image], Image.Image], tmp_path: Path
+) -> None:
+    lines = drawing((256, 256))
+    path = tmp_path / "drawing.tif"
+    kind(lines).save(path)
+    found = array(cleaned(colorization.read_picture(path).convert("L")))
+    assert (found.min(), found.max()) == (0, 255)
+    wanted = array(lines)
+    assert found[wanted == 255].mean() > 235  # antialiasing darkens what is beside a line
+    assert found[wanted == 0].mean() < 60
+
+
+def test_a_clean_drawing_stays_as_it_is_and_keep_keeps_any() -> None:
+    lines = drawing((256, 256)).point([0] * 128 + [255] * 128)
+    assert np.array_equal(array(cleaned(lines)), array(lines))
+    grey = pencil(lines).convert("L")
+    assert cleaned(grey, "keep") is grey
+
+
+def test_lines_can_be_said_to_be_dark_or_light() -> None:
+    """A drawing that is mostly dark, but of dark areas on white paper."""
+    heavy = drawing((64, 64))
+    heavy.paste(0, (0, 0, 64, 56))
+    assert np.array_equal(array(cleaned(heavy, "dark")), array(heavy))
+    assert np.array_equal(array(cleaned(heavy, "auto")), array(ImageOps.invert(heavy)))
+    assert np.array_equal(array(cleaned(heavy, "light")), array(cleaned(heavy, "auto")))
+
+
+def test_thin_lines_of_large_drawings_do_not_fade() -> None:
+    thin = Image.new("L", (1600, 1600), 255)
+    thin.paste(0, (800, 0, 804, 1600))
+    assert array(redrawn(thin, (64, 64), Sketch(at="native"))).min() == 0
+    assert array(redrawn(thin, (64, 64), Sketch(), "keep")).min() > 150
+
+
+def test_where_training_drew_at_its_own_size_drawings_are_black_and_white() -> None:
+    lines = drawing((256, 256))
+    assert set(np.unique(array(redrawn(lines, (64, 64), Sketch(at="target"))))) == {0, 255}
+    assert len(np.unique(array(redrawn(lines, (64, 64), Sketch(at="native"))))) > 10
+
+
+def test_extraction_follows_the_recipe() -> None:
+    head = draw(0, 0, 128)
+    native, target = (extracted(head, (32, 32), Sketch(sigma=(0.5,), at=at)) for at in ("native", "target"))
+    assert len(np.unique(array(native))) > 2
+    assert set(np.unique(array(target))) == {0, 255}
+    assert native.size == target.size == (32, 32)
+
+
+def test_a_photograph_lies_as_its_camera_was_held(tmp_path: Path, generator: Colorizer) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by a quarter
+    drawing((90, 60)).save(tmp_path / "a.jpg", exif=exif)
+    with Image.open(tmp_path / "a.jpg") as lying:
+        assert library.colorize(generator, lying, draw(0, 1, 48)).size == (60, 90)
+
+
+@pytest.mark.parametrize("named", [".", "generator.safetensors", "cell.json"])
+def test_the_command_writes_what_the_function_gives(named: str, cell: Path, pictures: Path) -> None:
+    made = pictures / "new" / "folder" / "c.png"
+    where = ["-s", pictures / "a.png", "-r", pictures / "b.png", "-o", made]
+    outcome = attnbench("colorize", "-m", cell / named, *where, "--side-by-side")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.out == f"{made}: a.png with the colours of b.png\n"
+    wanted = library.colorize(cell, opened(pictures / "a.png"), opened(pictures / "b.png"))
+    assert np.array_equal(array(opened(made)), array(wanted))
+    sides = opened(made.with_name("c.side-by-side.png"))
+    assert sides.height == 60
+    assert sides.width >= 3 * 88
+    assert {path.name for path in made.parent.iterdir()} == {"c.png", "c.side-by-side.png"}
+
+
+def test_a_picture_can_be_its_own_sketch_and_reference(cell: Path, pictures: Path) -> None:
+    where = ["-s", pictures / "b.png", "-r", pictures / "b.png", "-o", pictures / "out.webp"]
+    assert attnbench("colorize", "-m", cell, *where, "--extract").code == 0
+    assert opened(pictures / "out.webp").size == (48, 48)
+
+
+def test_a_folder_is_coloured_but_for_what_cannot_be_read(cell: Path, pictures: Path, tmp_path: Path) -> None:
+    sketches, references = tmp_path / "sketches", tmp_path / "references"
+    for folder in (sketches, references):
+        folder.mkdir()
+    for name in "abcd":
+        drawing((40, 50)).save(sketches / f"{name}.png")
+    (sketches / "c.png").write_bytes(b"no picture")
+    (sketches / "notes.txt").write_text("not a picture, and not meant to be")
+    for index, name in enumerate("xy"):
+        draw(0, index, 32).save(references / f"{name}.png")
+    outcome = attnbench("colorize", "-m", cell, "-s", sketches, "-r", references, "-o", tmp_path / "out")
+    assert outcome.code == 1
+    assert outcome.err.splitlines() == [
+        f"left out: '{sketches / 'c.png'}' cannot be read: it is no picture, or damaged",
+        "1 could not be coloured",
+    ]
+    assert [line.split(": ")[1] for line in outcome.out.splitlines()] == [
+        "a.png with the colours of x.png",
+        "b.png with the colours of y.png",
+        "d.png with the colours of y.png",
+    ]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.png", "b.png", "d.png"]
+
+
+def one_pixel(folder: Path) -> None:
+    Image.new("RGB", (1, 1)).save(folder / "a.png")
+
+
+def blank(folder: Path) -> None:
+    Image.new("RGB", (50, 50), "white").save(folder / "a.png")
+
+
+def cut_off(folder: Path) -> None:
+    whole = (folder / "b.png").read_bytes()
+    (folder / "b.png").write_bytes(whole[: len(whole) // 2])
+
+
+def gone(folder: Path) -> None:
+    (folder / "a.png").unlink()
+
+
+def bomb(folder: Path) -> None:
+    Image.new("1", (10_000, 9_000)).save(folder / "a.png")
+
+
+def strip(folder: Path) -> None:
+    Image.fromarray(np.arange(16 * 60_000, dtype=np.uint8).reshape(60_000, 16)).save(folder / "a.png")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "options", "said"),
+    [
+        (one_pixel, (), "'{}/a.png' has 1 x 1 pixels: at least 16 x 16 are needed"),
+        (blank, (), "'{}/a.png' is blank"),
+        (cut_off, (), "'{}/b.png' cannot be read: "),
+        (gone, (), "there is no picture or folder '{}/a.png'"),
+        (bomb, (), "'{}/a.png' has more than 89 million pixels: save it smaller first"),
+        (strip, (), "'{}/a.png' would be coloured at 16 x 60,000 pixels"),
+        (None, ("--lines", "drak"), "unknown kind of lines 'drak': did you mean 'dark'?"),
+        (None, ("--size", "7"), "size 7: expected 16 pixels or more"),
+        (None, ("-o", "{}/a.png"), "'{}/a.png' would be overwritten"),
+        (None, ("-o", "{}/out"), "-o {}/out: expected a folder, or a file that ends in .bmp"),
+        (None, ("-o", "/proc/out.png"), "'/proc/out.png' cannot be written"),
+        (None, ("-m", "{}/nothing"), "there is no cell '{}/nothing'"),
+        (None, ("-m", "{}/a.png"), "'{}/a.png' is a file: name a finished cell's folder"),
+        (None, ("-m", "{}"), "'{}' holds no trained generator"),
+        (None, ("-s", "{}", "-o", "{}/b.png"), "-o {}/b.png is a file: for a folder of sketches"),
+        (None, ("-s", "{}", "-o", "{}"), "-o {} is the folder of the sketches"),
+        (None, ("-r", "{}/empty"), "no pictures in '{}/empty'"),
+    ],
+)
+def test_bad_input_is_one_line(
+    spoil: Callable[[Path], None] | None, options: tuple[str, ...], said: str, cell: Path, pictures: Path
+) -> None:
+    (pictures / "empty").mkdir()
+    if spoil:
+        spoil(pictures)
+    before = sorted(pictures.rglob("*"))
+    code, _, err = colorize(cell, pictures, *(option.format(pictures) for option in options))
+    assert code == 2
+    assert one_line(err).startswith("error: " + said.format(pictures))
+    assert sorted(pictures.rglob("*")) == before
+
+
+def test_two_sketches_of_one_name_are_refused(cell: Path, pictures: Path, tmp_path: Path) -> None:
+    drawing().save(pictures / "a.jpg")
+    with pytest.raises(UserError, match=r"'a\.jpg' and 'a\.png' would both become 'a\.png'"):
+        colorize_files(cell, pictures, pictures / "b.png", tmp_path / "out")
+
+
+def test_a_results_folder_names_its_cells(cell: Path, pictures: Path) -> None:
+    code, _, err = colorize(cell.parent, pictures)
+    assert code == 2
+    assert str(cell) in one_line(err)
+
+
+def cut_weights(copy: Path) -> None:
+    path = copy / "generator.safetensors"
+    path.write_bytes(path.read_bytes()[:1000])
+
+
+def other_weights(copy: Path) -> None:
+    text = (copy / "cell.json").read_text()
+    (copy / "cell.json").write_text(text.replace('"width": 4', '"width": 8'))
+
+
+def unfinished(copy: Path) -> None:
+    (copy / "generator.safetensors").unlink()
+    (copy / "cell.json").write_text((copy / "cell.json").read_text().replace('"status": "finished"', '"status": "running"'))
+
+
+def without_weights(copy: Path) -> None:
+    (copy / "generator.safetensors").unlink()
+
+
+def damaged_record(copy: Path) -> None:
+    (copy / "cell.json").write_text("{")
+
+
+def foreign_record(copy: Path) -> None:
+    (copy / "cell.json").write_text('{"identity": "1", "status": "finished"}')
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (cut_weights, "generator.safetensors' is damaged"),
+        (other_weights, "generator.safetensors' does not fit module 'sga'"),
+        (unfinished, "is not finished (running)"),
+        (without_weights, "has a cell's numbers but not its trained generator (generator.safetensors)"),
+        (damaged_record, "cell.json' is damaged"),
+        (foreign_record, "cell.json' is not a cell's record (KeyError('module'))"),
+    ],
+)
+def test_a_damaged_cell_is_one_line(
+    spoil: Callable[[Path], None], said: str, cell: Path, pictures: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(cell, copy)
+    spoil(copy)
+    code, _, err = colorize(copy, pictures)
+    assert code == 2
+    assert said in one_line(err)
+
+
+def test_a_generator_of_ones_own_making_is_told_apart() -> None:
+    with pytest.raises(UserError, match="use the one that attnbench.load gives"):
+        library.colorize(Colorizer(torch.nn.Identity(), width=2, levels=2), drawing(), draw(0, 1, 32))
+
+
+def test_code_that_has_changed_since_is_said(cell: Path, pictures: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(cell, copy)
+    text = (copy / "cell.json").read_text()
+    known = next(line for line in text.splitlines() if '"attnbench_baselines.sga":' in line)
+    (copy / "cell.json").write_text(text.replace(known, '   "attnbench_baselines.sga": "0"' + "," * known.endswith(",")))
+    code, _, err = colorize(copy, pictures)
+    assert code == 0
+    assert one_line(err).startswith("the code of attnbench_baselines.sga has changed")
+
+
+@pytest.mark.slow
+def test_a_huge_drawing_is_coloured_at_the_trainings_size(cell: Path, tmp_path: Path) -> None:
+    Image.new("L", (8000, 6000), 255).save(tmp_path / "a.png")
+    big = opened(tmp_path / "a.png")
+    big.paste(0, (4000, 0, 4100, 6000))
+    big.save(tmp_path / "a.png", compress_level=1)
+    draw(0, 1, 48).save(tmp_path / "b.png")
+    assert colorize(cell, tmp_path)[0] == 0
+    assert opened(tmp_path / "out.png").size == (8000, 6000)

@@ -1,0 +1,307 @@
+"""A trained generator as a folder that stands alone."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+from runs import attnbench, install_module, only_cell, overrides, record, tiny, tree
+
+import attnbench as library
+from attnbench import export as exporting
+from attnbench.backbone import Colorizer
+from attnbench.errors import UserError
+from attnbench.export import export, pair_sheet, public_record, write_program
+from attnbench.grid import parse_variant
+from attnbench.pictures import PICTURES
+from attnbench.recipe import Recipe, load_recipe
+from attnbench.train import build_generator
+
+SIX = ["spade", "cocosnet", "scft", "unite", "cmft", "sga"]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    store = tmp_path_factory.mktemp("store")
+    assert attnbench(*tiny(store, "sga:double_norm=false")).code == 0
+    return only_cell(store)
+
+
+@pytest.fixture
+def cell(finished: Path, tmp_path: Path) -> Path:
+    """A copy to spoil."""
+    return Path(shutil.copytree(finished, tmp_path / "store" / finished.name))
+
+
+def built(module: str, *changes: str) -> Colorizer:
+    """A generator as `load` gives it, with statistics of its batch norms that are not those of a fresh network."""
+    recipe = load_recipe("demo", [*overrides(), *changes])
+    generator = build_generator(parse_variant(module).factory, recipe, 0)
+    size = recipe.data.size
+    torch.manual_seed(0)
+    for _ in range(3):
+        generator(torch.rand(4, 1, size, size) * 2 - 1, torch.rand(4, 3, size, size) * 2 - 1)
+    generator.recipe = recipe  # type: ignore[assignment]
+    return generator.eval()
+
+
+def inputs(count: int, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    torch.manual_seed(count)
+    return torch.rand(count, 1, size, size) * 2 - 1, torch.rand(count, 3, size, size) * 2 - 1
+
+
+def test_the_folder_stands_alone(cell: Path, tmp_path: Path) -> None:
+    """Two lines of Python give the generator that was trained, when nothing else of the cell is left."""
+    before = library.load(cell)
+    folder = export(cell, tmp_path / "deep" / "er" / "mine")
+    names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert names == {"generator.safetensors", "cell.json", "recipe.yaml", "README.md", "pictures/pairs.png"}
+    shutil.rmtree(cell)
+    generator = library.load(folder)
+    pair = inputs(2, 16)
+    with torch.no_grad():
+        assert torch.equal(generator(*pair), before(*pair))
+    assert load_recipe(folder / "recipe.yaml") == Recipe.model_validate(record(folder)["recipe"]["values"])
+    again = export(folder, tmp_path / "again")  # an exported one is a cell as well, though without its pairs
+    assert (again / "generator.safetensors").read_bytes() == (folder / "generator.safetensors").read_bytes()
+    assert [path.name for path in (tmp_path / "deep" / "er").iterdir()] == ["mine"]
+
+
+def test_the_command_writes_beside_nothing_surprising(cell: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    before = tree(cell)
+    outcome = attnbench("export", cell)
+    assert outcome.code == 0
+    assert outcome.err == ""
+    assert [path.name for path in here.iterdir()] == [f"{cell.name}-export"]
+    assert outcome.out.startswith(f"written to {cell.name}-export; ")
+    assert tree(cell) == before
+    made = attnbench(
+        "colorize", "-m", f"{cell.name}-export", "-s", cell / "samples.png", "-r", cell / "samples.png", "-o", "a.png"
+    )
+    assert made.code == 0
+
+
+def test_the_card_says_what_was_measured_and_how(cell: Path, tmp_path: Path) -> None:
+    said = record(cell)
+    said["metrics"]["fid"] = {
+        "value": 12.3456, "n": 2, "n_real": 2, "floor": 3.21, "n_floor": 2, "dims": 768, "weights": "1", "real_size": "native"
+    }  # fmt: skip
+    said["metrics"]["lpips"] = {
+        "value": None,
+        "reason": "weights 'lpips' are not in '/home/somebody/.cache'",
+        "missing": "lpips",
+    }
+    (cell / "cell.json").write_text(json.dumps(said))
+    card = (export(cell, tmp_path / "mine", program=True) / "README.md").read_text()
+    _, front, text = card.split("---\n", 2)
+    assert yaml.safe_load(front) == {
+        "library_name": "attnbench",
+        "pipeline_tag": "image-to-image",
+        "tags": ["attnbench", "image-to-image", "line-art-colorization", "reference-based", "sga"],
+    }
+    assert "# license: choose one" in front
+    rows = {row[1]: row[2:4] for line in text.splitlines() if len(row := [part.strip() for part in line.split("|")]) > 3}
+    assert rows["FID ↓"][0] == "12.35"
+    assert rows["FID ↓"][1].startswith("Inception features of width 768; 2 generated against 2 real test images")
+    assert "the same: 3.21" in rows["FID ↓"][1]
+    assert rows["LPIPS ↓"] == ["not measured", "its network was not on the machine"]
+    assert rows["SSIM (windowed) ↑"][0] == f"{said['metrics']['ssim']['value']:.4g}"
+    assert rows["budget"][0].startswith("4 steps of 2 images, 2 passes over the training images")
+    assert rows["parameters"][0] == f"{said['costs']['generator_parameters']:,}"
+    assert "w/o double-norm" in text
+    assert "`double_norm=false`" in text
+    assert 'attnbench.load("mine")' in text
+    assert "![sketch, reference, generated, original](pictures/pairs.png)" in text
+    assert "\n2 of the 2 test pairs: " in text
+    assert "16 x 16 pixels,\nbatches of any size" in text
+
+
+def test_nothing_of_this_machine_goes_along(cell: Path, tmp_path: Path) -> None:
+    said = record(cell)
+    secret = "/home/somebody/weights"
+    said |= {"failure": {"message": f"cannot read {secret}", "traceback": secret}, "host": secret}
+    said["metrics"]["lpips"] = {"value": None, "reason": secret, "missing": "lpips"}
+    said["best"] = {"step": 2, "epoch": 1, "metrics": {"lpips": dict(said["metrics"]["lpips"])}}
+    (cell / "cell.json").write_text(json.dumps(said))
+    (cell / "job.json").write_text(secret)
+    folder = export(cell, tmp_path / "mine", program=True)
+    assert not (folder / "job.json").exists()
+    home = Path(library.__file__).parents[1]
+    for path in folder.rglob("*"):
+        for private in (secret, str(tmp_path), str(home), str(Path(torch.__file__).parents[1]), str(Path.home()) + "/"):
+            assert path.is_dir() or private.encode() not in path.read_bytes()
+    kept = record(folder)
+    assert kept["identity"] == said["identity"]
+    assert kept["metrics"]["ssim"] == said["metrics"]["ssim"]
+    assert library.results(folder)["ssim"].tolist() == [said["metrics"]["ssim"]["value"]]
+
+
+def test_a_record_of_any_age_is_made_public() -> None:
+    assert public_record({"identity": "1", "status": "finished", "step": 1}) == {
+        "identity": "1",
+        "status": "finished",
+        "step": 1,
+        "metrics": {},
+    }
+
+
+@pytest.mark.parametrize("module", SIX)
+def test_a_program_of_each_module_agrees_with_its_generator(module: str, tmp_path: Path) -> None:
+    generator = built(module)
+    said = write_program(generator, tmp_path / "generator.pt2", module)
+    assert said.any_batch
+    assert said.difference <= 1e-4
+    program = torch.export.load(tmp_path / "generator.pt2").module()
+    for count in (1, 3, 7):
+        pair = inputs(count, 16)
+        with torch.no_grad():
+            image = generator(*pair)
+            assert (program(*pair) - image).abs().max() <= 1e-4
+        assert image.std() > 0.01
+
+
+def test_a_program_runs_without_attnbench(tmp_path: Path) -> None:
+    write_program(generator := built("sga"), tmp_path / "generator.pt2", "sga")
+    sketch, reference = inputs(1, 16)
+    torch.save((sketch, reference), tmp_path / "pair.pt")
+    code = (
+        "import sys; sys.modules['attnbench'] = None\n"
+        "import torch\n"
+        "program = torch.export.load('generator.pt2').module()\n"
+        "torch.save(program(*torch.load('pair.pt')).detach(), 'image.pt')"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+    with torch.no_grad():
+        assert (torch.load(tmp_path / "image.pt") - generator(sketch, reference)).abs().max() <= 1e-4
+
+
+def test_a_module_that_counts_its_batch_gets_a_program_for_one_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install_module(tmp_path / "site", monkeypatch, "counts", "mixed = mixed + sum(range(int(len(mixed)))) * 0")
+    said = write_program(built("counts"), tmp_path / "generator.pt2", "counts")
+    assert (said.any_batch, said.checked) == (False, 1)
+    assert torch.export.load(tmp_path / "generator.pt2").module()(*inputs(1, 16)).shape == (1, 3, 16, 16)
+
+
+def test_a_module_that_looks_at_values_has_no_program(cell: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(UserError, match="module 'cmft' cannot be made into a program .*: export it without --program"):
+        write_program(built("cmft:key_source=reference_sketch"), tmp_path / "generator.pt2", "cmft")
+    assert capfd.readouterr() == ("", "")  # torch prints pages
+
+
+def test_a_program_that_differs_is_not_kept(cell: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exporting, "TOLERANCE", -1.0)
+    outcome = attnbench("export", cell, "-o", tmp_path / "out" / "mine", "--program")
+    assert outcome.code == 2
+    assert outcome.err.startswith("error: the program of module 'sga' differs from its generator by ")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def running(cell: Path) -> None:
+    rewrite(cell, status="running")
+
+
+def without_weights(cell: Path) -> None:
+    (cell / "generator.safetensors").unlink()
+
+
+def cut_weights(cell: Path) -> None:
+    path = cell / "generator.safetensors"
+    path.write_bytes(path.read_bytes()[:-5])
+
+
+def cut_pictures(cell: Path) -> None:
+    path = cell / PICTURES
+    path.write_bytes(path.read_bytes()[:-30])
+
+
+def spoilt_pictures(cell: Path) -> None:
+    data = bytearray((cell / PICTURES).read_bytes())
+    where = data.index(b"WEBP")
+    data[where : where + 40] = bytes(40)
+    (cell / PICTURES).write_bytes(data)
+
+
+def without_data_set(cell: Path) -> None:
+    rewrite(cell, dataset={})
+
+
+def rewrite(cell: Path, **changes: Any) -> None:
+    (cell / "cell.json").write_text(json.dumps(record(cell) | changes))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (running, "is not finished (running): finish it with `attnbench run` first"),
+        (without_weights, "has a cell's numbers but not its trained generator"),
+        (cut_weights, "generator.safetensors' is damaged"),
+        (cut_pictures, f"{PICTURES}' is damaged"),
+        (spoilt_pictures, f"{PICTURES}' is damaged"),
+        (without_data_set, "cell.json' is not a cell's record (KeyError('name'))"),
+        (shutil.rmtree, "there is no cell"),
+    ],
+)
+def test_what_cannot_be_exported_is_one_line_and_leaves_nothing(spoil: Callable[[Path], None], said: str, cell: Path) -> None:
+    spoil(cell)
+    target = cell.parent.parent / "mine"
+    outcome = attnbench("export", cell, "-o", target)
+    assert outcome.code == 2
+    (line,) = outcome.err.splitlines()
+    assert said in line
+    assert sorted(path.name for path in cell.parent.parent.iterdir()) == ["store"]
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_what_is_in_the_way_stays(kind: str, cell: Path, tmp_path: Path) -> None:
+    target = tmp_path / "mine"
+    if kind == "folder":
+        target.mkdir()
+    (target / "notes.txt" if kind == "folder" else target).write_text("mine")
+    before = tree(tmp_path)
+    outcome = attnbench("export", cell, "-o", target)
+    assert (outcome.code, outcome.err) == (2, f"error: '{target}' exists already: choose another folder with -o\n")
+    assert tree(tmp_path) == before
+
+
+def test_a_folder_that_cannot_be_written_to_is_one_line(cell: Path) -> None:
+    outcome = attnbench("export", cell, "-o", "/proc/mine")
+    assert outcome.code == 2
+    (line,) = outcome.err.splitlines()
+    assert line.startswith("error: '/proc/mine' cannot be written")
+
+
+def test_pictures_are_those_of_the_pairs_or_of_the_last_grid(cell: Path, tmp_path: Path) -> None:
+    (cell / "samples.png").unlink()
+    sheet = pair_sheet(cell, 1)
+    assert sheet is not None
+    assert sheet[1] == "1 of the 2"
+    assert sheet[0].width == 4 * 128 + 3 * 4
+    assert pair_sheet(cell, 0) is None
+    (cell / PICTURES).unlink()
+    assert pair_sheet(cell, 8) is None
+    folder = export(cell, tmp_path / "mine")
+    assert "The cell kept no pictures of its test pairs." in (folder / "README.md").read_text()
+    assert not (folder / "pictures").exists()
+    Image.new("RGB", (30, 20), "red").save(cell / "samples.png")
+    sheet = pair_sheet(cell, 8)
+    assert sheet is not None
+    assert sheet[0].size == (30, 20)
+
+
+def test_a_module_of_another_package_is_named(cell: Path, tmp_path: Path) -> None:
+    said = record(cell)
+    said["module"] |= {"package": "colour-tools", "version": "2.1"}
+    card = exporting.model_card(public_record(said), "mine", "", None)
+    assert "With the Python package attnbench and colour-tools 2.1, which has the module:" in card

@@ -1,0 +1,440 @@
+"""The report's data and its file, without a browser: what is read, chosen, thinned out, and said of what is damaged."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from runs import attnbench, only_cell, record, tiny
+
+from attnbench.errors import UserError
+from attnbench.pictures import PICTURES, PairPictures
+from attnbench.report.collect import collect
+from attnbench.report.curves import POINTS, epoch_metrics, loss_curves
+from attnbench.report.page import render, write_report
+from attnbench.report.pairs import EXTREMES, Album, fit
+from attnbench.report.serve import Site, version_of
+from attnbench.store import CellFolder, results
+from attnbench.tables import render as render_table
+from attnbench.tables import tables
+
+HEADS = "synthetic:train=4:test=9:size=16"
+MODULES = "sga,scft,cmft"
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three modules on one data set, measured after each epoch; not to be changed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ATTNBENCH_CACHE", str(tmp_path_factory.mktemp("cache")))
+        store = tmp_path_factory.mktemp("trained")
+        assert attnbench(*tiny(store, MODULES, HEADS, evaluation__when="each_epoch")).code == 0
+        return store
+
+
+@pytest.fixture
+def store(trained: Path, tmp_path: Path) -> Path:
+    """A copy that a test may change."""
+    return Path(shutil.copytree(trained, tmp_path / "store"))
+
+
+def edit(folder: Path, **changes: Any) -> None:
+    CellFolder(folder).write_record({**record(folder), **changes})
+
+
+def data_of(page: str) -> dict[str, Any]:
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
+    assert found
+    return json.loads(found[1])  # type: ignore[no-any-return]
+
+
+def test_the_command_writes_one_file_that_asks_for_nothing(store: Path) -> None:
+    outcome = attnbench("report", store)
+    assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.out.startswith(f"written to {store / 'report.html'} (")
+    page = (store / "report.html").read_text()
+    own = page[: page.index('id="plotly"')]  # plotly.js knows addresses of map services, which nothing here uses
+    assert not re.findall(r'(?:src|href)="(?!data:|#)', own)
+    assert "default-src 'none'" in own
+    assert attnbench("report", store, "-o", store / "other.html").code == 0
+    assert (store / "other.html").is_file()
+
+
+def test_copied_tables_are_those_of_the_command_table(store: Path) -> None:
+    (table,) = collect(store, pairs=4).tables
+    assert set(table.texts) == {"", "published", "costs", "published costs"}
+    for shown, texts in table.texts.items():
+        wanted = {"with_published": "published" in shown, "costs": "costs" in shown}
+        (one,) = tables(results(store), significance=True, store=store, **wanted)
+        assert texts["latex"] == render_table(one, "latex")
+        assert texts["md"] == render_table(one, "md")
+    assert table.texts[""]["csv"] == attnbench("table", store, "-f", "csv").out
+
+
+def test_costs_and_published_numbers_are_marked_as_such(store: Path) -> None:
+    (table,) = collect(store, pairs=4).tables
+    titles = {column["title"]: column["is_cost"] for column in table.columns}
+    assert not titles["SSIM (global) ↑"]
+    assert titles["module (M)"]
+    kinds = {kind for _, kind in table.notes}
+    assert kinds == {"always", "published", "costs"}
+
+
+def test_every_column_of_the_grid_shows_the_same_pairs(store: Path) -> None:
+    (view,), (album,) = (report := collect(store, pairs=4)).views, report.albums
+    grid = view.grid
+    assert [column["label"] for column in grid["columns"]] == ["SCFT", "CMFT", "SGA"]
+    names = {}
+    for column in grid["columns"]:
+        lines = (store / column["folder"] / "pairs.csv").read_text().splitlines()[1:]
+        names[column["label"]] = {tuple(line.split(",")[:2]): k for k, line in enumerate(lines)}
+    for pair in grid["pairs"]:
+        for k, column in enumerate(grid["columns"]):
+            kept = PairPictures(store / column["folder"])
+            place = names[column["label"]][pair["sketch"], pair["reference"]]
+            assert album.files[pair["generated"][k]] == kept.generated(place)
+            given = [album.files[at] for at in pair["pictures"]]
+            assert given == [kept.sketch(place), kept.reference(place), kept.original(place)]
+    assert len(set(album.files)) == len(album.files)
+
+
+def test_best_worst_and_most_differing_pairs_are_those_of_the_scores(store: Path) -> None:
+    (view,) = collect(store, pairs=4).views
+    grid = view.grid
+    assert grid["chosen_by"] == "SSIM (windowed)"
+    assert grid["test_pairs"] == 9
+    sets = {(one["kind"], one["label"]): [grid["pairs"][k]["sketch"] for k in one["pairs"]] for one in grid["sets"]}
+    assert len(sets["spread", ""]) == 4
+    scores = {}
+    for column in grid["columns"]:
+        rows = [line.split(",") for line in (store / column["folder"] / "pairs.csv").read_text().splitlines()]
+        at = rows[0].index("ssim")
+        scores[column["label"]] = {row[0]: float(row[at]) for row in rows[1:]}
+    for label, mine in scores.items():
+        order = sorted(mine, key=lambda sketch: mine[sketch])
+        assert sets["worst", label] == order[:EXTREMES]
+        assert sets["best", label] == order[::-1][:EXTREMES]
+    gap = {sketch: np.ptp([mine[sketch] for mine in scores.values()]) for sketch in scores["SGA"]}
+    assert sets["differ", ""] == sorted(gap, key=lambda sketch: -gap[sketch])[:EXTREMES]
+
+
+def test_a_column_is_the_lowest_seed_that_has_pictures(store: Path) -> None:
+    assert attnbench(*tiny(store, "sga", HEADS, evaluation__when="each_epoch"), "--seeds", "1,2").code == 0
+    for seed in (0, 1):
+        (folder,) = store.glob(f"sga-*seed{seed}-*")
+        (folder / PICTURES).unlink()
+    (view,) = collect(store, pairs=4).views
+    assert {column["label"]: column["seed"] for column in view.grid["columns"]} == {"SCFT": 0, "CMFT": 0, "SGA": 2}
+
+
+def test_cells_without_pictures_are_named(store: Path) -> None:
+    (only_cell(store, "sga") / PICTURES).unlink()
+    (view,) = collect(store, pairs=4).views
+    assert view.grid["left_out"] == ["SGA"]
+    for folder in store.glob("*-seed0-*"):
+        (folder / PICTURES).unlink(missing_ok=True)
+    report = collect(store, pairs=4)
+    assert report.views[0].grid["columns"] == []
+    assert report.notes == []
+    render(report)
+
+
+def test_many_pictures_are_scaled_down_to_the_budget(store: Path) -> None:
+    report = collect(store, pairs=9)
+    whole = sum(len(data) for album in report.albums for data in album.files)
+    assert fit(report.albums, whole) == ([album.files for album in report.albums], None)
+    import io
+
+    from PIL import Image
+
+    wide = Album()
+    for shade in range(0, 250, 50):
+        buffer = io.BytesIO()
+        noise = np.random.default_rng(shade).integers(0, 255, (256, 256, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(buffer, "WEBP", quality=90)
+        wide.add(buffer.getvalue())
+    total = sum(map(len, wide.files))
+    (scaled,), side = fit([wide], total // 4)
+    assert side == 128
+    assert {Image.open(io.BytesIO(data)).size for data in scaled} == {(128, 128)}
+    assert sum(map(len, scaled)) < total // 3
+
+
+def test_curves_are_means_over_stretches_of_all_steps(tmp_path: Path) -> None:
+    lines = [json.dumps({"step": k, "generator": float(k), "style": 7.0}) for k in range(1, 6 * POINTS + 1)]
+    (tmp_path / "losses.jsonl").write_text("\n".join(lines) + '\n{"step": 99999, "gen')  # its process was killed in a write
+    said: list[str] = []
+    curves = loss_curves(tmp_path, said.append)
+    assert curves is not None
+    assert len(curves.steps) == POINTS
+    assert curves.steps[:2] == [3.5, 9.5]
+    assert curves.losses["generator"][:2] == [3.5, 9.5]
+    assert set(curves.losses["style"]) == {7.0}
+    assert said == []
+
+
+def test_a_short_log_is_shown_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "losses.jsonl").write_text('{"step": 1, "generator": 2.0}\n{"step": 2, "generator": 1.0}\n')
+    curves = loss_curves(tmp_path, pytest.fail)
+    assert curves is not None
+    assert (curves.steps, curves.losses) == ([1.0, 2.0], {"generator": [2.0, 1.0]})
+    assert loss_curves(tmp_path / "nowhere", pytest.fail) is None
+
+
+@pytest.mark.parametrize("line", ['{"step": 2, "gen', '{"step": 2}', "[]", '{"step": 2, "generator": null}', "\x00\x00"])
+def test_a_damaged_log_is_shown_to_the_damage(line: str, tmp_path: Path) -> None:
+    (tmp_path / "losses.jsonl").write_text(f'{{"step": 1, "generator": 2.0}}\n{line}\n{{"step": 3, "generator": 1.0}}\n')
+    said: list[str] = []
+    curves = loss_curves(tmp_path, said.append)
+    assert curves is not None
+    assert curves.steps == [1.0]
+    assert len(said) == 1
+    assert re.search(r"losses\.jsonl is damaged \(line 2: .*\): its curves end there", said[0])
+
+
+def test_a_log_that_is_damaged_from_its_start_has_no_curves(tmp_path: Path) -> None:
+    (tmp_path / "losses.jsonl").write_text("not json\n")
+    said: list[str] = []
+    assert loss_curves(tmp_path, said.append) is None
+    assert "line 1" in said[0]
+
+
+def test_metrics_over_epochs_have_their_protocol(tmp_path: Path) -> None:
+    metrics = {"fid": {"value": 9.5, "dims": 192}, "ssim": {"value": 0.5}, "kid": {"value": None, "reason": "no network"}}
+    (tmp_path / "evaluations.jsonl").write_text(json.dumps({"step": 2, "epoch": 1, "metrics": metrics}) + "\n[1]\n")
+    said: list[str] = []
+    found = epoch_metrics(tmp_path, said.append)
+    assert [(one.title, one.epoch, one.value) for one in found] == [("FID-192", 1, 9.5), ("SSIM (windowed)", 1, 0.5)]
+    assert "evaluations.jsonl is damaged (line 2" in said[0]
+
+
+def test_the_view_has_curves_and_epochs_of_every_cell(store: Path) -> None:
+    (view,) = collect(store, pairs=4).views
+    assert {curve["label"] for curve in view.curves} == {"SGA", "SCFT", "CMFT"}
+    sga = only_cell(store, "sga")
+    lines = [json.loads(line) for line in (sga / "losses.jsonl").read_text().splitlines()]
+    (mine,) = [curve for curve in view.curves if curve["label"] == "SGA"]
+    assert mine["losses"]["reconstruction"] == [float(f"{line['reconstruction']:.4g}") for line in lines]
+    epochs = [json.loads(line) for line in (sga / "evaluations.jsonl").read_text().splitlines()]
+    (ssim,) = [one for one in view.epochs if (one["label"], one["metric"]) == ("SGA", "ssim")]
+    assert ssim["points"] == [(row["epoch"], float(f"{row['metrics']['ssim']['value']:.6g}")) for row in epochs]
+
+
+def test_quality_and_cost_are_the_frames(store: Path) -> None:
+    (view,) = collect(store, pairs=4).views
+    frame = results(store).set_index("label")
+    quality = {one["title"]: one for one in view.metrics}["SSIM (global)"]
+    assert quality["values"]["SGA"] == (pytest.approx(frame.loc["SGA", "ssim_global"], rel=1e-5), None, 1)
+    cost = {one["name"]: one for one in view.costs}
+    assert cost["module_parameters"]["values"]["SGA"] == pytest.approx(frame.loc["SGA", "module_parameters"] / 1e6, rel=1e-3)
+    assert cost["images_per_second"]["title"].endswith(f"on {frame.loc['SGA', 'device']}")
+
+
+def test_the_command_of_a_cell_makes_that_cell_again(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    report = collect(store, pairs=4)
+    (cell,) = [cell for cell in report.cells if cell["folder"].startswith("sga")]
+    assert "is not recorded" in cell["remark"]  # cells of this process have no job.json
+    (store / cell["folder"] / "job.json").write_text(json.dumps({"dataset": HEADS, "data_root": None, "torch_home": "x"}))
+    (cell,) = [cell for cell in collect(store, pairs=4).cells if cell["folder"].startswith("sga")]
+    assert cell["remark"] == ""
+    monkeypatch.chdir(tmp_path)
+    program, *arguments = shlex.split(cell["command"])
+    assert program == "attnbench"
+    assert attnbench(*arguments, "--executor", "inline", "--devices", "cpu").code == 0
+    again = only_cell(tmp_path / "again")
+    assert again.name == cell["folder"]
+    assert (again / "losses.jsonl").read_bytes() == (store / cell["folder"] / "losses.jsonl").read_bytes()
+
+
+def test_an_unfinished_cell_goes_on_by_its_command(store: Path) -> None:
+    folder = only_cell(store, "sga")
+    edit(folder, status="failed", failure={"message": "OutOfMemoryError: too large", "traceback": "Traceback ..."}, metrics={})
+    (folder / "job.json").write_text(json.dumps({"dataset": HEADS, "data_root": None, "torch_home": "x"}))
+    report = collect(store, pairs=4)
+    (cell,) = [cell for cell in report.cells if cell["status"] == "failed"]
+    assert cell["command"] == f"attnbench cell {folder} --retry-failed"
+    assert cell["troubles"] == ["failed: OutOfMemoryError: too large"]
+    assert report.troubles == [("SGA on synthetic, seed 0", folder.name, "failed: OutOfMemoryError: too large")]
+    assert "Traceback ..." in render(report)
+
+
+def test_statuses_are_counted_and_running_cells_have_their_progress(store: Path) -> None:
+    sga, scft, cmft = (only_cell(store, name) for name in ("sga", "scft", "cmft"))
+    edit(sga, status="running")
+    edit(scft, status="running")  # killed: without progress
+    edit(cmft, status="waiting")
+    progress = {"phase": "training", "step": 3, "total": 4, "device": "cuda:7", "losses": {"G": 2.5}, "images_per_second": 8.0}
+    (sga / "progress.json").write_text(json.dumps(progress))
+    report = collect(store, pairs=4)
+    assert report.counts == {"running": 1, "waiting": 1, "interrupted": 1}
+    page = render(report)
+    assert re.search(r'SGA on synthetic, seed 0</th><td><progress max="100" value="75.0"', page)
+    assert "cuda:7" in page
+
+
+def test_names_are_text_wherever_they_come_from(store: Path) -> None:
+    folder = only_cell(store, "sga")
+    hostile = "</script><img src=x onerror=alert(1)>"
+    mine = record(folder)
+    edit(folder, module={**mine["module"], "name": hostile, "label": hostile}, dataset={**mine["dataset"], "name": hostile})
+    scft = only_cell(store, "scft")
+    edit(scft, status="failed", failure={"message": hostile, "traceback": hostile})
+    page = render(collect(store, pairs=4))
+    assert "<img src=x" not in page
+    assert hostile in data_of(page)["variants"]
+
+
+def test_figures_of_analyses_are_embedded_with_their_words(store: Path) -> None:
+    png = b"\x89PNG\r\n\x1a\n" + b"0" * 8
+    for folder in (store, only_cell(store, "sga")):
+        (folder / "analysis").mkdir()
+        (folder / "analysis" / "cosines.png").write_bytes(png)
+    words = {"title": "Cosines", "caption": "Of gradients.", "alt": "Two lines"}
+    (store / "analysis" / "cosines.json").write_text(json.dumps(words))
+    (store / "analysis" / "broken.png").write_bytes(b"no png")
+    report = collect(store, pairs=4)
+    of_store, of_cell = report.figures
+    assert (of_store.title, of_store.caption, of_store.alt, of_store.of) == ("Cosines", "Of gradients.", "Two lines", "")
+    assert (of_cell.title, of_cell.of) == ("cosines", "SGA on synthetic, seed 0")
+    assert report.notes == [f"{store / 'analysis' / 'broken.png'} is left out: it is not a PNG file"]
+    assert 'alt="Two lines"' in render(report)
+
+
+def test_what_is_damaged_is_said_once_and_the_rest_stands(store: Path) -> None:
+    (only_cell(store, "sga") / PICTURES).write_bytes(b"PK but no more")
+    (only_cell(store, "scft") / "cell.json").write_text("{")
+    (only_cell(store, "cmft") / "losses.jsonl").write_text("oops\n")
+    outcome = attnbench("report", store)
+    assert outcome.code == 0
+    lines = outcome.err.splitlines()
+    assert len(lines) == 3
+    page = (store / "report.html").read_text()
+    for name in ("cell.json is left out", "pictures.zip' is damaged", "losses.jsonl is damaged"):
+        assert any(name in line for line in lines)
+        assert name in page.replace("&#39;", "'")
+    assert [column["label"] for column in data_of(page)["views"][0]["grid"]["columns"]] == ["CMFT"]
+
+
+def test_a_picture_that_is_damaged_inside_the_zip_is_left_out_alone(store: Path) -> None:
+    file = only_cell(store, "sga") / PICTURES
+    data = PairPictures(file.parent).generated(0)
+    file.write_bytes(file.read_bytes().replace(data, bytes(len(data))))
+    report = collect(store, pairs=9)
+    grid = report.views[0].grid
+    column = [one["label"] for one in grid["columns"]].index("SGA")
+    assert sum(pair["generated"][column] is None for pair in grid["pairs"]) == 1
+    assert "a picture of pair 0 is left out" in report.notes[0]
+    render(report)
+
+
+def test_pairs_and_pictures_that_disagree_are_not_shown(store: Path) -> None:
+    file = only_cell(store, "sga") / "pairs.csv"
+    file.write_text("\n".join(file.read_text().splitlines()[:-1]) + "\n")
+    report = collect(store, pairs=4)
+    assert report.views[0].grid["left_out"] == ["SGA"]
+    assert "9 pairs, pairs.csv 8" in report.notes[0]
+
+
+def test_data_sets_of_one_name_and_other_images_are_views_of_their_own(store: Path) -> None:
+    folder = only_cell(store, "sga")
+    edit(folder, dataset={**record(folder)["dataset"], "fingerprint": "f" * 64})
+    views = collect(store, pairs=4).views
+    assert sorted([column["label"] for column in view.grid["columns"]] for view in views) == [["SCFT", "CMFT"], ["SGA"]]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere"], "there is no results folder 'nowhere'"),
+        (["."], "no cells in '.'"),
+        ([".", "--serve"], "no cells in '.'"),
+        (["nowhere", "--serve", "--port", "0"], "there is no results folder 'nowhere'"),
+        ([".", "--port", "8000"], "--port is for --serve"),
+        ([".", "--serve", "-o", "x.html"], "--output is not for --serve"),
+    ],
+)
+def test_bad_input_is_one_line(arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    outcome = attnbench("report", *arguments, *([] if "--port" in arguments or "--serve" not in arguments else ["--port", "0"]))
+    assert outcome.code == 2
+    assert outcome.err.startswith(f"error: {message}")
+    assert len(outcome.err.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_cannot_be_written_is_named(store: Path) -> None:
+    with pytest.raises(UserError, match=r"nowhere/x\.html' cannot be written: .*: choose another file with -o"):
+        write_report(store, store / "nowhere" / "x.html", pairs=4)
+    with pytest.raises(UserError, match="is a folder: name a file with -o"):
+        write_report(store, store, pairs=4)
+
+
+def test_a_port_in_use_is_one_line(store: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        outcome = attnbench("report", store, "--serve", "--port", str(port))
+    assert outcome.code == 2
+    assert outcome.err == (f"error: port {port} is in use: choose another with --port, or any free one with --port 0\n")
+
+
+def test_the_version_changes_with_what_the_page_shows(store: Path) -> None:
+    seen = [version_of(store)]
+    folder = only_cell(store, "sga")
+    (store / "report.html").write_text("itself")
+    (folder / "cell.log").write_text("a line")
+    assert version_of(store) == seen[0]
+    edit(folder, status="running")
+    seen.append(version_of(store))
+    (store / "analysis").mkdir()
+    (store / "analysis" / "a.png").write_bytes(b"")
+    seen.append(version_of(store))
+    shutil.rmtree(folder)
+    seen.append(version_of(store))
+    assert len(set(seen)) == len(seen)
+
+
+def test_the_site_makes_its_page_anew_only_after_a_change(store: Path) -> None:
+    site = Site(store, 4, pytest.fail)
+    first = site.page()
+    assert site.page() is first
+    edit(only_cell(store, "sga"), status="failed", failure={"message": "it broke", "traceback": None})
+    assert b"it broke" in site.page()
+    assert json.loads(site.live())["version"] == version_of(store)
+    shutil.rmtree(store)
+    with pytest.raises(UserError, match="there is no results folder"):
+        site.page()
+
+
+def test_the_server_answers_and_ends_quietly(store: Path) -> None:
+    command = [sys.executable, "-c", "from attnbench.cli import main; main()", "report", str(store), "--serve", "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        watchdog = threading.Timer(60, process.kill)
+        watchdog.start()
+        try:
+            assert process.stdout is not None
+            address = process.stdout.readline().split()[0]
+            with urllib.request.urlopen(address) as answer:
+                page = answer.read().decode()
+            with urllib.request.urlopen(f"{address}live") as answer:
+                live = json.load(answer)
+            assert f'data-live="{live["version"]}"' in page
+            time.sleep(0.1)
+            process.send_signal(2)
+            out, err = process.communicate()
+        finally:
+            watchdog.cancel()
+    assert (process.returncode, out, err) == (0, "", "")
