@@ -203,7 +203,7 @@ def test_evaluation_is_in_full_float32_whatever_training_left_and_leaves_the_swi
 
     monkeypatch.setattr(evaluation, "ssim_global", watching)
     for allowed in (True, False):
-        with tf32(allowed):
+        with tf32(allowed, products=allowed):
             evaluate(Watching(), heads(), recipe("ssim_global"), CPU)
             assert [switch.allow_tf32 for switch in switches] == [allowed, allowed]
     assert len(seen) == 2 * (2 + 4)  # six images: one batch for the generator, two chunks for the metric
