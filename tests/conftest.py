@@ -16,6 +16,7 @@ import torch
 from attnbench.data.synthetic import draw
 
 BESIDE = Path(__file__).resolve().parents[1].parent / "shared"  # weights and images that the project does not ship
+DATA = os.environ.pop("ATTNBENCH_DATA", "")  # only tests that take `data_root` see it: no other depends on what a machine has
 
 
 @pytest.fixture(scope="session")
@@ -32,7 +33,7 @@ def _cache(session_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def torch_home(monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder with real weights, in torch hub's layout, which torch hub uses during the test."""
-    home = _given("TORCH_HOME", BESIDE / "torch", "real weights")
+    home = _given("TORCH_HOME", os.environ.get("TORCH_HOME", ""), BESIDE / "torch", "real weights")
     monkeypatch.setenv("TORCH_HOME", str(home))
     monkeypatch.setattr(torch.hub, "_hub_dir", None)  # else an earlier set_dir wins
     return home
@@ -41,7 +42,7 @@ def torch_home(monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(scope="session")
 def data_root() -> Path:
     """The folder with real images: `anime`, `cat`, ... with `train` and `test` inside."""
-    return _given("ATTNBENCH_DATA", BESIDE / "data", "real images")
+    return _given("ATTNBENCH_DATA", DATA, BESIDE / "data", "real images")
 
 
 @pytest.fixture
@@ -71,8 +72,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(disk)], check=True)
 
 
-def _given(variable: str, beside: Path, what: str) -> Path:
-    folder = Path(os.environ.get(variable) or beside)
+def _given(variable: str, value: str, beside: Path, what: str) -> Path:
+    folder = Path(value or beside)
     if not folder.is_dir():
         pytest.skip(f"needs {what}: set {variable}")
     return folder.resolve()

@@ -58,10 +58,7 @@ def refused(*arguments: str | Path) -> str:
         (["run", "-d", HEADS], ["--modules is missing"]),
     ],
 )
-def test_bad_input_is_one_line_before_anything_is_written(
-    arguments: list[str], parts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("ATTNBENCH_DATA", raising=False)
+def test_bad_input_is_one_line_before_anything_is_written(arguments: list[str], parts: list[str], tmp_path: Path) -> None:
     if arguments[1:] and "--torch-home" not in arguments and "-r" not in arguments:
         arguments = [*arguments, "-r", "demo", "--set", "train.batch_size=2"]
     line = refused(*arguments, "-o", tmp_path / "results")
