@@ -84,14 +84,15 @@ class Cells:
         return pd.concat(scored, axis=1).mean(axis=1, skipna=False).dropna()
 
     def _pairs(self, folder: str) -> pd.DataFrame | None:
-        """A cell's pairs.csv by (sketch, reference), or None where it is missing or cannot be read."""
+        """A cell's pairs.csv by (sketch, reference), None where it is missing or damaged (a score is a word, or infinite)."""
         if self.store is None:
             return None
         if folder not in self._scores:
             try:
-                self._scores[folder] = pd.read_csv(self.store / folder / "pairs.csv", index_col=["sketch", "reference"])
+                pairs = pd.read_csv(self.store / folder / "pairs.csv", index_col=["sketch", "reference"]).astype(float)
             except (OSError, ValueError):  # results that were committed or copied may lack it
-                self._scores[folder] = None
+                pairs = None
+            self._scores[folder] = None if pairs is None or np.isinf(pairs).any(axis=None) else pairs
         return self._scores[folder]
 
     def image_differences(self, a: str, b: str, dataset: str, metric: str, seeds: Iterable[int]) -> np.ndarray | None:

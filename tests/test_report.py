@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import re
 import shlex
@@ -11,20 +13,27 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from runs import attnbench, only_cell, record, tiny
 
+from attnbench import cli
 from attnbench.errors import UserError
+from attnbench.grid_file import load_grid, split_options
 from attnbench.pictures import PICTURES, PairPictures
+from attnbench.report.cells import command_of, with_options
 from attnbench.report.collect import collect
 from attnbench.report.curves import POINTS, epoch_metrics, loss_curves
+from attnbench.report.figures import find_figures
 from attnbench.report.page import render, write_report
-from attnbench.report.pairs import EXTREMES, Album, fit
+from attnbench.report.pairs import BUDGET, EXTREMES, Album, fit
 from attnbench.report.serve import Site, version_of
 from attnbench.store import CellFolder, results
 from attnbench.tables import render as render_table
@@ -52,6 +61,14 @@ def store(trained: Path, tmp_path: Path) -> Path:
 
 def edit(folder: Path, **changes: Any) -> None:
     CellFolder(folder).write_record({**record(folder), **changes})
+
+
+def draw_figure(file: Path, width: int, height: int) -> None:
+    """Noise on no ground, as matplotlib may leave it."""
+    picture = np.zeros((height, width, 4), np.uint8)
+    picture[20:, 20:] = np.random.default_rng(width).integers(0, 256, (height - 20, width - 20, 4))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(picture).save(file)
 
 
 def data_of(page: str) -> dict[str, Any]:
@@ -155,10 +172,6 @@ def test_many_pictures_are_scaled_down_to_the_budget(store: Path) -> None:
     report = collect(store, pairs=9)
     whole = sum(len(data) for album in report.albums for data in album.files)
     assert fit(report.albums, whole) == ([album.files for album in report.albums], None)
-    import io
-
-    from PIL import Image
-
     wide = Album()
     for shade in range(0, 250, 50):
         buffer = io.BytesIO()
@@ -246,16 +259,52 @@ def test_the_command_of_a_cell_makes_that_cell_again(store: Path, tmp_path: Path
     report = collect(store, pairs=4)
     (cell,) = [cell for cell in report.cells if cell["folder"].startswith("sga")]
     assert "is not recorded" in cell["remark"]  # cells of this process have no job.json
-    (store / cell["folder"] / "job.json").write_text(json.dumps({"dataset": HEADS, "data_root": None, "torch_home": "x"}))
+    (weights := tmp_path / "torch home").mkdir()
+    job = {"dataset": HEADS, "data_root": None, "torch_home": str(weights)}
+    (store / cell["folder"] / "job.json").write_text(json.dumps(job))
     (cell,) = [cell for cell in collect(store, pairs=4).cells if cell["folder"].startswith("sga")]
     assert cell["remark"] == ""
     monkeypatch.chdir(tmp_path)
+    told: list[str] = []
+    monkeypatch.setattr("torch.hub.set_dir", told.append)
     program, *arguments = shlex.split(cell["command"])
     assert program == "attnbench"
     assert attnbench(*arguments, "--executor", "inline", "--devices", "cpu").code == 0
+    assert told == [str(weights / "hub")]
     again = only_cell(tmp_path / "again")
     assert again.name == cell["folder"]
     assert (again / "losses.jsonl").read_bytes() == (store / cell["folder"] / "losses.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"wide": 1, "deep": 1.0, "on": True, "none": None, "small": 1e-05},
+        {"text": "a word " * 30},
+        {"text": "no"},
+        {"text": "x."},
+        {"text": "several\nlines"},
+        {"text": "a: b, 'c' \"d\" % \\ é😀"},
+        {"layers": [1, 2]},
+        {"parts": {"key": "a", "value": ["b", None]}, "more": False},
+    ],
+)
+def test_options_in_a_command_are_read_back_as_they_were(given: dict[str, Any], tmp_path: Path) -> None:
+    module = {"name": "mine", "label": "Mine: 100 %", "given": given}
+    text = with_options(module)
+    if text is not None:
+        assert [text] == cli._listed(text)
+        assert json.dumps(split_options(text, "module")) == json.dumps(["mine", given])
+        return
+    assert any(sign in json.dumps(given) for sign in ",:")
+    cell = {"module": module, "folder": "mine-cat-seed0-12", "seed": 0, "status": "finished", "dataset": {"name": "cat"}}
+    first, command = command_of(cell, tmp_path)[0].rsplit("\n", 1)
+    subprocess.run(["sh", "-c", first], cwd=tmp_path, check=True)
+    grid = shlex.split(command)[shlex.split(command).index("--grid") + 1]
+    (variant,) = load_grid(tmp_path / grid).variants
+    assert (variant.module, variant.label) == ("mine", "Mine: 100 %")
+    assert json.dumps(variant.options) == json.dumps(given)
 
 
 def test_an_unfinished_cell_goes_on_by_its_command(store: Path) -> None:
@@ -297,19 +346,122 @@ def test_names_are_text_wherever_they_come_from(store: Path) -> None:
 
 
 def test_figures_of_analyses_are_embedded_with_their_words(store: Path) -> None:
-    png = b"\x89PNG\r\n\x1a\n" + b"0" * 8
-    for folder in (store, only_cell(store, "sga")):
-        (folder / "analysis").mkdir()
-        (folder / "analysis" / "cosines.png").write_bytes(png)
-    words = {"title": "Cosines", "caption": "Of gradients.", "alt": "Two lines"}
+    draw_figure(store / "analysis" / "cosines.png", 1860, 620)
+    draw_figure(only_cell(store, "sga") / "analysis" / "cosines.png", 300, 200)
+    words = {"title": "Cosines", "caption": "Of gradients. " * 1000, "alt": "Two lines"}
     (store / "analysis" / "cosines.json").write_text(json.dumps(words))
     (store / "analysis" / "broken.png").write_bytes(b"no png")
     report = collect(store, pairs=4)
     of_store, of_cell = report.figures
-    assert (of_store.title, of_store.caption, of_store.alt, of_store.of) == ("Cosines", "Of gradients.", "Two lines", "")
-    assert (of_cell.title, of_cell.of) == ("cosines", "SGA on synthetic, seed 0")
-    assert report.notes == [f"{store / 'analysis' / 'broken.png'} is left out: it is not a PNG file"]
-    assert 'alt="Two lines"' in render(report)
+    (figure,) = of_store.shown
+    assert (figure.title, figure.alt, of_store.folder) == ("Cosines", "Two lines", "")
+    assert figure.caption.startswith("Of gradients. Of gradients.")
+    assert figure.caption.endswith(" … (the rest is in cosines.json)")
+    assert len(figure.caption) < 2000
+    image = Image.open(io.BytesIO(figure.data))
+    assert (image.format, image.size) == ("WEBP", (1240, 413))  # what a page shows
+    assert (figure.width, figure.height) == image.size
+    assert min(image.getpixel((0, 0))) > 250  # a figure without a ground is on paper
+    assert (of_cell.shown[0].title, of_cell.label) == ("cosines", "SGA on synthetic, seed 0")
+    (note,) = report.notes
+    assert note.startswith(f"{store / 'analysis' / 'broken.png'} is left out: it cannot be read as a picture (")
+    page = render(report)
+    assert page.count(base64.b64encode(figure.data).decode()) == 1
+    assert re.search(r'<img alt="Two lines" width="1240" height="413" decoding="async" data-album="1" data-place="0">', page)
+
+
+def test_figures_beyond_the_budget_are_named_by_their_files(tmp_path: Path) -> None:
+    cells = {"a": "A on cat, seed 0", "b": "B on cat, seed 0", "c": "C on cat, seed 0"}
+    for folder in ("", *cells):
+        for name in ("attention", "spectrum"):
+            draw_figure(tmp_path / folder / "analysis" / f"{name}.png", 300, 200)
+    everything = find_figures(tmp_path, cells, pytest.fail)
+    assert [(one.folder, len(one.shown)) for one in everything] == [("", 2), ("a", 2), ("b", 2), ("c", 2)]
+    sizes = [sum(len(figure.data) for figure in one.shown) for one in everything]
+    found = find_figures(tmp_path, cells, pytest.fail, budget=sum(sizes[:3]) - 1)
+    assert [(one.folder, len(one.shown)) for one in found] == [("", 2), ("a", 2), ("b", 0), ("c", 0)]
+    assert found[3].files == [tmp_path / "c" / "analysis" / f"{name}.png" for name in ("attention", "spectrum")]
+    assert [len(one.shown) for one in find_figures(tmp_path, cells, pytest.fail, budget=sum(sizes))] == [2, 2, 2, 2]
+
+
+def test_pictures_have_the_room_that_figures_leave(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw_figure(store / "analysis" / "a.png", 300, 200)
+    report = collect(store, pairs=4)
+    asked = []
+
+    def fit_to(albums: Any, budget: int) -> tuple[list[list[bytes]], None]:
+        asked.append(budget)
+        return [album.files for album in albums], None
+
+    monkeypatch.setattr("attnbench.report.page.fit", fit_to)
+    render(report)
+    assert asked == [BUDGET - len(report.figures[0].shown[0].data)]
+
+
+def test_a_page_names_the_figures_that_it_has_no_room_for(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = only_cell(store, "sga") / "analysis" / "spectrum.png"
+    draw_figure(file, 300, 200)
+    report = collect(store, pairs=4)
+    page = render(replace(report, figures=[replace(one, shown=[]) for one in report.figures]))
+    assert "Figures of 1 more cell are not in this page" in page
+    assert f"SGA on synthetic, seed 0: spectrum.png in <code>{file.parent}</code>" in page
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan"), "much"])
+def test_metrics_and_costs_that_are_no_numbers_are_left_out_and_named(store: Path, value: object) -> None:
+    sga, scft = only_cell(store, "sga"), only_cell(store, "scft")
+    mine = record(sga)
+    changed = {
+        **mine,
+        "metrics": {**mine["metrics"], "ssim": {"value": value}},
+        "costs": {**mine["costs"], "step_gflop": value},
+    }
+    (sga / "cell.json").write_text(json.dumps(changed))
+    outcome = attnbench("report", store)
+    assert outcome.code == 0
+    view = data_of((store / "report.html").read_text())["views"][0]
+    quality = {metric["title"]: metric["values"] for metric in view["metrics"]}
+    assert set(quality["SSIM (windowed)"]) == {"SCFT", "CMFT"}
+    assert set(quality["SSIM (global)"]) == {"SGA", "SCFT", "CMFT"}
+    (cost,) = [cost for cost in view["costs"] if cost["name"] == "step_gflop"]
+    assert set(cost["values"]) == {"SCFT", "CMFT"}
+    said = [] if value != value else [f"{sga / 'cell.json'} has {name} {str(value)!r}" for name in ("ssim", "step_gflop")]
+    assert [line.split(", which")[0] for line in outcome.err.splitlines()] == said
+    assert scft.name not in outcome.err
+
+
+def test_losses_and_epochs_that_are_no_numbers_are_gaps(store: Path) -> None:
+    sga = only_cell(store, "sga")
+    for name, key in (("losses.jsonl", "generator"), ("evaluations.jsonl", "value")):
+        lines = (sga / name).read_text().splitlines()
+        lines[1] = re.sub(rf'"{key}": ?[-0-9.e]+', f'"{key}": NaN', lines[1])
+        lines[-1] = re.sub(rf'"{key}": ?[-0-9.e]+', f'"{key}": -Infinity', lines[-1]) if name == "losses.jsonl" else lines[-1]
+        (sga / name).write_text("\n".join(lines) + "\n")
+    report = collect(store, pairs=4)
+    assert report.notes == []
+    view = data_of(render(report))["views"][0]
+    (curve,) = [curve for curve in view["curves"] if curve["label"] == "SGA"]
+    shown = curve["losses"]["generator"]
+    assert [loss is None for loss in shown] == [False, True, False, True]
+    assert None not in curve["losses"]["reconstruction"]
+    epochs = {one["label"]: [epoch for epoch, _ in one["points"]] for one in view["epochs"] if one["metric"] == "ssim"}
+    assert len(epochs["SGA"]) == len(epochs["SCFT"]) - 1
+
+
+@pytest.mark.parametrize("score", ["inf", "none", "1e999"])
+def test_scores_that_are_no_numbers_are_left_out_and_named(store: Path, score: str) -> None:
+    file = only_cell(store, "sga") / "pairs.csv"
+    head, first, second, *rest = (line.split(",") for line in file.read_text().splitlines())
+    second[head.index("ssim")] = score
+    file.write_text("\n".join(",".join(line) for line in (head, first, second, *rest)) + "\n")
+    outcome = attnbench("report", store, "--pairs", "9")
+    assert outcome.code == 0
+    grid = data_of((store / "report.html").read_text())["views"][0]["grid"]
+    column = [one["label"] for one in grid["columns"]].index("SGA")
+    metric = [one["key"] for one in grid["metrics"]].index("ssim")
+    (lacking,) = [pair["sketch"] for pair in grid["pairs"] if pair["scores"][column][metric] is None]
+    assert lacking == second[0]
+    assert f"{file} has ssim '{score.replace('1e999', 'inf')}' in line 3: what is no finite number is left out" in outcome.err
 
 
 def test_what_is_damaged_is_said_once_and_the_rest_stands(store: Path) -> None:
@@ -374,7 +526,8 @@ def test_bad_input_is_one_line(arguments: list[str], message: str, tmp_path: Pat
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_that_cannot_be_written_is_named(store: Path) -> None:
+def test_a_file_that_cannot_be_written_is_named(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("attnbench.report.page.collect", pytest.fail)  # which may take a minute
     with pytest.raises(UserError, match=r"nowhere/x\.html' cannot be written: .*: choose another file with -o"):
         write_report(store, store / "nowhere" / "x.html", pairs=4)
     with pytest.raises(UserError, match="is a folder: name a file with -o"):
@@ -409,14 +562,34 @@ def test_the_version_changes_with_what_the_page_shows(store: Path) -> None:
 
 def test_the_site_makes_its_page_anew_only_after_a_change(store: Path) -> None:
     site = Site(store, 4, pytest.fail)
-    first = site.page()
-    assert site.page() is first
+    status, first = site.page()
+    assert status == 200
+    assert site.page()[1] is first
     edit(only_cell(store, "sga"), status="failed", failure={"message": "it broke", "traceback": None})
-    assert b"it broke" in site.page()
+    assert b"it broke" in site.page()[1]
     assert json.loads(site.live())["version"] == version_of(store)
-    shutil.rmtree(store)
-    with pytest.raises(UserError, match="there is no results folder"):
-        site.page()
+
+
+def test_a_page_that_cannot_be_made_says_why_and_comes_back(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    site = Site(store, 4, said.append)
+    aside = store.rename(store.with_name("aside"))
+    status, page = site.page()
+    assert status == 503
+    assert said[0].startswith("the page cannot be made: there is no results folder")
+    assert b"there is no results folder" in page
+    assert b'<meta http-equiv="refresh"' in page
+    assert site.page() == (503, page)  # asked again, it is not made again
+    assert len(said) == 1
+    aside.rename(store)
+    edit(only_cell(store, "sga"), status="failed")
+    with monkeypatch.context() as patch:
+        patch.setattr("attnbench.report.serve.render", lambda report, live: json.dumps({"<b>": 1} | {"x": {1, 2}}))
+        status, page = site.page()
+    assert status == 503
+    assert b"TypeError: Object of type set is not JSON serializable" in page
+    edit(only_cell(store, "sga"), status="finished")
+    assert site.page()[0] == 200
 
 
 def test_the_server_answers_and_ends_quietly(store: Path) -> None:
@@ -431,6 +604,8 @@ def test_the_server_answers_and_ends_quietly(store: Path) -> None:
                 page = answer.read().decode()
             with urllib.request.urlopen(f"{address}live") as answer:
                 live = json.load(answer)
+            with pytest.raises(urllib.error.HTTPError, match="403"):  # of a page whose name was made to lead to this machine
+                urllib.request.urlopen(urllib.request.Request(address, headers={"Host": "evil.example"}))
             assert f'data-live="{live["version"]}"' in page
             time.sleep(0.1)
             process.send_signal(2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import shutil
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from runs import attnbench, only_cell, record, tiny
 
 from attnbench.pictures import PairPictures
@@ -77,6 +79,11 @@ def opened(browser: Browser) -> Iterator[Callable[..., Page]]:
     for context in contexts:
         context.close()
     assert complaints == []
+
+
+def draw_figure(file: Path) -> None:
+    file.parent.mkdir(exist_ok=True)
+    Image.new("RGB", (700, 400), "silver").save(file)
 
 
 @pytest.fixture
@@ -202,8 +209,6 @@ def test_the_best_and_worst_pairs_of_a_module_can_be_chosen(page: Page) -> None:
 
 
 def shown(page: Page) -> bytes:
-    import base64
-
     return base64.b64decode(str(page.locator("#shown").get_attribute("src")).partition("base64,")[2])
 
 
@@ -226,8 +231,23 @@ def test_a_pair_is_enlarged_flipped_in_place_and_left_by_keyboard(page: Page, tr
     assert shown(page) == kept["SGA"].generated(spread[1])
     page.locator("#flip").click()
     assert shown(page) == kept["SCFT"].generated(spread[1])
+    page.locator("#next").focus()
+    for _ in range(9):  # at the last pair, and farther
+        page.keyboard.press("Enter")
+    assert page.locator("#enlarged-title").inner_text().endswith("(pair 5 of 5)")
+    assert page.locator("#next").get_attribute("aria-disabled") == "true"
+    page.keyboard.press("ArrowUp")
+    assert page.locator("#enlarged-title").inner_text().endswith("(pair 4 of 5)")
+    page.locator("#given figcaption").first.click()  # which takes the focus from all controls
+    page.keyboard.press("Space")
+    assert page.locator("#whose").inner_text() == "B: SGA"
+    page.keyboard.press("Space")
+    for _ in range(2):
+        page.keyboard.press("ArrowUp")
+    assert shown(page) == kept["SCFT"].generated(spread[1])
     page.locator("#side-b").select_option(label="original")
     assert shown(page) == kept["SCFT"].original(spread[1])
+    page.locator("#flip").focus()
     page.keyboard.press("Escape")
     assert not page.locator("#enlarged").is_visible()
     assert tile.evaluate("node => node === document.activeElement")
@@ -300,6 +320,74 @@ def test_hostile_names_stay_text(store: Path, opened: Callable[..., Page]) -> No
     assert page.locator("img[src=x]").count() == 0
 
 
+def test_a_modules_name_is_no_mark_up_of_a_plot(store: Path, opened: Callable[..., Page]) -> None:
+    folder = only_cell(store, "sga")
+    name = '<a href="https://evil.example/">%{x}</a> <b>&lt;'
+    CellFolder(folder).write_record({**record(folder), "module": {**record(folder)["module"], "name": "mine", "label": name}})
+    page = opened(write_report(store, pairs=3))
+    through(page)
+    page.wait_for_function("document.querySelectorAll('#scatter .plot .textpoint').length === 6")
+    assert name in page.locator("#scatter .textpoint").all_text_contents()
+    place = page.locator("#scatter .plot").first.locator(".textpoint", has_text="evil").locator("xpath=..").bounding_box()
+    assert place is not None
+    page.locator("#costs").scroll_into_view_if_needed()
+    labels = page.locator("#scatter .plot").first.evaluate("plot => plot.data.map(trace => trace.text[0])")
+    own = ["plot, k", "Plotly.Fx.hover(plot, [{curveNumber: k, pointNumber: 0}])"]
+    page.locator("#scatter .plot").first.evaluate(
+        f"({own[0]}) => {own[1]}", next(k for k, text in enumerate(labels) if "evil" in text)
+    )
+    assert page.locator("#scatter .hovertext").first.text_content().startswith(name)
+    assert page.locator("svg a").count() == 0
+    assert page.locator("svg [style*='bold']", has_text="evil").count() == 0
+
+
+@pytest.mark.parametrize("width", [800, 1000, 1200, 1600])
+def test_the_enlarged_view_cuts_nothing_off(width: int, store: Path, opened: Callable[..., Page]) -> None:
+    folder = only_cell(store, "sga")
+    label = "SGA without its stop-gradient and withoutadoublenormalization"
+    CellFolder(folder).write_record({**record(folder), "module": {**record(folder)["module"], "name": "mine", "label": label}})
+    page = opened(write_report(store, pairs=3), viewport={"width": width, "height": 900})
+    page.locator("#grid button.tile").first.click()
+    page.locator("#side-b").select_option(label=label)
+    dialog = page.locator("#enlarged")
+    assert dialog.evaluate("node => node.scrollWidth <= node.clientWidth")
+    assert dialog.evaluate("node => node.scrollHeight <= node.clientHeight")
+    edge = dialog.bounding_box()
+    for cell in page.locator("#scores td, #side-a, #side-b").all():
+        box = cell.bounding_box()
+        assert box is not None
+        assert edge is not None
+        assert box["x"] + box["width"] <= edge["x"] + edge["width"] - 10
+
+
+def test_figures_of_analyses_come_when_they_are_in_sight(store: Path, opened: Callable[..., Page]) -> None:
+    for name in ("sga", "scft"):
+        draw_figure(only_cell(store, name) / "analysis" / "spectrum.png")
+    page = opened(write_report(store, pairs=3), viewport={"width": 1280, "height": 300})
+    assert page.locator("#analyses img[src]").count() == 0
+    first, second = page.locator("#analyses details").all()
+    through(page)
+    page.wait_for_function("document.querySelector('#analyses img').naturalWidth === 700")
+    assert second.locator("img[src]").count() == 0
+    second.locator("summary").click()
+    second.locator("img").scroll_into_view_if_needed()
+    page.wait_for_function("[...document.querySelectorAll('#analyses img')].every(image => image.naturalWidth === 700)")
+    box, room = first.locator("img").bounding_box(), page.locator("#analyses").bounding_box()
+    assert box is not None
+    assert room is not None
+    assert 0.4 * room["width"] < box["width"] < 0.55 * room["width"]
+
+
+def test_paper_has_the_pictures_and_plots_that_were_not_in_sight(
+    store: Path, opened: Callable[..., Page], tmp_path: Path
+) -> None:
+    page = opened(write_report(store, pairs=3), viewport={"width": 1280, "height": 300})
+    unseen = "document.querySelectorAll('img[data-place]:not([src]), .plot:not(:has(svg))').length"
+    assert page.evaluate(unseen) > 10
+    page.pdf(path=tmp_path / "report.pdf")
+    assert page.evaluate(unseen) == 0
+
+
 def test_an_old_store_without_pictures_and_logs_says_so(store: Path, opened: Callable[..., Page]) -> None:
     for folder in store.glob("*-seed0-*"):
         for name in ("pictures.zip", "losses.jsonl", "evaluations.jsonl", "pairs.csv"):
@@ -310,7 +398,9 @@ def test_an_old_store_without_pictures_and_logs_says_so(store: Path, opened: Cal
     assert "has kept its losses" in page.locator("#curve-words").inner_text()
 
 
-def test_a_page_that_is_served_follows_the_store(store: Path, opened: Callable[..., Page]) -> None:
+@pytest.fixture
+def served(store: Path) -> str:
+    """The address of the store's live page."""
     addresses: list[str] = []
     told = threading.Event()
 
@@ -318,21 +408,86 @@ def test_a_page_that_is_served_follows_the_store(store: Path, opened: Callable[.
         addresses.append(address)
         told.set()
 
-    threading.Thread(
-        target=serve, args=(store, 0), kwargs={"pairs": 3, "say": pytest.fail, "ready": ready}, daemon=True
-    ).start()
+    said: list[str] = []
+    arguments = {"pairs": 8, "say": said.append, "ready": ready}
+    threading.Thread(target=serve, args=(store, 0), kwargs=arguments, daemon=True).start()
     assert told.wait(30)
-    page = opened(addresses[0])
-    page.get_by_label("costs", exact=True).check()
-    page.evaluate("scrollTo({top: 500, behavior: 'instant'})")
-    folder = only_cell(store, "sga")
-    progress = {"phase": "training", "step": 1, "total": 4, "device": "cpu"}
+    return addresses[0]
+
+
+def start(folder: Path, step: int = 1) -> None:
+    """As a cell that runs looks."""
+    progress = {"phase": "training", "step": step, "total": 4, "device": "cpu"}
     (folder / "progress.json").write_text(json.dumps(progress))
     CellFolder(folder).write_record({**record(folder), "status": "running"})
-    page.wait_for_selector(".board", timeout=20_000)
+
+
+def test_a_page_that_is_served_follows_the_store_and_keeps_the_readers_place(
+    store: Path, served: str, opened: Callable[..., Page]
+) -> None:
+    sga, scft, cmft = (only_cell(store, name) for name in ("sga", "scft", "cmft"))
+    for folder in (scft, cmft):
+        draw_figure(folder / "analysis" / "spectrum.png")
+    CellFolder(cmft).write_record({**record(cmft), "status": "failed", "failure": {"message": "broke", "traceback": "T"}})
+    page = opened(served, viewport={"width": 600, "height": 500})
+    page.get_by_label("costs", exact=True).check()
+    page.locator("#cost-1").select_option(label="GFLOP an image, generator")
+    page.locator("#quality").select_option(label="SSIM (windowed)")
+    page.locator("#pair-set").select_option("worst SCFT")
+    page.locator("#pair-set").select_option("spread ")
+    page.locator("#tile").fill("256")
+    page.locator("#troubles > summary").click()
+    page.locator("#analyses details > summary").last.click()
+    page.locator("#cells .cell > summary").first.click()
+    page.evaluate("document.getElementById('pairs').scrollTo({top: 321, left: 60, behavior: 'instant'})")
+    page.locator("#filter").fill("synthetic")
+    page.evaluate("scrollTo({top: document.getElementById('pictures').offsetTop - 90, behavior: 'instant'})")
+    with page.expect_event("load", timeout=30_000):
+        start(sga)
+    assert page.evaluate("document.getElementById('pairs').scrollTop") == 321
+    title = page.locator("#pictures-title").bounding_box()
+    assert title is not None
+    assert title["y"] == pytest.approx(90, abs=1)  # though above it the board came, and a table lost a row of numbers
     assert page.locator(".board progress").get_attribute("value") == "25.0"
     assert page.get_by_label("costs", exact=True).is_checked()
-    assert page.evaluate("scrollY") == 500
-    (folder / "progress.json").write_text(json.dumps({**progress, "step": 3}))
+    assert page.locator("#cost-1").input_value() == "GFLOP an image, generator"
+    assert page.locator("#quality").input_value() == "SSIM (windowed)"
+    assert page.locator("#pair-set").input_value() == "spread "
+    assert page.evaluate("document.getElementById('pairs').scrollLeft") == 60
+    assert page.locator("#troubles").get_attribute("open") is None
+    assert page.locator("#analyses details[open]").count() == 2
+    assert page.locator("#cells .cell[open]").count() == 1
+    assert page.evaluate("document.activeElement.id") == "filter"
+    (sga / "progress.json").write_text(json.dumps({"phase": "training", "step": 3, "total": 4, "device": "cpu"}))
     page.wait_for_selector(".board progress[value='75.0']", timeout=20_000)
     assert page.locator(".counts .running").inner_text() == "◐ 1 running"
+
+
+def test_a_page_is_not_taken_from_a_reader_who_is_at_something(store: Path, served: str, opened: Callable[..., Page]) -> None:
+    page = opened(served)
+    through(page)
+    newer = page.locator("#newer")
+    page.wait_for_function("document.querySelector('#scatter .plot .main-svg')")
+    page.evaluate("Plotly.relayout(document.querySelector('#scatter .plot'), {'yaxis.range': [0, 2]})")  # as a zoom does
+    page.evaluate("window.same = true")
+    start(only_cell(store, "sga"))
+    newer.wait_for(timeout=20_000)
+    page.wait_for_timeout(5000)  # longer than it takes to be still
+    assert page.evaluate("window.same")
+    with page.expect_event("load", timeout=30_000):
+        newer.click()
+    assert page.locator(".counts .running").inner_text() == "◐ 1 running"
+    assert not newer.is_visible()
+
+
+def test_a_page_outlives_what_cannot_be_shown(store: Path, served: str, browser: Browser) -> None:
+    page = browser.new_page()  # whose console tells of the 503
+    page.goto(served)
+    record_file = only_cell(store, "sga") / "cell.json"
+    whole = record_file.read_text()
+    record_file.write_text(whole.replace('"target"', '"target of old"'))  # a cell without a part that the page shows
+    with page.expect_response(lambda answer: answer.status == 503):
+        page.wait_for_selector("text=The page cannot be made: KeyError: 'target'", timeout=20_000)
+    record_file.write_text(whole)
+    page.wait_for_selector("#tables", timeout=20_000)
+    page.close()

@@ -271,9 +271,14 @@ def test_one_seed_has_a_bootstrap_interval_over_its_test_pairs_where_they_are_kn
     assert any("bootstrap interval" in note for note in table.notes)
 
 
-def test_a_pairs_file_that_cannot_be_read_gives_no_interval(tmp_path):
+@pytest.mark.parametrize("score", ["oops", "inf", "-1e999", None])
+def test_a_pairs_file_that_is_damaged_gives_no_interval(tmp_path, score):
     row = scored(tmp_path, "SGA")
-    (tmp_path / row["folder"] / "pairs.csv").write_text("")
+    assert one_table(row, store=tmp_path).rows["SGA"][1].spread != ""
+    file = tmp_path / row["folder"] / "pairs.csv"
+    pairs = pd.read_csv(file, dtype=str)
+    pairs.loc[3, "ssim_global"] = score
+    file.write_text("" if score is None else pairs.to_csv(index=False))
     assert one_table(row, store=tmp_path).rows["SGA"][1].spread == ""
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import shlex
 from collections.abc import Iterator, Mapping
 from datetime import datetime
@@ -12,6 +14,7 @@ import yaml
 
 from attnbench import store as stores
 from attnbench.errors import UserError
+from attnbench.grid_file import split_options
 from attnbench.live import duration, figures, where
 from attnbench.progress import Progress, read_progress
 from attnbench.report.curves import titled
@@ -24,7 +27,8 @@ _SKIPPED = 20  # images left out of a data set that are named
 def command_of(record: Mapping[str, Any], store: Path) -> tuple[str, str]:
     """The command line that makes a cell again, or that goes on with it where it is not finished; and what to know of it.
 
-    A finished cell is never run twice in its store, so the command makes it in another, `again`.
+    A finished cell is never run twice in its store, so the command makes it in another, `again`. Options that `--modules`
+    cannot express come in a grid's file, which a first line writes.
     """
     folder, job = store / record["folder"], _job(store / record["folder"])
     if record["status"] != stores.FINISHED and job:
@@ -33,25 +37,49 @@ def command_of(record: Mapping[str, Any], store: Path) -> tuple[str, str]:
     recipe = folder / "recipe.yaml"
     # Without that file the page's text of the recipe, saved under this name, does the same.
     parts = ["attnbench", "run", "--recipe", str(recipe if recipe.is_file() else recipe.name)]
-    parts += ["--modules", _with_options(record["module"]), "--datasets", job.get("dataset") or record["dataset"]["name"]]
-    parts += ["--seeds", str(record["seed"])]
+    variant, grid = with_options(record["module"]), f"{folder.name}.yaml"
+    parts += ["--modules", variant] if variant else ["--grid", grid]
+    parts += ["--datasets", job.get("dataset") or record["dataset"]["name"], "--seeds", str(record["seed"])]
     parts += ["--data-root", job["data_root"]] if job.get("data_root") else []
+    parts += ["--torch-home", job["torch_home"]] if job.get("torch_home") else []
     parts += ["--skip-corrupt"] if job.get("skip_corrupt") else []
     parts += ["-o", "again" if record["status"] == stores.FINISHED else str(store)]
     missing = "Where the images were is not recorded with this cell: add --data-root, or what the data set was given."
-    return shlex.join(parts), "" if job else missing
+    before = "" if variant else f"printf '%s\\n' {shlex.quote(grid_of(record['module']))} > {shlex.quote(grid)}\n"
+    return before + shlex.join(parts), "" if job else missing
 
 
-def _with_options(module: Mapping[str, Any]) -> str:
-    """`sga:stop_gradient=false`, as `--modules` takes it.
+def with_options(module: Mapping[str, Any]) -> str | None:
+    """`sga:stop_gradient=false`, as `--modules` takes it; None where it cannot: it splits at every comma and colon.
 
-    >>> _with_options({"name": "sga", "given": {"stop_gradient": False}})
+    >>> with_options({"name": "sga", "given": {"stop_gradient": False}})
     'sga:stop_gradient=false'
+    >>> with_options({"name": "mine", "given": {"layers": [1, 2]}})
     """
-    given = [
-        f"{key}={yaml.safe_dump(value, default_flow_style=True).split(chr(10))[0]}" for key, value in module["given"].items()
-    ]
-    return ":".join([module["name"], *given])
+    given = module["given"]
+    text = ":".join([module["name"], *(f"{key}={_yaml(value)}" for key, value in given.items())])
+    try:
+        read = split_options(text, "module")
+    except UserError:
+        return None
+    same = json.dumps(read, default=str) == json.dumps((module["name"], given))  # 1, 1.0 and true are equal in Python
+    return text if same and "," not in text else None
+
+
+def grid_of(module: Mapping[str, Any]) -> str:
+    """A grid's file with this one variant, as `--grid` takes it.
+
+    >>> grid_of({"name": "mine", "label": "Mine", "given": {"layers": [1, 2]}})
+    '{title: Mine, variants: [{module: mine, options: {layers: [1, 2]}, label: Mine}]}'
+    """
+    variant = {"module": module["name"], "options": module["given"], "label": module["label"]}
+    return _yaml({"title": module["label"], "variants": [variant]})
+
+
+def _yaml(value: Any) -> str:
+    """On one line, unless a text in it has several."""
+    text: str = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, allow_unicode=True, width=math.inf)
+    return text.removesuffix("\n").removesuffix("\n...")  # which marks the end behind a text
 
 
 def _job(folder: Path) -> dict[str, Any]:
@@ -108,8 +136,19 @@ def metrics(record: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     for name, measured in (record.get("metrics") or {}).items():
         value = measured.get("value")
         protocol = [f"{key} {_plain(part)}" for key, part in measured.items() if key not in ("value", "reason")]
-        found.append((titled(name, measured), "-" if value is None else f"{value:.4f}", ", ".join(protocol)))
+        found.append((titled(name, measured), _number(value), ", ".join(protocol)))
     return found
+
+
+def _number(value: Any) -> str:
+    """Four decimals; what is no number as it is.
+
+    >>> _number(0.5), _number(None), _number("much")
+    ('0.5000', '-', 'much')
+    """
+    if value is None:
+        return "-"
+    return f"{value:.4f}" if isinstance(value, (int, float)) else str(value)
 
 
 def troubles(record: Mapping[str, Any], stale: str | None) -> list[str]:

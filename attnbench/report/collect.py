@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,14 +15,14 @@ from attnbench import tables as compiled
 from attnbench.progress import read_progress
 from attnbench.report.cells import command_of, facts, metrics, numbers_in, troubles
 from attnbench.report.curves import epoch_metrics, loss_curves, rounded
-from attnbench.report.pairs import Album, pair_grid
+from attnbench.report.figures import Analysed, find_figures
+from attnbench.report.pairs import Album, finite_numbers, pair_grid
 from attnbench.rows import Cells, Row, by_recipe, once_each, rows_of
 from attnbench.status import label_of
 from attnbench.store import Say
 from attnbench.table_formats import Entry
 
 STATUSES = (stores.FINISHED, stores.RUNNING, stores.WAITING, stores.INTERRUPTED, stores.FAILED, stores.DIVERGED)
-ANALYSIS = "analysis"  # folder of figures, in a cell and in the store
 _COSTS = (  # (column of the frame, title, unit, whether each device has its own)
     ("images_per_second", "images a second, training", 1.0, True),
     ("module_parameters", "parameters of the module (M)", 1e6, False),
@@ -76,17 +75,6 @@ class View:
 
 
 @dataclass(frozen=True)
-class Figure:
-    """A picture that an analysis left, as a PNG file."""
-
-    title: str
-    caption: str
-    alt: str
-    of: str  # the cell, or empty for the store
-    data: bytes
-
-
-@dataclass(frozen=True)
 class Report:
     """All that the page shows.
 
@@ -110,7 +98,7 @@ class Report:
     variants: list[str]
     views: list[View]
     albums: list[Album]
-    figures: list[Figure]
+    figures: list[Analysed]
     cells: list[dict[str, Any]]
     recipes: dict[str, tuple[str, str]]
     notes: list[str] = field(default_factory=list)
@@ -132,7 +120,7 @@ def collect(store: Path, *, pairs: int, say: Say = lambda line: None) -> Report:
             notes.append(line)
             say(line)
 
-    frame = stores.results(store, note)
+    frame = _with_numbers(stores.results(store, note), store, note)
     records = {record["folder"]: record for record in stores.records(store)}
     frame = once_each(frame[frame["folder"].isin(records)])
     status = _statuses(frame, store)
@@ -156,11 +144,25 @@ def collect(store: Path, *, pairs: int, say: Say = lambda line: None) -> Report:
         variants=[row.label for row in rows],
         views=views,
         albums=albums,
-        figures=_figures(store, {cell["folder"]: cell["label"] for cell in listed}, note),
+        figures=find_figures(store, {cell["folder"]: cell["label"] for cell in listed}, note),
         cells=listed,
-        recipes=_recipes(records.values()),
+        recipes=_recipes(records[folder] for folder in shown["folder"]),
         notes=notes,
     )
+
+
+def _with_numbers(frame: pd.DataFrame, store: Path, say: Say) -> pd.DataFrame:
+    """The frame with metrics and costs that are finite numbers, or missing; `say` hears of what else there was."""
+    changed = {}
+    for name in (*compiled.METRIC_NAMES, *(cost[0] for cost in _COSTS)):
+        if name not in frame:
+            continue
+        numbers, others = finite_numbers(frame[name])
+        for folder, value in zip(frame.loc[others.index, "folder"], others, strict=True):
+            say(f"{store / folder / 'cell.json'} has {name} {str(value)!r}, which is no finite number: it is left out")
+        if len(others):
+            changed[name] = numbers
+    return frame.assign(**changed)
 
 
 def _statuses(frame: pd.DataFrame, store: Path) -> list[str]:
@@ -174,6 +176,7 @@ def _statuses(frame: pd.DataFrame, store: Path) -> list[str]:
 def _tables(frame: pd.DataFrame, groups: Sequence[Cells], store: Path) -> list[PageTable]:
     """One of each recipe, with everything that can be shown on demand."""
     choices = {" ".join(filter(None, [p, c])): (bool(p), bool(c)) for p in ("", "published") for c in ("", "costs")}
+
     made = {
         name: compiled.tables(frame, with_published=published, costs=costs, significance=True, store=store)
         for name, (published, costs) in choices.items()
@@ -303,7 +306,7 @@ def _cell(record: dict[str, Any], row: Mapping[Any, Any], store: Path) -> dict[s
     }
 
 
-def _recipes(records: Any) -> dict[str, tuple[str, str]]:
+def _recipes(records: Iterable[Mapping[str, Any]]) -> dict[str, tuple[str, str]]:
     import yaml
 
     found = {}
@@ -312,36 +315,3 @@ def _recipes(records: Any) -> dict[str, tuple[str, str]]:
         if recipe["digest"] not in found:
             found[recipe["digest"]] = (recipe["name"], yaml.safe_dump(recipe["values"], sort_keys=False))
     return found
-
-
-def _figures(store: Path, cells: Mapping[str, str], say: Say) -> list[Figure]:
-    """What analyses left in the store, then in its cells."""
-    folders = {store / ANALYSIS: "", **{store / folder / ANALYSIS: label for folder, label in cells.items()}}
-    found = []
-    for folder, label in folders.items():
-        for file in sorted(folder.glob("*.png")) if folder.is_dir() else ():
-            words = _words_of(file.with_suffix(".json"), say)
-            try:
-                data = file.read_bytes()
-            except OSError as error:
-                say(f"{file} is left out: {error.strerror}")
-                continue
-            if not data.startswith(b"\x89PNG"):
-                say(f"{file} is left out: it is not a PNG file")
-                continue
-            title = words.get("title") or file.stem.replace("_", " ")
-            caption = words.get("caption", "")
-            found.append(Figure(title, caption, words.get("alt") or caption or title, label, data))
-    return found
-
-
-def _words_of(file: Path, say: Say) -> dict[str, str]:
-    """title, caption, alt of a figure; empty where they are missing or damaged."""
-    try:
-        words = json.loads(file.read_text())
-        return {name: str(words[name]) for name in ("title", "caption", "alt") if words.get(name)}
-    except FileNotFoundError:
-        return {}
-    except (AttributeError, OSError, ValueError) as error:
-        say(f"{file} is damaged ({error}): its figure is shown without its words")
-        return {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -23,12 +24,14 @@ SAMPLED = 12  # steps that a point averages at most: a full training has 40,000 
 class LossCurves:
     """The losses of one cell: point k is at `steps[k]` and `losses[name][k]`, both means over a stretch of steps.
 
+    A mean is None where a loss in its stretch was infinite or no number.
+
     Attributes:
         damage: what is wrong with the file, if it ends early because of that.
     """
 
-    steps: list[float]
-    losses: dict[str, list[float]]
+    steps: list[float | None]
+    losses: dict[str, list[float | None]]
     damage: str | None = None
 
 
@@ -72,7 +75,7 @@ def epoch_metrics(folder: Path, say: Say) -> list[EpochMetric]:
         try:
             row = from_json(line)
             found += _metrics_of(int(row["epoch"]), row["metrics"])
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
             say(f"{file} is damaged (line {number}: {error!r}): its curves end there")
             break
     return found
@@ -80,8 +83,10 @@ def epoch_metrics(folder: Path, say: Say) -> list[EpochMetric]:
 
 def _metrics_of(epoch: int, metrics: Mapping[str, Mapping[str, Any]]) -> Iterator[EpochMetric]:
     for name, measured in metrics.items():
-        if name in METRIC_NAMES and measured.get("value") is not None:
-            yield EpochMetric(name, titled(name, measured), epoch, rounded(measured["value"], 6))
+        if name not in METRIC_NAMES or measured.get("value") is None:
+            continue
+        if (value := rounded(measured["value"], 6)) is not None:
+            yield EpochMetric(name, titled(name, measured), epoch, value)
 
 
 def titled(metric: str, measured: Mapping[str, Any]) -> str:
@@ -95,13 +100,13 @@ def titled(metric: str, measured: Mapping[str, Any]) -> str:
     return METRIC_NAMES.get(metric, metric) + suffix
 
 
-def rounded(value: float, digits: int = 4) -> float:
-    """To significant digits, which is what a page can show.
+def rounded(value: float, digits: int = 4) -> float | None:
+    """To significant digits, which is what a page can show; None for what is infinite or no number: JSON has no word for it.
 
-    >>> rounded(0.123456), rounded(123456.0)
-    (0.1235, 123500.0)
+    >>> rounded(0.123456), rounded(123456.0), rounded(float("nan"))
+    (0.1235, 123500.0, None)
     """
-    return float(f"{value:.{digits}g}")
+    return float(f"{value:.{digits}g}") if math.isfinite(value) else None
 
 
 def _version(file: Path) -> tuple[int, int]:
@@ -125,7 +130,7 @@ def _thinned(file: Path, modified: int, size: int) -> LossCurves:
                 row: dict[str, float] = from_json(lines[place])
                 names = names or [name for name in row if name != "step"]
                 rows.append([float(row[name]) for name in ("step", *names)])
-            except (KeyError, TypeError, ValueError) as error:
+            except (KeyError, OverflowError, TypeError, ValueError) as error:
                 damage = f"line {place + 1}: {error!r}"
                 break
         if damage:
@@ -135,9 +140,10 @@ def _thinned(file: Path, modified: int, size: int) -> LossCurves:
     if not starts:
         return LossCurves([], {}, damage)
     counts = np.diff([*starts, len(rows)])
-    means = np.add.reduceat(np.array(rows), starts) / counts[:, None]  # (points, 1 + losses)
+    with np.errstate(invalid="ignore", over="ignore"):  # of a training that diverged
+        means = np.add.reduceat(np.array(rows), starts) / counts[:, None]  # (points, 1 + losses)
     losses = {name: [rounded(value) for value in means[:, k].tolist()] for k, name in enumerate(names or [], 1)}
-    return LossCurves(means[:, 0].round(1).tolist(), losses, damage)
+    return LossCurves([rounded(step, 9) for step in means[:, 0].round(1).tolist()], losses, damage)
 
 
 def _whole_lines(data: bytes) -> list[bytes]:

@@ -27,12 +27,15 @@
     try { window[storage].setItem(key, value); } catch { /* as said above */ }
   }
 
-  const defaults = { view: 0, pairSet: 0, quality: 0, log: false, tile: null, hidden: [], tables: {}, open: [], filter: "", scroll: null };
+  /* View, pair set, quality and costs by name: in a newer page they may stand elsewhere. `place` is null but over a reload. */
+  const defaults = { view: "", pairSet: "", quality: "", costs: ["", ""], log: false, tile: null, hidden: [], tables: {}, details: {}, filter: "", place: null };
   const choices = { ...defaults, ...JSON.parse(recall("sessionStorage", KEPT) ?? "{}") };
   const remember = () => keep("sessionStorage", KEPT, JSON.stringify(choices));
-  if (!(choices.view in report.views)) choices.view = 0;
 
-  const view = () => report.views[choices.view];
+  /* The place of what was chosen in a list of titles; the first where it is not there (any more). */
+  const placeOf = (titles, chosen) => Math.max(0, titles.indexOf(chosen));
+  const viewPlace = () => placeOf(report.views.map((one) => one.title), choices.view);
+  const view = () => report.views[viewPlace()];
   const isShown = (label) => !choices.hidden.includes(label);
 
   function say(text) {
@@ -175,12 +178,16 @@
     drawing = true;
     setTimeout(() => {
       drawing = false;
-      inSight.delete(node);
-      const draw = waiting.get(node);
-      waiting.delete(node);
-      if (draw && node.isConnected) draw();
+      drawNow(node);
       drawNext();
     });
+  }
+
+  function drawNow(node) {
+    inSight.delete(node);
+    const draw = waiting.get(node);
+    waiting.delete(node);
+    if (draw && node.isConnected) draw();
   }
 
   function plotly() {
@@ -267,7 +274,7 @@
         const { colour: ink, symbol } = styled(label);
         const x = cost.values[label];
         return {
-          x: [x], y: [mean], name: label, mode: "markers+text", text: [label], type: "scatter",
+          x: [x], y: [mean], name: label, mode: "markers+text", text: [escaped(label)], type: "scatter",
           textposition: across(x) > left + 0.65 * (right - left) ? "middle left" : "middle right",
           marker: { color: ink, symbol, size: 11 },
           error_y: deviation === null ? {} : { type: "data", array: [deviation], color: ink, thickness: 1.2, width: 3 },
@@ -289,29 +296,31 @@
     };
   }
 
-  /* Plotly reads a few tags in its texts. */
-  const escaped = (text) => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
+  /* Plotly reads a few tags in its texts, links among them, and %{name} in templates. */
+  const escaped = (text) => text.replace(/[&<>%]/g, (sign) => `&#${sign.charCodeAt(0)};`);
 
   function showScatter() {
     const panel = byId("scatter");
     clear(panel);
     const { metrics, costs } = view();
     const select = byId("quality");
-    select.replaceChildren(...metrics.map((metric, k) => make("option", { value: k }, metric.title)));
+    select.replaceChildren(...metrics.map((metric) => make("option", {}, metric.title)));
     if (!metrics.length || !costs.length) {
       panel.append(make("p", { class: "quiet" }, "No cell of this data set is measured yet."));
       return;
     }
-    if (!(choices.quality in metrics)) choices.quality = 0;
-    select.value = choices.quality;
-    const shown = ["images_per_second", "module_parameters"].map((name) => Math.max(0, costs.findIndex((cost) => cost.name === name)));
-    shown.forEach((first, side) => {
-      const chosen = make("select", { "aria-label": `Cost of plot ${side + 1}` }, ...costs.map((cost, k) => make("option", { value: k }, cost.title)));
-      chosen.value = first;
-      const describe = (styled) => scatterOf(metrics[choices.quality], costs[chosen.value])(styled);
+    const quality = metrics[placeOf(metrics.map((metric) => metric.title), choices.quality)];
+    select.value = quality.title;
+    ["images_per_second", "module_parameters"].forEach((name, side) => {
+      const chosen = make("select", { id: `cost-${side}`, "aria-label": `Cost of plot ${side + 1}` }, ...costs.map((cost) => make("option", {}, cost.title)));
+      const usual = placeOf(costs.map((cost) => cost.name), name);
+      chosen.selectedIndex = costs.some((cost) => cost.title === choices.costs[side]) ? costs.findIndex((cost) => cost.title === choices.costs[side]) : usual;
+      const describe = (styled) => scatterOf(quality, costs[chosen.selectedIndex])(styled);
       addPlot(panel, ["against ", chosen], describe);
       const node = panel.lastElementChild.querySelector(".plot");
       chosen.addEventListener("change", () => {
+        choices.costs[side] = chosen.value;
+        remember();
         node.setAttribute("aria-label", describe(() => ({})).alt);
         queue(node, describe);
       });
@@ -338,7 +347,7 @@
           hovertemplate: `${escaped(one.label)}, seed ${one.seed}<br>${xTitle} %{x:.0f}: %{y:.4g}<extra></extra>`,
         };
       });
-      const said = shown.slice(0, 24).map((one) => `${one.label}, seed ${one.seed}, from ${one.y[0]} to ${one.y.at(-1)}`);
+      const said = shown.slice(0, 24).map((one) => `${one.label}, seed ${one.seed}, from ${one.y[0] ?? "no number"} to ${one.y.at(-1) ?? "no number"}`);
       const rest = shown.length > said.length ? `; and ${shown.length - said.length} more` : "";
       return {
         traces,
@@ -419,23 +428,30 @@
 
   const albums = new Map();
 
-  /* The picture as a data URL; a view's album is parsed when the first of its pictures is in sight. */
-  function picture(place) {
-    if (!albums.has(choices.view)) albums.set(choices.view, JSON.parse(all(".album")[choices.view].textContent));
-    const data = albums.get(choices.view)[place];
+  /* The picture as a data URL; an album, of a view or of a cell's figures, is parsed when the first of its pictures is in sight. */
+  function picture(place, album = viewPlace()) {
+    if (!albums.has(album)) albums.set(album, JSON.parse(all(".album")[album].textContent));
+    const data = albums.get(album)[place];
     return `data:image/${data.startsWith("iVBOR") ? "png" : "webp"};base64,${data}`;
   }
 
   const pictureSight = new IntersectionObserver((entries) => {
-    for (const entry of entries) {
-      if (!entry.isIntersecting) continue;
-      pictureSight.unobserve(entry.target);
-      entry.target.src = picture(entry.target.dataset.place);
-    }
+    for (const { target, isIntersecting } of entries) if (isIntersecting) decode(target);
   }, { rootMargin: "400px" });
 
+  function decode(image) {
+    pictureSight.unobserve(image);
+    image.src = picture(image.dataset.place, Number(image.dataset.album));
+  }
+
+  /* On paper everything is in sight. */
+  addEventListener("beforeprint", () => {
+    for (const node of [...waiting.keys()]) drawNow(node);
+    for (const image of all("img[data-place]:not([src])")) decode(image);
+  });
+
   function lazyPicture(place, alt) {
-    const image = make("img", { alt, "data-place": place, decoding: "async" });
+    const image = make("img", { alt, "data-album": viewPlace(), "data-place": place, decoding: "async" });
     pictureSight.observe(image);
     return image;
   }
@@ -453,15 +469,20 @@
     }[set.kind]();
   }
 
+  const setName = (set) => `${set.kind} ${set.label}`;
+
+  function pairSet() {
+    const { sets } = view().grid;
+    return sets[placeOf(sets.map(setName), choices.pairSet)];
+  }
+
   function showPairSets() {
     const { sets } = view().grid;
-    const options = (kind) => sets.map((set, k) => [set, k]).filter(([set]) => kind.includes(set.kind))
-      .map(([set, k]) => make("option", { value: k }, setTitle(set)));
+    const options = (kind) => sets.filter((set) => kind.includes(set.kind)).map((set) => make("option", { value: setName(set) }, setTitle(set)));
     const select = byId("pair-set");
     const groups = [["all modules", ["spread", "differ"]], ["best pairs of", ["best"]], ["worst pairs of", ["worst"]]];
     select.replaceChildren(...groups.map(([label, kind]) => make("optgroup", { label }, ...options(kind))).filter((group) => group.children.length));
-    if (!(choices.pairSet in sets)) choices.pairSet = 0;
-    select.value = choices.pairSet;
+    if (sets.length) select.value = setName(pairSet());
     select.disabled = !sets.length;
   }
 
@@ -481,7 +502,7 @@
     const scores = grid.metrics.map((metric, m) => `${metric.title} ${written(pair.scores[column][m])}`);
     if (pair.generated[column] === null) return make("div", { class: "tile nothing" }, "no picture");
     const alt = `${label}, seed ${seed}: ${pair.sketch} coloured after ${pair.reference}`;
-    const button = make("button", { type: "button", class: "tile", "aria-label": `${alt}; ${scores.join(", ")}. Enlarge`, "data-pair": k, "data-column": column },
+    const button = make("button", { type: "button", class: "tile", id: `tile-${k}-${column}`, "aria-label": `${alt}; ${scores.join(", ")}. Enlarge` },
       lazyPicture(pair.generated[column], alt), make("span", { class: "over", "aria-hidden": "true" }, scores.join("\n")));
     button.addEventListener("click", () => enlarge(k, column));
     return button;
@@ -498,7 +519,7 @@
     byId("grid-words").textContent = gridWords(grid);
     table.parentElement.hidden = !grid.columns.length;
     if (!grid.columns.length) return;
-    const set = grid.sets[choices.pairSet];
+    const set = pairSet();
     const chosen = (label) => (set.label === label ? "chosen" : null);
     table.append(make("thead", {}, make("tr", {}, make("th", { scope: "col" }, "sketch"), make("th", { scope: "col" }, "reference"),
       ...grid.columns.map(({ label, seed }) =>
@@ -538,7 +559,7 @@
 
   function enlarge(k, column) {
     const { grid } = view();
-    large.set = grid.sets[choices.pairSet].pairs;
+    large.set = pairSet().pairs;
     large.at = large.set.indexOf(k);
     large.sides = [column, column === 0 ? 1 : 0]; // of one column, side 1 is the original
     large.on = 0;
@@ -567,15 +588,15 @@
     byId("flip").setAttribute("aria-label", `${image.alt}. Flip to ${sideLabel(large.sides[1 - large.on])}`);
     byId("side-a").value = large.sides[0];
     byId("side-b").value = large.sides[1];
-    byId("previous").disabled = large.at === 0;
-    byId("next").disabled = large.at === large.set.length - 1;
+    byId("previous").setAttribute("aria-disabled", large.at === 0); // not `disabled`, which would drop the focus, and with it the keys
+    byId("next").setAttribute("aria-disabled", large.at === large.set.length - 1);
     const cell = (k, m) => {
       const text = large.sides[k] < grid.columns.length ? written(pair.scores[large.sides[k]][m]) : "";
       return make("td", { class: k === large.on ? "on" : null }, text);
     };
     byId("scores").replaceChildren(
       make("thead", {}, make("tr", {}, make("td"), ...[0, 1].map((k) =>
-        make("th", { scope: "col", class: k === large.on ? "on" : null }, `${"AB"[k]}: ${sideLabel(large.sides[k])}`)))),
+        make("th", { scope: "col", class: k === large.on ? "on" : null, "aria-label": `${"AB"[k]}: ${sideLabel(large.sides[k])}` }, "AB"[k])))),
       make("tbody", {}, ...grid.metrics.map((metric, m) =>
         make("tr", {}, make("th", { scope: "row" }, `${metric.title} ${metric.falls ? "↓" : "↑"}`), cell(0, m), cell(1, m)))));
   }
@@ -609,10 +630,13 @@
     }));
     dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); }); // beside it
     const moves = { ArrowLeft: () => moveModule(-1), ArrowRight: () => moveModule(1), ArrowUp: () => movePair(-1), ArrowDown: () => movePair(1) };
-    dialog.addEventListener("keydown", (event) => {
-      if (!(event.key in moves) || event.target.closest("select")) return;
+    // Of the document: a click beside the controls takes the focus out of the dialog.
+    document.addEventListener("keydown", (event) => {
+      const control = event.target.closest("button, select");
+      const move = moves[event.key] ?? (event.key === " " && !control ? flip : null);
+      if (!dialog.open || !move || control?.matches("select")) return;
       event.preventDefault();
-      moves[event.key]();
+      move();
     });
   }
 
@@ -638,47 +662,92 @@
       button.addEventListener("click", () => copy(button.previousElementSibling.textContent, "Command"));
     }
     for (const details of all("details[id]")) {
-      if (choices.open.includes(details.id)) details.open = true;
-      details.addEventListener("toggle", () => {
-        choices.open = all("details[id][open]").map((one) => one.id);
+      details.open = choices.details[details.id] ?? details.open;
+      details.firstElementChild.addEventListener("click", () => {
+        choices.details[details.id] = !details.open; // what the click is about to do
         remember();
       });
     }
     const reveal = () => {
       const target = location.hash && byId(decodeURIComponent(location.hash.slice(1)));
-      if (target instanceof HTMLDetailsElement) target.open = true;
+      if (!(target instanceof HTMLDetailsElement)) return;
+      target.open = choices.details[target.id] = true;
+      remember();
     };
     addEventListener("hashchange", reveal);
-    reveal();
+    if (!choices.place) reveal();
   }
 
   /* ------------------------------------------------------------------ live: a newer page when the store has changed */
 
   const POLL = 2000; // milliseconds
+  const STILL = 4000; // milliseconds without a key or a touch after which the page may be exchanged
+
+  /* What finds an element again in a newer page; null for one that cannot be found. */
+  function found(element) {
+    if (element.id) return `#${CSS.escape(element.id)}`;
+    return element.matches("details[id] > summary") ? `#${CSS.escape(element.parentElement.id)} > summary` : null;
+  }
+
+  /* Whether a reload would take something from the reader's hands that it cannot give back. */
+  function isBusy() {
+    const held = document.activeElement;
+    const isZoomed = (node) => [node.layout.xaxis, node.layout.yaxis].some((axis) => axis.autorange === false);
+    return byId("enlarged").open || performance.now() - isBusy.acted < STILL || !getSelection().isCollapsed
+      || held.matches("select") || (held !== document.body && found(held) === null) || [...drawn].some(isZoomed);
+  }
+
+  /* Where on the screen a section begins; of none, the page. */
+  const topOf = (id) => (byId(id) ?? document.documentElement).getBoundingClientRect().top;
+
+  function leave() {
+    const offsets = all(".scroll[id]").map((one) => [one.id, one.scrollLeft, one.scrollTop]);
+    const section = all("section[id]").findLast((one) => one.getBoundingClientRect().top < innerHeight / 2);
+    choices.place = { section: section?.id, top: topOf(section?.id), offsets, focus: found(document.activeElement) };
+    remember();
+  }
+
+  /* Where the reader was in the page before this one. */
+  function comeBack() {
+    if (!choices.place) return;
+    const { section, top, offsets, focus } = choices.place;
+    choices.place = null;
+    remember();
+    for (const [id, left, top] of offsets) byId(id)?.scrollTo({ left, top, behavior: "instant" });
+    if (focus) document.querySelector(focus)?.focus({ preventScroll: true });
+    scrollBy({ top: topOf(section) - top, behavior: "instant" });
+  }
 
   async function watch(version) {
     const state = byId("live");
     try {
       const now = await (await fetch("live", { cache: "no-store" })).json();
       state.textContent = "live";
-      if (now.version !== version && !byId("enlarged").open) { // whoever looks at a picture is left alone
-        choices.scroll = [scrollX, scrollY];
-        remember();
-        location.reload();
-        return;
-      }
+      if (now.version !== version && !isBusy()) return location.reload();
+      byId("newer").hidden = now.version === version;
       const board = byId("running");
       if (!board.contains(document.activeElement)) board.innerHTML = now.running; // made by the page's own template
     } catch {
-      state.textContent = "the server has ended; this is the last that it showed";
+      state.textContent = "the server does not answer; this is the last that it showed";
     }
+    setTimeout(watch, POLL, version);
+  }
+
+  function setUpLive(version) {
+    isBusy.acted = -STILL;
+    for (const kind of ["pointerdown", "pointerup", "keydown", "scroll"]) {
+      addEventListener(kind, () => { isBusy.acted = performance.now(); }, { capture: true, passive: true });
+    }
+    byId("newer").addEventListener("click", () => location.reload());
+    history.scrollRestoration = "manual"; // by pixels; in a newer page the same place may be elsewhere
+    addEventListener("pagehide", leave);
     setTimeout(watch, POLL, version);
   }
 
   /* ------------------------------------------------------------------ all of it */
 
   function showView() {
-    for (const select of all("select.view")) select.value = choices.view;
+    for (const select of all("select.view")) select.selectedIndex = viewPlace();
     showLegends();
     showScatter();
     showPairSets();
@@ -688,21 +757,21 @@
 
   function setUpChoices() {
     for (const select of all("select.view")) {
-      select.replaceChildren(...report.views.map((one, k) => make("option", { value: k }, one.title)));
+      select.replaceChildren(...report.views.map((one) => make("option", {}, one.title)));
       select.closest("label").hidden = report.views.length < 2;
       select.addEventListener("change", () => {
-        Object.assign(choices, { view: Number(select.value), pairSet: 0, quality: 0 });
+        choices.view = select.value;
         remember();
         showView();
       });
     }
     byId("quality").addEventListener("change", (event) => {
-      choices.quality = Number(event.target.value);
+      choices.quality = event.target.value;
       remember();
       showScatter();
     });
     byId("pair-set").addEventListener("change", (event) => {
-      choices.pairSet = Number(event.target.value);
+      choices.pairSet = event.target.value;
       remember();
       showGrid();
     });
@@ -731,11 +800,8 @@
   setUpEnlarged();
   setUpCells();
   showView();
-  if (choices.scroll) {
-    scrollTo({ left: choices.scroll[0], top: choices.scroll[1], behavior: "instant" });
-    choices.scroll = null;
-    remember();
-  }
-  const live = document.documentElement.dataset.live;
-  if (live) setTimeout(watch, POLL, live);
+  for (const image of all(".figures img")) pictureSight.observe(image);
+  comeBack();
+  const { live } = document.documentElement.dataset;
+  if (live) setUpLive(live);
 })();

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from importlib import resources
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -17,9 +19,9 @@ from markupsafe import Markup
 from attnbench.errors import UserError
 from attnbench.provenance import now
 from attnbench.report.cells import running_cells
-from attnbench.report.collect import Figure, Report, collect
-from attnbench.report.pairs import fit
-from attnbench.store import Say, replacing
+from attnbench.report.collect import Report, collect
+from attnbench.report.pairs import BUDGET, fit
+from attnbench.store import Say, each_record, replacing
 
 NAME = "report.html"  # in the store, unless another is asked for
 _STATUS_MARKS = {"finished": "●", "running": "◐", "waiting": "○", "interrupted": "◌", "failed": "✕", "diverged": "✕"}
@@ -36,16 +38,25 @@ def write_report(store: Path, target: Path | None = None, *, pairs: int, say: Sa
     Raises:
         UserError: there is no such store, no cell in it that can be read, or the file cannot be written.
     """
-    target = target or store / NAME
+    if target is None:
+        next(each_record(store))  # where there is no store, that is what to say
+        target = store / NAME
     if target.is_dir():
         raise UserError(f"'{target}' is a folder: name a file with -o, such as {target / NAME}")
+    with _writing(target), TemporaryFile(dir=target.parent):  # a large page takes a minute: better to know before
+        pass
     text = render(collect(store, pairs=pairs, say=say))
+    with _writing(target), replacing(target) as draft:
+        draft.write_text(text, encoding="utf-8")
+    return target
+
+
+@contextmanager
+def _writing(target: Path) -> Iterator[None]:
     try:
-        with replacing(target) as draft:
-            draft.write_text(text, encoding="utf-8")
+        yield
     except OSError as error:
         raise UserError(f"'{target}' cannot be written: {error.strerror}: choose another file with -o") from None
-    return target
 
 
 def render(report: Report, live: str | None = None) -> str:
@@ -54,7 +65,10 @@ def render(report: Report, live: str | None = None) -> str:
     Args:
         live: what the server calls this state of the store; a page with it asks the server for a newer one.
     """
-    pictures, scaled_to = fit(report.albums)
+    analyses = [one for one in report.figures if one.shown]
+    used = sum(len(figure.data) for one in analyses for figure in one.shown)
+    pictures, scaled_to = fit(report.albums, BUDGET - used)
+    albums = [*pictures, *([figure.data for figure in one.shown] for one in analyses)]
     return (
         _environment()
         .get_template("page.html.j2")
@@ -69,8 +83,9 @@ def render(report: Report, live: str | None = None) -> str:
             plotly=Markup(_plotly()),
             data=as_json({"variants": report.variants, "views": [vars(view) for view in report.views]}),
             texts=as_json([table.texts for table in report.tables]),
-            pictures=[as_json([_base64(data) for data in album]) for album in pictures],
-            figures=_by_cell(report.figures),
+            albums=[as_json([base64.b64encode(data).decode("ascii") for data in album]) for album in albums],
+            analyses=analyses,
+            unshown=[one for one in report.figures if not one.shown],
             running=list(running_cells(report.running, report.store)),
             made=now(),
             version=version("attnbench"),
@@ -92,19 +107,6 @@ def as_json(value: Any) -> Markup:
     """
     text = json.dumps(value, allow_nan=False, separators=(",", ":"), ensure_ascii=False)
     return Markup(text.replace("<", "\\u003c"))
-
-
-def _by_cell(figures: Iterable[Figure]) -> list[tuple[str, list[dict[str, str]]]]:
-    """(cell's label or "", its figures)."""
-    found: dict[str, list[dict[str, str]]] = {}
-    for figure in figures:
-        words = {"title": figure.title, "caption": figure.caption, "alt": figure.alt, "data": _base64(figure.data)}
-        found.setdefault(figure.of, []).append(words)
-    return list(found.items())
-
-
-def _base64(data: bytes) -> str:
-    return base64.b64encode(data).decode("ascii")
 
 
 def _plural(items: Sequence[Any] | int, one: str, many: str | None = None) -> str:

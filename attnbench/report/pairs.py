@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
@@ -123,7 +124,7 @@ def pair_grid(cells: Cells, dataset: str, labels: Sequence[str], count: int, alb
                     _read(column.pictures.generated, int(place), album, column, say)
                     for column, place in zip(columns, places[:, pair], strict=True)
                 ],
-                "scores": [[_score(scores[name][k, pair]) for name in metrics] for k in range(len(columns))],
+                "scores": [[rounded(scores[name][k, pair]) for name in metrics] for k in range(len(columns))],
             }
             for pair in shown
         ],
@@ -141,7 +142,7 @@ def _column(cells: Cells, dataset: str, label: str, say: Say) -> Column | None:
         path = cells.store / of["folder"][place]
         try:
             pictures = PairPictures(path)
-            scores = pd.read_csv(path / "pairs.csv", converters=dict.fromkeys(_NAMES, str))  # 000023 is no number
+            scores = _scores(path / "pairs.csv", say)
             if len(scores) != len(pictures):
                 raise UserError(
                     f"'{path / PICTURES}' has {len(pictures)} pairs, pairs.csv {len(scores)}: its pictures are left out"
@@ -157,6 +158,26 @@ def _column(cells: Cells, dataset: str, label: str, say: Say) -> Column | None:
             continue
         return Column(label, int(of["seed"][place]), of["folder"][place], pictures, scores[~scores.index.duplicated()])
     return None
+
+
+def _scores(file: Path, say: Say) -> pd.DataFrame:
+    """A pairs.csv with scores that are finite numbers, or NaN; `say` hears of what else there was."""
+    scores = pd.read_csv(file, converters=dict.fromkeys(_NAMES, str))  # 000023 is no number
+    for name in scores.columns.intersection(pd.Index(IMAGE_METRICS)):
+        numbers, others = finite_numbers(scores[name])
+        if len(others):
+            say(
+                f"{file} has {name} {str(others.iloc[0])!r} in line {others.index[0] + 2}: what is no finite number is left out"
+            )
+        scores[name] = numbers
+    return scores
+
+
+def finite_numbers(values: pd.Series) -> tuple[pd.Series, pd.Series]:
+    """The values as floats, NaN for what is no finite number; and those that were something else, not just missing."""
+    numbers = pd.to_numeric(values, errors="coerce").astype(float)
+    numbers = numbers.where(np.isfinite(numbers))
+    return numbers, values[numbers.isna() & values.notna()]
 
 
 def _common_pairs(columns: Sequence[Column]) -> Sequence[tuple[str, str]]:
@@ -190,10 +211,6 @@ def _highest(values: np.ndarray) -> list[int]:
     """Places of the EXTREMES highest of the finite values, the highest first."""
     order = np.argsort(-values, kind="stable")
     return [int(place) for place in order if np.isfinite(values[place])][:EXTREMES]
-
-
-def _score(value: float) -> float | None:
-    return rounded(float(value)) if np.isfinite(value) else None
 
 
 def _given(column: Column, place: int, album: Album, say: Say) -> list[int | None]:

@@ -7,6 +7,7 @@ import hashlib
 import html
 import json
 import os
+import re
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -15,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from attnbench.errors import UserError
-from attnbench.report.collect import ANALYSIS, Report, collect
+from attnbench.report.collect import Report, collect
+from attnbench.report.figures import ANALYSIS
 from attnbench.report.page import render, render_running
 from attnbench.store import Say
 
@@ -23,6 +25,12 @@ HOST = "127.0.0.1"
 _WATCHED = ("cell.json", "evaluations.jsonl", "pairs.csv", "pictures.zip")
 _GROWS = "losses.jsonl"  # with every step: curves that grow make a new page only so often
 _CURVES_EVERY = 30  # seconds
+_FAILED = """<!DOCTYPE html>
+<html lang="en"><meta charset="utf-8"><meta http-equiv="refresh" content="3"><title>attnbench</title>
+<link rel="icon" href="data:,">
+<style>:root {{ color-scheme: light dark }} body {{ font: 14px/1.5 system-ui; margin: 3rem auto; max-width: 75ch }}</style>
+<p>The page cannot be made: {why}</p><p>It comes back when the store can be read again.</p></html>
+"""
 
 
 def serve(store: Path, port: int, *, pairs: int, say: Say, ready: Callable[[str], None]) -> None:
@@ -60,22 +68,25 @@ class Site:
     def __init__(self, store: Path, pairs: int, say: Say):
         self.store, self.pairs, self.say = store, pairs, say
         self._lock = threading.Lock()
-        self._make(version_of(store))
+        self._version = version_of(store)
+        self._answer = self._made()
 
-    def _make(self, version: str) -> None:
+    def _made(self) -> tuple[int, bytes]:
         self._report: Report = collect(self.store, pairs=self.pairs, say=self.say)
-        self._page = render(self._report, live=version).encode()
-        self._version = version
+        return 200, render(self._report, live=self._version).encode()
 
-    def page(self) -> bytes:
-        """
-        Raises:
-            UserError: the store is gone.
-        """
+    def page(self) -> tuple[int, bytes]:
+        """An HTTP status and a page: 200 and the store's, or 503 and one that says why there is none and asks again."""
         with self._lock:  # of two readers, one waits for what the other has made
             if (version := version_of(self.store)) != self._version:
-                self._make(version)
-            return self._page
+                self._version = version
+                try:
+                    self._answer = self._made()
+                except Exception as error:  # whatever the store holds, the page comes back when that is put right
+                    why = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+                    self.say(f"the page cannot be made: {why}")
+                    self._answer = 503, _FAILED.format(why=html.escape(why)).encode()
+            return self._answer
 
     def live(self) -> bytes:
         """What open pages ask for: the store's version, and the board of the running cells."""
@@ -107,23 +118,32 @@ def _watched_files(store: Path) -> Iterator[tuple[Path, int]]:
                 yield Path(folder, name), _CURVES_EVERY
 
 
+def is_own(host: str) -> bool:
+    """Whether a request's Host is a name of this machine for itself: a page of another site could have its name lead here.
+
+    Any port will do, since an SSH tunnel may have another end.
+
+    >>> is_own("localhost:8765"), is_own("[::1]:80"), is_own("evil.example:8765")
+    (True, True, False)
+    """
+    return re.fullmatch(r"(localhost|127\.0\.0\.1|\[::1\])(:\d+)?", host, re.IGNORECASE) is not None
+
+
 class _Handler(BaseHTTPRequestHandler):
     server: _Server
 
     def do_GET(self) -> None:
         path = self.path.partition("?")[0]
-        if path not in ("/", "/live"):
+        if not is_own(self.headers.get("Host", "")):
+            self.send_error(403, explain=f"Open http://{HOST}:{self.server.server_port}/")
+        elif path == "/":
+            self._send(*self.server.site.page(), "text/html; charset=utf-8")
+        elif path == "/live":
+            self._send(200, self.server.site.live(), "application/json")
+        else:
             self.send_error(404)
-            return
-        try:
-            if path == "/":
-                self._send(self.server.site.page(), "text/html; charset=utf-8")
-            else:
-                self._send(self.server.site.live(), "application/json")
-        except UserError as error:  # the store was moved away; when it is back, a reload shows it
-            self._send(f"<!DOCTYPE html><title>attnbench</title><p>{html.escape(str(error))}</p>".encode(), "text/html", 503)
 
-    def _send(self, body: bytes, kind: str, status: int = 200) -> None:
+    def _send(self, status: int, body: bytes, kind: str) -> None:
         self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
