@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from runs import attnbench, install, only_cell, tiny
+from safetensors.torch import load_file, save_file
 
 from attnbench import branch, observe
-from attnbench.analysis.attention import Maps, entropy, normalized, points_on_lines
+from attnbench.analysis.attention import Looked, Maps, entropy, normalized, points_on_lines, store_section
+from attnbench.analysis.cells import find_cells
 from attnbench.probe import listening
 
 
@@ -50,6 +55,28 @@ def test_a_map_between_branches_of_one_tensor_is_self_attention() -> None:
         observe("confidence", torch.rand(1, 1, 2, 2))
     assert [(one.name, one.within) for one in seen.maps] == [("cross", False), ("self", True), ("self 2", True)]
     assert seen.maps[1].rows.shape == (4, 4)
+
+
+def test_a_key_in_the_querys_freed_memory_is_still_another_tensor() -> None:
+    """Branches of what is projected, and not kept: without a gradient nothing else holds the query's memory."""
+    projections = [torch.nn.Conv2d(4, 4, 1) for _ in range(2)]
+    x, y = torch.rand(2, 1, 4, 16, 16).unbind()
+    for _ in range(10):
+        with torch.no_grad(), listening(seen := Maps()):
+            (query,) = branch(projections[0](x), "query")
+            query = F.normalize(query, dim=1).flatten(2)
+            (key,) = branch(projections[1](y), "key")
+            observe("attention", (query.mT @ F.normalize(key, dim=1).flatten(2)).softmax(-1))
+        assert [one.name for one in seen.maps] == ["cross"]
+
+
+def test_two_halves_of_one_tensor_are_two_tensors() -> None:
+    """Sketch and reference in one batch, as a shared encoder takes them."""
+    sketch, reference = torch.rand(2, 4, 3).chunk(2)
+    with listening(seen := Maps()):
+        (query,), (key,) = branch(sketch, "query"), branch(reference, "key")
+        observe("attention", (query @ key.mT).softmax(-1))
+    assert not seen.maps[0].within
 
 
 def test_heads_are_averaged() -> None:
@@ -116,6 +143,103 @@ def test_a_module_without_a_map_says_so_and_the_others_share_a_figure(store: Pat
     }
     finer = together[(together["map"] == "cross 2")]
     assert len(finer) == 64  # 8 x 8
+
+
+def test_cells_that_cannot_be_shown_are_named_and_the_others_go_on(store: Path, tmp_path: Path) -> None:
+    mine = Path(shutil.copytree(store, tmp_path / "results", ignore=shutil.ignore_patterns("analysis")))
+    sga, unite, spade = (only_cell_named(mine, name) for name in ("sga", "unite", "spade"))
+    shutil.rmtree(spade)
+    weights = sga / "generator.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])  # cut off: seen before any work
+    state = load_file(unite / "generator.safetensors")
+    save_file({f"other.{name}": value for name, value in state.items()}, unite / "generator.safetensors")  # seen while at it
+    said = look(mine)
+    assert "SGA on synthetic, seed 0 is left out:" in said
+    assert "UNITE on synthetic, seed 0 is left out:" in said
+    assert (only_cell_named(mine, "cmft") / "analysis" / "attention.png").is_file()
+    assert not (sga / "analysis").exists()
+    assert not (mine / "analysis").exists()  # one alone is nothing to compare
+
+    shutil.rmtree(only_cell_named(mine, "cmft"))
+    outcome = attnbench("analyze", "attention", mine, "--device", "cpu")
+    assert outcome.code == 2
+    assert "error: none of the 2 cells can be analysed" in outcome.err
+
+
+def test_a_stores_figure_has_one_cell_a_module_and_data_set_and_an_end(store: Path) -> None:
+    (cell,) = find_cells([only_cell_named(store, "sga")], print)
+    picture, map_of_two = np.zeros((4, 4, 3)), Maps()
+    for _ in range(2):
+        map_of_two.observed("attention", torch.rand(1, 4, 4).softmax(-1))
+    found = [
+        Looked(
+            replace(cell, label=f"{variant}, seed {seed}", variant_label=f"{variant}"),
+            0,
+            ("a", "b"),
+            ((1, 1),),
+            picture,
+            picture,
+            picture,
+            map_of_two.maps,
+        )
+        for seed in range(2)
+        for variant in range(20)
+    ]
+    made = store_section(found)
+    assert len(made.table) == 40 * 2 * 4  # everything
+    assert "Shown are 6 of 40 cells" in made.caption
+    assert max(len(made.caption), len(made.alt)) < 700
+    assert made.figure.get_size_inches()[1] < 20
+
+
+def test_headings_stay_on_the_page(store: Path) -> None:
+    (cell,) = find_cells([only_cell_named(store, "sga")], print)
+    seen = Maps()
+    seen.observed("attention", torch.full((1, 4, 4), 0.25))
+    pictures = [np.zeros((4, 4, 3))] * 3
+    both = [
+        Looked(
+            replace(cell, label=f"{label} on cat, seed 0", variant_label=label), 0, ("a", "b"), ((1, 1),), *pictures, seen.maps
+        )
+        for label in ("SGA", "SGA w/o stop-gradient and w/o self-SGA")
+    ]
+    figure = store_section(both).figure
+    figure.draw_without_rendering()
+    page = figure.bbox
+    headings = [text for axis in figure.axes for text in axis.texts if "seed" in text.get_text()]
+    assert len(headings) == 2
+    for heading in headings:
+        box = heading.get_window_extent()
+        assert page.x0 <= box.x0 < box.x1 <= page.x1
+        assert page.y0 <= box.y0 < box.y1 <= page.y1
+
+
+def test_a_map_with_negative_weights_or_none_gets_a_clear_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = '''
+import torch
+from torch import nn
+from attnbench import observe
+
+class Mine(nn.Module):
+    """A map of one value."""
+    def __init__(self, channels, value: float = 0.0):
+        super().__init__()
+        self.mix, self.value = nn.Conv2d(channels, channels, 1), value
+
+    def forward(self, sketch, reference):
+        n = sketch.shape[-1] ** 2
+        observe("attention", torch.full((len(sketch), n, n), self.value))
+        return sketch + self.mix(reference)
+'''
+    install(tmp_path / "site", monkeypatch, "flat_package", "flat = flat_package:Mine", code)
+    modules = "flat,flat:value=-1"
+    assert attnbench(*tiny(tmp_path / "results", modules)).code == 0
+    assert attnbench(*tiny(tmp_path / "results", modules, executor="commands")).code == 0
+    said = look(tmp_path / "results")
+    assert "is left out:" in said
+    assert "its cross map has negative weights" in said
+    (made,) = (tmp_path / "results").glob("*/analysis/attention.json")
+    assert "every row is zero" in json.loads(made.read_text())["caption"]
 
 
 def only_cell_named(store: Path, module: str) -> Path:

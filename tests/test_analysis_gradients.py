@@ -7,8 +7,10 @@ import json
 import math
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -17,6 +19,7 @@ from runs import HEADS, attnbench, cells, install, only_cell, record, same_resul
 from torch import Tensor, nn
 
 from attnbench import probe
+from attnbench.analysis.cells import find_cells
 from attnbench.analysis.cosines import (
     BINS,
     Counts,
@@ -27,13 +30,23 @@ from attnbench.analysis.cosines import (
     count_cosines,
     from_json,
 )
-from attnbench.analysis.gradients import buffers_kept, cosines_of, of_batch
+from attnbench.analysis.gradients import (
+    buffers_kept,
+    cosines_of,
+    epochs_section,
+    of_batch,
+    over_seeds,
+    overview_section,
+    read_epochs,
+)
+from attnbench.analysis.sections import table_text
 from attnbench.errors import Interrupted
 from attnbench.execute.worker import CellOptions
 from attnbench.probe import branch, listening
 from attnbench.recipe import load_recipe
 from attnbench.train import assemble, batches, build
 from attnbench.train import train as train_cell
+from attnbench.weights import find as find_weights
 
 CPU = torch.device("cpu")
 RECORDED = "--record-gradients"
@@ -359,7 +372,8 @@ def test_a_cell_gets_figures_tables_and_words(scft: Path) -> None:
         assert bins.sum() == row["cosines"]
         assert row["cosines"] + row["zeros"] == 2 * 2 * 16
         assert row["share below 0"] == pytest.approx(bins.iloc[:100].sum() / row["cosines"])
-    assert "below 0: total" in outcome.out
+    assert "total    rec.    adv." in outcome.out
+    assert "sketch query" in outcome.out
     after = {path.name: path.read_bytes() for path in scft.iterdir() if path.is_file()}
     assert after == before
 
@@ -411,6 +425,107 @@ def test_one_store_gets_an_overview_of_its_cells(store: Path, tmp_path: Path) ->
     assert not (only_cell(mine, "spade") / "analysis").exists()
 
 
+def test_one_damaged_cell_costs_the_others_nothing(store: Path, tmp_path: Path) -> None:
+    mine = Path(shutil.copytree(store, tmp_path / "results"))
+    scft = only_cell(mine, "scft")
+    for name in ("z1", "z2", "z3"):
+        shutil.copytree(scft, mine / name)
+    whole = (scft / "checkpoint.pt").read_bytes()
+    (mine / "z1" / "checkpoint.pt").write_bytes(whole[: len(whole) // 2])
+    (mine / "z2" / "cell.json").write_text("{")
+    state = torch.load(io.BytesIO(whole), weights_only=True)
+    torch.save({**state, "generator": {}}, mine / "z3" / "checkpoint.pt")  # seen when its turn has come, which is the last
+    outcome = attnbench("analyze", "gradients", mine, "--batches", "1", "--device", "cpu")
+    assert outcome.code == 0, outcome.err
+    said = outcome.err.splitlines()
+    at = {name: next(k for k, line in enumerate(said) if name in line and "left out" in line) for name in ("z1", "z2", "z3")}
+    work = next(k for k, line in enumerate(said) if "gradients: 1/1" in line)
+    assert max(at["z1"], at["z2"]) < work < at["z3"]
+    assert (scft / "analysis" / "gradients-losses.png").is_file()
+    assert not (mine / "z3" / "analysis").exists()
+
+    refusal = attnbench("analyze", "gradients", *(mine / name for name in ("z1", "z2")), "--device", "cpu")
+    assert refusal.code == 2
+    assert "checkpoint.pt' is damaged" in refusal.err.splitlines()[-1]  # the one that is left
+
+
+def frame_of_cells(variants: int, datasets: int, seeds: int) -> pd.DataFrame:
+    """Shares as `analyze_gradients` gathers them, of modules with SGA's branches; variant k conflicts k % of the time."""
+    branches = [("sketch", "content"), ("sketch", "query"), ("reference", "value"), ("reference", "key")]
+    rows = [
+        {"cell": f"SGA {k} on d{d}, seed {seed}", "variant": f"SGA {k}", "dataset": f"d{d}", "seed": seed, "loss": "total"}
+        | {"moment": "step 1", "input": name, "role": role, "kind": "matching" if role in ("query", "key") else "content"}
+        | {"whole": "of the input", "above": 0.5 + seed / 10, "below": k / 100, "zero": 0.0}
+        for k in range(variants)
+        for d in range(datasets)
+        for seed in range(seeds)
+        for name, role in branches
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_a_stores_figure_is_of_variants_and_has_an_end() -> None:
+    shares = frame_of_cells(variants=20, datasets=2, seeds=5)
+    made = overview_section(shares)
+    assert made.table is shares
+    assert made.figure.get_size_inches()[1] < 12
+    assert max(len(made.caption), len(made.alt)) < 700
+    assert "Shown are 11 of 40" in made.caption
+    assert "SGA 19 on d0, sketch query, 19.0 %" in made.caption
+    headings = [label.get_text() for label in made.figure.axes[0].get_yticklabels() if " on " in label.get_text()]
+    assert len(headings) == 11
+    assert headings[0] == "SGA 14 on d0"  # those that conflict most, a data set after the other
+    assert headings[-1] == "SGA 19 on d1"
+
+
+def test_bars_are_means_over_seeds_with_their_range() -> None:
+    groups = over_seeds(frame_of_cells(variants=2, datasets=2, seeds=3))
+    assert list(groups["group"].unique()) == ["SGA 0 on d0", "SGA 1 on d0", "SGA 0 on d1", "SGA 1 on d1"]
+    assert groups["seeds"].unique() == [3]
+    assert groups["above"].to_numpy() == pytest.approx(0.6)
+    assert groups["above_low"].to_numpy() == pytest.approx(0.5)
+    assert groups["above_high"].to_numpy() == pytest.approx(0.7)
+
+
+def test_an_epoch_that_was_not_recorded_is_an_empty_row(store: Path) -> None:
+    (cell,) = find_cells([only_cell(store, "scft")], print)
+    first, second = read_epochs(cell.path / "gradients.jsonl")
+    made = epochs_section(cell, [first, replace(second, epoch=2), replace(second, epoch=5)])
+    maps = [axis.images[0] for axis in made.figure.axes if axis.images]
+    assert len(maps) == 4
+    for image in maps:
+        assert image.get_extent() == [-1, 1, 0.5, 5.5]
+        assert list(np.ma.getmaskarray(image.get_array()).all(1)) == [False, False, True, True, False]
+    lines = [line for axis in made.figure.axes for line in axis.lines]
+    assert all(list(line.get_xdata()) == [1, 2, 3, 4, 5] for line in lines)
+    assert all(np.isnan(line.get_ydata()[2]) for line in lines)
+    assert "Epochs 3, 4 were not recorded" in made.caption
+    assert "not recorded" not in epochs_section(cell, [first, second]).caption
+
+
+def test_the_whole_of_what_is_split_twice_is_said_to_be_one_splits(tmp_path: Path) -> None:
+    store = tmp_path / "results"
+    assert attnbench(*tiny(store, "sga:stop_gradient=false"), RECORDED).code == 0
+    outcome = attnbench("analyze", "gradients", only_cell(store), "--device", "cpu")
+    assert outcome.code == 0, outcome.err
+    analysis = only_cell(store) / "analysis"
+    whole = pd.read_csv(analysis / "gradients-epochs.csv").groupby("input")["whole"].unique().map(list).to_dict()
+    one = ["of this split alone"]
+    assert whole == {"inside": one, "inside 2": one, "reference": ["of the input"], "sketch": ["of the input"]}
+    assert (
+        "its whole is that of one split, not their sum"
+        in json.loads((analysis / "gradients-epochs.json").read_text())["caption"]
+    )
+
+
+def test_the_printed_table_says_a_cells_name_once_and_stays_short() -> None:
+    frame = pd.DataFrame({"cell": ["a"] * 3 + ["b"] * 97, "branch": [f"branch {k}" for k in range(100)]})
+    lines = table_text(frame).splitlines()
+    assert len(lines) == 2 + 60 + 1
+    assert sum(line.startswith("a") for line in lines) == sum(line.startswith("b ") for line in lines) == 1
+    assert "40 rows more" in lines[-1]
+
+
 def test_a_strangers_module_is_analysed_by_its_roles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     code = '''
 from torch import nn
@@ -460,12 +575,24 @@ def test_bad_input_is_one_clear_line(scft: Path, tmp_path: Path) -> None:
     assert checkpoint.read_bytes() == whole[: len(whole) // 2]  # it stays where it is
     torch.save({"something": 1}, checkpoint)
     assert "it is not a cell's checkpoint" in refused(scft)
+    assert not (scft / "analysis").exists()
     state = torch.load(io.BytesIO(whole), weights_only=True)
     torch.save({**state, "generator": {}}, checkpoint)
     assert "is damaged, or of another version of its module" in refused(scft)
+    lines = (scft / "gradients.jsonl").read_text().splitlines()
     (scft / "gradients.jsonl").write_text('{"epoch": 1}\n')
     checkpoint.unlink()
     assert "gradients.jsonl' is damaged in line 1" in refused(scft)
+    recorded = json.dumps({**json.loads(lines[0]), "epoch": 3})
+    for damaged in (
+        recorded.replace('"counts": [', '"counts": [0, ', 1),
+        recorded.replace('"zeros": 0', '"zeros": "none"', 1),
+        recorded.replace('"epoch": 3', '"epoch": "three"'),
+        json.dumps({**json.loads(recorded), "splits": []}),
+    ):
+        assert damaged != recorded
+        (scft / "gradients.jsonl").write_text("\n".join([*lines, damaged, ""]))
+        assert "gradients.jsonl' is damaged in line 3" in refused(scft)
     (scft / "gradients.jsonl").unlink()
     assert "no gradients.jsonl, which `attnbench run --record-gradients` writes, and no checkpoint.pt" in refused(scft)
     (scft / "cell.json").write_text("{")
@@ -513,3 +640,26 @@ def test_without_vgg19_the_other_terms_are_shown(tmp_path: Path, monkeypatch: py
     losses = pd.read_csv(folder / "analysis" / "gradients-losses.csv")
     assert list(losses["loss"].unique()) == ["reconstruction", "adversarial"]
     assert "left out" in json.loads((folder / "analysis" / "gradients-losses.json").read_text())["caption"]
+
+
+def test_weights_are_found_where_the_run_had_them(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the folder that job.json names, unless they are here; afterwards others are looked for here again."""
+    folder = Path(shutil.copytree(only_cell(store, "scft"), tmp_path / "results" / "scft"))
+    here, there = tmp_path / "here", tmp_path / "there"
+    for home in (here, there):
+        (home / "hub" / "checkpoints").mkdir(parents=True)
+    monkeypatch.setattr(torch.hub, "_hub_dir", str(here / "hub"))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "nothing"))
+    (cell,) = find_cells([folder], print)
+    job = json.loads((folder / "job.json").read_text())
+    (folder / "job.json").write_text(json.dumps({**job, "torch_home": str(there)}))
+    with cell.weights_of_run("vgg19"):
+        assert torch.hub.get_dir() == str(here / "hub")  # where a download would go
+    weights = there / "hub" / "checkpoints" / "vgg19-dcbb9e9d.pth"
+    weights.touch()
+    with cell.weights_of_run("vgg19"):
+        assert find_weights("vgg19") == weights
+    assert find_weights("vgg19") is None
+    (here / "hub" / "checkpoints" / weights.name).touch()
+    with cell.weights_of_run("vgg19"):
+        assert find_weights("vgg19") == here / "hub" / "checkpoints" / weights.name

@@ -11,12 +11,12 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from runs import attnbench, cells, only_cell, record, tiny
+from runs import attnbench, cells, install, only_cell, record, tiny
 from torch import Tensor
 
 from attnbench import load
 from attnbench.analysis.cells import features
-from attnbench.analysis.spectrum import accumulated, needed
+from attnbench.analysis.spectrum import accumulated, needed, store_section
 from attnbench.data.batches import pair_batch
 from attnbench.evaluate import pair_list
 
@@ -97,6 +97,57 @@ def test_every_module_has_a_spectrum_and_a_store_an_overlay(store: Path) -> None
         assert set(json.loads((base / "analysis" / "spectrum.json").read_text())) == {"title", "caption", "alt"}
     together = pd.read_csv(store / "analysis" / "spectrum.csv")
     assert set(together["cell"]) == {"SGA on synthetic, seed 0", "SPADE on synthetic, seed 0"}
+
+
+def test_a_dead_module_gets_a_clear_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = '''
+from torch import nn
+
+class Dead(nn.Module):
+    """Nothing comes out of it."""
+    def __init__(self, channels):
+        super().__init__()
+        self.mix = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, sketch, reference):
+        return 0 * self.mix(sketch + reference)
+'''
+    install(tmp_path / "site", monkeypatch, "dead_package", "dead = dead_package:Dead", code)
+    store = tmp_path / "results"
+    assert attnbench(*tiny(store, "dead,spade")).code == 0
+    assert attnbench(*tiny(store, "dead,spade", executor="commands")).code == 0
+    outcome = attnbench("analyze", "spectrum", only_cell(store, "dead"), "--device", "cpu")
+    assert outcome.code == 2
+    assert "features of its generator are zero everywhere (after)" in outcome.err.splitlines()[-1]
+    outcome = attnbench("analyze", "spectrum", store, "--device", "cpu")
+    assert outcome.code == 0, outcome.err
+    assert "is left out: " in outcome.err
+    assert (only_cell(store, "spade") / "analysis" / "spectrum.png").is_file()
+
+
+def test_variants_keep_their_colours_over_data_sets_and_none_repeats() -> None:
+    rows = [
+        {"cell": f"{variant} {dataset} {seed}", "variant": variant, "dataset": dataset, "seed": seed, "of": of}
+        | {"r": r, "ratio": r / 3, "deviation": 0.0, "samples": 2}
+        for dataset in ("anime", "cat")
+        for variant in (f"variant {k}" for k in range(9))
+        for seed in range(2)
+        for of in ("before: sketch", "before: reference", "after")
+        for r in (1, 2, 3)
+        if (variant, dataset) != ("variant 0", "cat")
+    ]
+    made = store_section(pd.DataFrame(rows))
+    assert len(made.figure.axes) == 2 * 3
+    (legend,) = made.figure.legends
+    colours = {text.get_text(): line.get_color() for text, line in zip(legend.get_texts(), legend.get_lines(), strict=True)}
+    assert len(set(colours.values())) == 9
+    means = {
+        axis.get_title(): [line.get_color() for line in axis.lines if line.get_linewidth() > 1] for axis in made.figure.axes
+    }
+    assert means["anime, after"] == list(colours.values())
+    assert means["cat, after"] == list(colours.values())[1:]
+    assert len(made.figure.axes[0].lines) == 9 * 3  # two seeds, thin, and their mean
+    assert max(len(made.caption), len(made.alt)) < 700
 
 
 def refused(*arguments: str | Path) -> str:

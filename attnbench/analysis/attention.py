@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,10 +24,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from attnbench.analysis.cells import AnalysedCell
-from attnbench.analysis.sections import COLOURS, Section, by_store, paper_style, percent, write_section
+from attnbench.analysis.cells import AnalysedCell, each_usable
+from attnbench.analysis.sections import COLOURS, Section, by_store, paper_style, percent, table_text, write_section
+from attnbench.backbone import Colorizer
 from attnbench.console import Reporter
 from attnbench.data.batches import pair_batch
+from attnbench.data.images import PreparedDataset
 from attnbench.errors import UserError
 from attnbench.evaluate import pair_list
 from attnbench.precision import tf32
@@ -35,11 +38,17 @@ from attnbench.probe import listening
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
 
 Point = tuple[int, int]  # x, y in pixels, from the upper left corner
 
 POINTS = 3  # that are chosen where none are named
+_ROWS = 12  # of a store's figure
 _DIM = 0.2  # brightness of what is not looked at
+_BRIGHT = (
+    "Bright is what a point looks at, relative to its largest weight; cross-attention lies over the reference, self-attention "
+    "over the generated picture. On the right the entropy of each position's row."
+)
 _NO_MAP = 'n/a: its module shows no attention map; `observe("attention", map)` in its forward would'
 
 
@@ -65,6 +74,11 @@ class AttentionMap:
         return entropy(self.rows)
 
     @property
+    def uneven(self) -> bool:
+        """Whether rows did not sum to one."""
+        return bool((self.sums - 1).abs().max() > 1e-3)
+
+    @property
     def mean_entropy(self) -> float:
         """Over rows that have one."""
         return float(self.entropy.nanmean())
@@ -79,7 +93,7 @@ class AttentionMap:
 class Looked:
     """A cell's maps of one test pair; pictures (S, S, 3) in [0, 1]."""
 
-    label: str
+    cell: AnalysedCell
     pair: int
     names: tuple[str, str]
     points: tuple[Point, ...]
@@ -101,17 +115,19 @@ def entropy(rows: Tensor) -> Tensor:
 
 
 class Maps:
-    """A listener that keeps the attention maps of one image, and whether each looks at its query's own tensor."""
+    """A listener that keeps the attention maps of one image, and whether each looks at its query's own tensor.
+
+    It holds the latest tensors that were split as well, since memory that has been freed may be another tensor's next.
+    """
 
     def __init__(self) -> None:
         self.maps: list[AttentionMap] = []
-        self._query: int | None = None
-        self._key: int | None = None
+        self._query: Tensor | None = None
+        self._key: Tensor | None = None
 
     def branched(self, total: Tensor, branches: dict[str, Tensor]) -> None:
-        memory = total.untyped_storage().data_ptr()
-        self._query = memory if "query" in branches else self._query
-        self._key = memory if "key" in branches else self._key
+        self._query = total if "query" in branches else self._query
+        self._key = total if "key" in branches else self._key
 
     def observed(self, name: str, value: Tensor) -> None:
         if name != "attention":
@@ -119,10 +135,34 @@ class Maps:
         attention = value.detach()[0].cpu()
         if attention.dim() == 3:  # heads
             attention = attention.mean(0)
-        within = self._query is not None and self._query == self._key
+        within = self._query is not None and self._key is not None and overlap(self._query, self._key)
         kind = "self" if within else "cross"
         before = sum(one.within == within for one in self.maps)
         self.maps.append(AttentionMap(f"{kind} {before + 1}" if before else kind, within, *normalized(attention)))
+
+
+def overlap(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors that both live share memory, as views of one do, and the two halves of one do not.
+
+    >>> both = torch.zeros(2, 6, 4)
+    >>> overlap(both.mT, both.flatten(1)), overlap(both[:1], both[1:])
+    (True, False)
+    """
+    (first_a, last_a), (first_b, last_b) = map(_addresses, (a, b))
+    return first_a <= last_b and first_b <= last_a
+
+
+def _addresses(x: Tensor) -> tuple[int, int]:
+    """Of its first entry and of its last."""
+    steps = sum((count - 1) * stride for count, stride in zip(x.shape, x.stride(), strict=True))
+    return x.data_ptr(), x.data_ptr() + steps * x.element_size()
+
+
+def maps_of(generator: Colorizer, sketch: Tensor, reference: Tensor) -> tuple[Tensor, list[AttentionMap]]:
+    """What it generates of one pair, and the maps that its module shows meanwhile."""
+    with listening(seen := Maps()):
+        generated = generator(sketch, reference)
+    return generated, seen.maps
 
 
 def analyze_attention(
@@ -140,43 +180,59 @@ def analyze_attention(
         points: of the sketch, in pixels; by default where it has lines.
 
     Raises:
-        UserError: a cell has no trained generator, no images here, no such pair or no such point.
+        UserError: the cell, or each of several, has no trained generator, no images here, no such pair, no such point, or a map
+            that cannot be shown.
     """
+
+    def check(cell: AnalysedCell) -> PreparedDataset:
+        return _check_asked(cell, reporter, pair, points)
+
+    def analyse(cell: AnalysedCell, dataset: PreparedDataset) -> Looked:
+        return of_cell(cell, dataset, device, pair=pair, points=points)
+
     files: list[Path] = []
     looked: dict[Path, Looked] = {}
-    for cell in cells:
-        found = of_cell(cell, device, reporter, pair=pair, points=points)
+    for cell, found in each_usable(cells, check, analyse, reporter.say):
         if not found.maps:
             reporter.say(f"{cell.label}: {_NO_MAP}")
             continue
         looked[cell.path] = found
-        files += write_section(cell.path, section([found]))
+        files += write_section(cell.path, cell_section(found))
     for store, inside in by_store([cell for cell in cells if cell.path in looked]).items():
-        files += write_section(store, section([looked[cell.path] for cell in inside]))
+        files += write_section(store, store_section([looked[cell.path] for cell in inside]))
     return files
 
 
-@torch.no_grad()
-@tf32(False)
-def of_cell(cell: AnalysedCell, device: torch.device, reporter: Reporter, *, pair: int, points: Sequence[Point] = ()) -> Looked:
-    """What a cell's module shows of one test pair; raises as `analyze_attention` does."""
+def _check_asked(cell: AnalysedCell, reporter: Reporter, pair: int, points: Sequence[Point]) -> PreparedDataset:
+    """The cell's images; raises UserError where it lacks what is needed, or what is asked for."""
     size = cell.recipe.data.size
     for x, y in points:
         if not (0 <= x < size and 0 <= y < size):
             raise UserError(f"--point {x},{y}: the pictures of '{cell.path}' have {size} x {size} pixels, from 0,0")
-    generator, images = cell.generator(device), cell.dataset(reporter).test
-    pairs = pair_list(len(images), cell.recipe.evaluation)
+    cell.check_generator()
+    dataset = cell.dataset(reporter)
+    pairs = pair_list(len(dataset.test), cell.recipe.evaluation)
     if not 0 <= pair < len(pairs):
         raise UserError(f"--pair {pair}: '{cell.path}' has {len(pairs)} test pairs, 0 to {len(pairs) - 1}")
+    return dataset
+
+
+@torch.no_grad()
+@tf32(False)
+def of_cell(
+    cell: AnalysedCell, dataset: PreparedDataset, device: torch.device, *, pair: int, points: Sequence[Point] = ()
+) -> Looked:
+    """What a cell's module shows of one test pair; raises UserError for what cannot be shown."""
+    generator, images = cell.generator(device), dataset.test
+    pairs = pair_list(len(images), cell.recipe.evaluation)
     batch = pair_batch(images, [pairs[pair]], data=cell.recipe.data, device=device)
-    with listening(seen := Maps()):
-        generated = generator(batch.sketch, batch.reference)
-    for one in seen.maps:
+    generated, maps = maps_of(generator, batch.sketch, batch.reference)
+    for one in maps:
         _check(one, cell.path)
     chosen = tuple(points) or points_on_lines(batch.sketch[0, 0].cpu())
     sketch, reference = (images.names[index] for index in pairs[pair])
     drawn, given, coloured = (_picture(image[0]) for image in (batch.sketch, batch.reference, generated))
-    return Looked(cell.label, pair, (sketch, reference), chosen, drawn, given, coloured, seen.maps)
+    return Looked(cell, pair, (sketch, reference), chosen, drawn, given, coloured, maps)
 
 
 def points_on_lines(sketch: Tensor, count: int = POINTS) -> tuple[Point, ...]:
@@ -193,34 +249,51 @@ def points_on_lines(sketch: Tensor, count: int = POINTS) -> tuple[Point, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def section(found: Sequence[Looked]) -> Section:
-    """Of one cell, or of several together."""
-    one = found[0]
-    numbers = [
-        f"{looked.label}, {attention.name}: mean entropy {attention.mean_entropy:.2f} nats, {percent(attention.share)} of a "
-        "uniform map's"
-        for looked in found
+def cell_section(looked: Looked) -> Section:
+    """Of one cell."""
+    numbers = "; ".join(
+        f"{attention.name}: mean entropy {attention.mean_entropy:.2f} nats, {percent(attention.share)} of a uniform map's"
+        if attention.entropy.isfinite().any()
+        else f"{attention.name}: every row is zero"
         for attention in looked.maps
-    ]
-    listed = "; ".join(numbers)
+    )
     uneven = [
-        f"{looked.label}, {attention.name}: {attention.sums.min():.3g} to {attention.sums.max():.3g}"
-        for looked in found
+        f"{attention.name}: {attention.sums.min():.3g} to {attention.sums.max():.3g}"
         for attention in looked.maps
-        if (attention.sums - 1).abs().max() > 1e-3
+        if attention.uneven
     ]
     note = f" These maps' rows do not sum to one ({'; '.join(uneven)}); they are divided by their sums." if uneven else ""
-    same = all((looked.points, looked.names) == (one.points, one.names) for looked in found)
-    where = ", ".join(f"({x}, {y})" for x, y in one.points)
-    shown = f": sketch {one.names[0]}, reference {one.names[1]}. Points at pixels {where}." if same else ", points as marked."
+    where = ", ".join(f"({x}, {y})" for x, y in looked.points)
     return Section(
         "attention",
-        "Where points of the sketch look" + (f": {one.label}" if len(found) == 1 else ""),
-        f"Test pair {one.pair}{shown} Bright is what a point looks at, relative to its largest weight; cross-attention lies "
-        "over the reference, self-attention over the generated picture. "
-        f"On the right the entropy of each position's row. {listed}.{note}",
-        f"Pictures of a pair, with attention maps laid over them as light. {listed}.",
-        _figure(found),
+        f"Where points of the sketch look: {looked.cell.label}",
+        f"Test pair {looked.pair}: sketch {looked.names[0]}, reference {looked.names[1]}. Points at pixels {where}. {_BRIGHT} "
+        f"{numbers}.{note}",
+        f"Pictures of a pair, with attention maps laid over them as light. {numbers}.",
+        _figure([looked]),
+        pd.concat([_frame(looked, attention) for attention in looked.maps], ignore_index=True),
+    )
+
+
+def store_section(found: Sequence[Looked]) -> Section:
+    """Of several cells together: shown is one for each variant and data set, as far as there is room."""
+    firsts: dict[tuple[str, str], Looked] = {}
+    datasets = list(dict.fromkeys(one.cell.dataset_label for one in found))
+    for one in sorted(found, key=lambda one: datasets.index(one.cell.dataset_label)):
+        firsts.setdefault((one.cell.variant_label, one.cell.dataset_label), one)
+    rows = list(accumulate(len(one.maps) for one in firsts.values()))
+    shown = [one for one, so_far in zip(firsts.values(), rows, strict=True) if so_far <= max(_ROWS, rows[0])]
+    left_out = len(shown) < len(found)
+    note = f" Shown are {len(shown)} of {len(found)} cells, one a module and data set; the CSV has all." if left_out else ""
+    uneven = any(attention.uneven for one in found for attention in one.maps)
+    note += " Rows that do not sum to one are divided by their sums." if uneven else ""
+    return Section(
+        "attention",
+        "Where points of the sketch look, module by module",
+        f"Test pair {found[0].pair}. {_BRIGHT} Above it their mean, as a share of a uniform map's.{note}",
+        f"A row for each attention map of {len(shown)} cells: the pictures of a pair, what each point looks at as light on "
+        "them, and the entropies as a map.",
+        _figure(shown),
         pd.concat([_frame(looked, attention) for looked in found for attention in looked.maps], ignore_index=True),
     )
 
@@ -234,8 +307,8 @@ def short_table(files: Sequence[Path]) -> str:
     means = together.groupby(["cell", "map"], sort=False)[["entropy", "share_of_log_m"]].mean().reset_index()
     means["share_of_log_m"] = [percent(share) for share in means["share_of_log_m"]]
     means = means.rename(columns={"entropy": "entropy, nats", "share_of_log_m": "of log m"})
-    text: str = means.to_markdown(index=False, tablefmt="simple", floatfmt=".3f", disable_numparse=[3])
-    return text
+    means["entropy, nats"] = [f"{value:.3f}" for value in means["entropy, nats"]]
+    return table_text(means)
 
 
 def _frame(looked: Looked, attention: AttentionMap) -> pd.DataFrame:
@@ -246,7 +319,7 @@ def _frame(looked: Looked, attention: AttentionMap) -> pd.DataFrame:
     peak_y, peak_x = (axis[attention.rows.nan_to_num(-1).argmax(-1).numpy()] for axis in _centres(m, size))
     entropies = attention.entropy.numpy()
     return pd.DataFrame(
-        {"cell": looked.label, "pair": looked.pair, "map": attention.name, "x": x, "y": y, "peak_x": peak_x, "peak_y": peak_y}
+        {**looked.cell.columns, "pair": looked.pair, "map": attention.name, "x": x, "y": y, "peak_x": peak_x, "peak_y": peak_y}
         | {"row_sum": attention.sums.numpy(), "entropy": entropies, "share_of_log_m": entropies / max(math.log(m), 1e-300)}
     )
 
@@ -267,6 +340,10 @@ def _check(attention: AttentionMap, path: Path) -> None:
         )
     if not torch.isfinite(attention.sums).all():
         raise UserError(f"'{path}': its {attention.name} map is not finite: train it again")
+    if (attention.rows * attention.sums[:, None] < 0).any():
+        raise UserError(
+            f"'{path}': its {attention.name} map has negative weights, which are no distribution: it has no entropy"
+        )
 
 
 def _picture(image: Tensor) -> np.ndarray:
@@ -278,36 +355,51 @@ def _figure(found: Sequence[Looked]) -> Figure:
     """A row for each map: sketch with its points, reference, generated; what each point looks at; the entropy."""
     from matplotlib.figure import Figure
 
-    rows = [(looked, attention) for looked in found for attention in looked.maps]
+    headings = [0.16] if len(found) > 1 else []  # the height of the row above each cell's, as a share of theirs
+    heights = [height for looked in found for height in (*headings, *[1.0] * len(looked.maps))]
     count = max(len(looked.points) for looked in found)
     with paper_style():
-        figure = Figure(figsize=(1.25 * (count + 4) + 0.5, 1.45 * len(rows) + 0.2), layout="constrained")
-        axes = figure.subplots(len(rows), count + 4, squeeze=False)
-        for row, (looked, attention) in zip(axes, rows, strict=True):
-            for axis in row:
-                axis.set(xticks=[], yticks=[])
-                axis.spines[:].set_visible(False)
-            if attention is looked.maps[0]:
-                pictures = (looked.sketch, looked.reference, looked.generated)
-                for axis, picture, title in zip(row, pictures, ("sketch", "reference", "generated"), strict=False):
-                    axis.imshow(picture)
-                    axis.set_title(title)
-                for number, (x, y) in enumerate(looked.points, 1):
-                    _mark(row[0], x, y, number)
-            row[0].set_ylabel(f"{looked.label}\n{attention.name}" if len(found) > 1 else attention.name)
-            side = looked.sketch.shape[0]
-            for number, (axis, (x, y)) in enumerate(zip(row[3:], looked.points, strict=False), 1):
-                weights = attention.rows[_row_of(x, y, len(attention.rows), side)]
-                axis.imshow(_lit(looked.generated if attention.within else looked.reference, weights))
-                axis.set_title(f"point {number}", color=COLOURS[(number - 1) % len(COLOURS)])
-                if attention.within:
-                    _mark(axis, x, y, number)
-            grid = math.isqrt(len(attention.rows))
-            most = math.log(attention.rows.shape[1]) or 1.0
-            image = row[-1].imshow(attention.entropy.view(grid, grid).numpy(), cmap="cividis", vmin=0, vmax=most)
-            row[-1].set_title(f"entropy, {percent(attention.share)}")
-            figure.colorbar(image, ax=row[-1], label="nats", shrink=0.85)
+        figure = Figure(figsize=(1.25 * (count + 4) + 0.5, 1.35 * sum(heights) + 0.2), layout="constrained")
+        grid = figure.add_gridspec(len(heights), count + 4, height_ratios=heights)
+        places = iter(range(len(heights)))
+        for looked in found:
+            if headings:
+                axis = figure.add_subplot(grid[next(places), :])
+                axis.set_axis_off()
+                axis.text(0, 0, looked.cell.label, transform=axis.transAxes, fontweight="bold", va="center")
+            for attention in looked.maps:
+                place = next(places)
+                image = _draw_row([figure.add_subplot(grid[place, column]) for column in range(count + 4)], looked, attention)
+                figure.colorbar(image, ax=image.axes, label="nats", shrink=0.85)
     return figure
+
+
+def _draw_row(row: Sequence[Axes], looked: Looked, attention: AttentionMap) -> AxesImage:
+    """Returns the picture of the entropy."""
+    for axis in row:
+        axis.set(xticks=[], yticks=[])
+        axis.spines[:].set_visible(False)
+    if first := attention is looked.maps[0]:
+        pictures = (looked.sketch, looked.reference, looked.generated)
+        for axis, picture, title in zip(row, pictures, ("sketch", "reference", "generated"), strict=False):
+            axis.imshow(picture)
+            axis.set_title(title)
+        for number, (x, y) in enumerate(looked.points, 1):
+            _mark(row[0], x, y, number)
+    row[3].set_ylabel(attention.name)
+    side = looked.sketch.shape[0]
+    for number, (axis, (x, y)) in enumerate(zip(row[3:], looked.points, strict=False), 1):
+        weights = attention.rows[_row_of(x, y, len(attention.rows), side)]
+        axis.imshow(_lit(looked.generated if attention.within else looked.reference, weights))
+        if first:
+            axis.set_title(f"point {number}", color=COLOURS[(number - 1) % len(COLOURS)])
+        if attention.within:
+            _mark(axis, x, y, number)
+    grid = math.isqrt(len(attention.rows))
+    most = math.log(attention.rows.shape[1]) or 1.0
+    image = row[-1].imshow(attention.entropy.view(grid, grid).numpy(), cmap="cividis", vmin=0, vmax=most)
+    row[-1].set_title(f"entropy, {percent(attention.share)}")
+    return image
 
 
 def _row_of(x: int, y: int, count: int, size: int) -> int:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from attnbench import plugins
+from attnbench import plugins, weights
 from attnbench.backbone import Colorizer
 from attnbench.console import Reporter
 from attnbench.data.images import PreparedDataset, prepare
@@ -20,8 +22,11 @@ from attnbench.errors import UserError
 from attnbench.execute.job import read_job
 from attnbench.execute.planning import default_data_root
 from attnbench.grid import Origin, Variant, make_variant
-from attnbench.recipe import Recipe
-from attnbench.store import Say, each_record, load, read_record
+from attnbench.recipe import Recipe, digest
+from attnbench.store import Say, each_record, generator_folder, load, read_record
+
+Ready = TypeVar("Ready")
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -31,12 +36,26 @@ class AnalysedCell:
     Attributes:
         data_root: looked in before the folder that the cell's run used.
         label: for figures; with the folder's name where another cell that is analysed with it would have the same.
+        variant_label, dataset_label: cells that share both differ in their seeds alone. The first is the module's with its
+            options, and the recipe where it has several; the second has the fingerprint where several have the name.
     """
 
     path: Path
     record: Mapping[str, Any]
     data_root: Path | None
     label: str
+    variant_label: str
+    dataset_label: str
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """What the tables of the analyses say of a cell."""
+        return {
+            "cell": self.label,
+            "variant": self.variant_label,
+            "dataset": self.dataset_label,
+            "seed": self.record["seed"],
+        }
 
     @cached_property
     def recipe(self) -> Recipe:
@@ -71,14 +90,24 @@ class AnalysedCell:
             )
         return dataset
 
-    def generator(self, device: torch.device) -> Colorizer:
-        """The trained generator, in eval mode, as `store.load` gives it; raises UserError also for a damaged file."""
+    def check_generator(self) -> None:
+        """Whether `generator` can be made, as far as can be told without the weights.
+
+        Raises:
+            UserError: it is not trained, its module is not installed, or its file is cut off.
+        """
+        generator_folder(self.path)
+        _ = self.variant
+        file = self.path / "generator.safetensors"
         try:
-            return load(self.path, str(device))
-        except UserError:
-            raise
-        except Exception as error:  # safetensors and torch raise whatever the damaged bytes lead them to
-            raise unusable(self.path / "generator.safetensors", error) from error
+            with safe_open(file, "pt"):
+                pass
+        except (SafetensorError, OSError) as error:
+            raise unusable(file, error) from error
+
+    def generator(self, device: torch.device) -> Colorizer:
+        """The trained generator, in eval mode; raises UserError as `store.load` does."""
+        return load(self.path, str(device))
 
     def checkpoint(self) -> dict[str, Any] | None:
         """What checkpoint.pt holds, or None where there is none. The file stays as it is.
@@ -97,47 +126,119 @@ class AnalysedCell:
             raise unusable(path, error) from error
         return dict(state)
 
+    @contextmanager
+    def weights_of_run(self, name: str) -> Iterator[None]:
+        """In the block, pretrained weights that are not here are found where the cell's run found them."""
+        here, home = torch.hub.get_dir(), read_job(self.path).get("torch_home")
+        if home and weights.find(name) is None:
+            torch.hub.set_dir(str(Path(home) / "hub"))
+            if weights.find(name) is None:
+                torch.hub.set_dir(here)
+        try:
+            yield
+        finally:
+            if torch.hub.get_dir() != here:
+                torch.hub.set_dir(here)
 
-def find_cells(folders: Iterable[Path], say: Say, *, data_root: Path | None = None) -> list[AnalysedCell]:
+
+def each_usable(
+    cells: Sequence[AnalysedCell],
+    check: Callable[[AnalysedCell], Ready],
+    analyse: Callable[[AnalysedCell, Ready], Found],
+    say: Say,
+) -> Iterator[tuple[AnalysedCell, Found]]:
+    """What `analyse` finds, cell by cell, after `check` has looked at all of them: what it gives is handed to `analyse`.
+
+    Of several cells, those for which one of the two raises a UserError are left out, which `say` hears.
+
+    Raises:
+        UserError: the only cell is such a one, or all are.
+    """
+
+    def leave_out(cell: AnalysedCell, error: UserError) -> None:
+        if len(cells) == 1:
+            raise error
+        say(f"{cell.label} is left out: {error}")
+
+    ready: list[tuple[AnalysedCell, Ready]] = []
+    for cell in cells:
+        try:
+            ready.append((cell, check(cell)))
+        except UserError as error:
+            leave_out(cell, error)
+    any_found = False
+    for cell, checked in ready:
+        try:
+            found = analyse(cell, checked)
+        except UserError as error:
+            leave_out(cell, error)
+            continue
+        any_found = True
+        yield cell, found
+    if not any_found:
+        raise UserError(f"none of the {len(cells)} cells can be analysed: what is wrong with each is said above")
+
+
+def find_cells(folders: Sequence[Path], say: Say, *, data_root: Path | None = None) -> list[AnalysedCell]:
     """The cells in these folders, each a cell or a store, whose every cell that has been trained is meant.
 
     Raises:
-        UserError: a folder is neither, or a store without a trained cell.
+        UserError: a folder is neither, or a store without a trained cell; no cell can be read.
     """
-    found: dict[Path, AnalysedCell] = {}
+    found: dict[Path, tuple[Path, Mapping[str, Any]]] = {}
     for folder in folders:
-        for cell in _cells_in(folder, say, data_root):
-            found.setdefault(cell.path.resolve(), cell)
-    several = Counter(cell.label for cell in found.values())
+        for path, record in _cells_in(folder, say, alone=len(folders) == 1):
+            found.setdefault(path.resolve(), (path, record))
+    if not found:
+        raise UserError("none of these cells can be read: what is wrong with each is said above")
+    records = [record for _, record in found.values()]
+    modules = [(record["module"], record["recipe"]) for record in records]
+    labels = [f"{record['module']['label']} on {record['dataset']['name']}, seed {record['seed']}" for record in records]
+    labels = told_apart(labels, [path.name for path, _ in found.values()])
+    variants = told_apart(
+        [module["label"] for module, _ in modules],
+        [f"{recipe['name']} {digest([module['given'], recipe['digest']])[:6]}" for module, recipe in modules],
+    )
+    sets = [record["dataset"] for record in records]
+    datasets = told_apart([one["name"] for one in sets], [one["fingerprint"][:6] for one in sets])
     return [
-        replace(cell, label=f"{cell.label} ({cell.path.name})") if several[cell.label] > 1 else cell for cell in found.values()
+        AnalysedCell(path, record, data_root, *words)
+        for (path, record), *words in zip(found.values(), labels, variants, datasets, strict=True)
     ]
 
 
-def _cells_in(folder: Path, say: Say, data_root: Path | None) -> Iterator[AnalysedCell]:
+def told_apart(names: Sequence[str], more: Sequence[str]) -> list[str]:
+    """The names, each with what is more about it where that differs among those that share it.
+
+    >>> told_apart(["a", "a", "b", "b"], ["x", "y", "z", "z"])
+    ['a (x)', 'a (y)', 'b', 'b']
+    """
+    several = Counter(name for name, _ in set(zip(names, more, strict=True)))
+    return [f"{name} ({which})" if several[name] > 1 else name for name, which in zip(names, more, strict=True)]
+
+
+def _cells_in(folder: Path, say: Say, *, alone: bool) -> Iterator[tuple[Path, Mapping[str, Any]]]:
     if not folder.is_dir():
         raise UserError(f"there is no folder '{folder}': name cells of a results folder, or the folder itself")
     if (folder / "cell.json").is_file():
         try:
-            record = read_record(folder / "cell.json")
+            yield folder, read_record(folder / "cell.json")
         except ValueError as error:
-            raise UserError(f"'{folder / 'cell.json'}' is damaged ({error}): `attnbench run` for this cell mends it") from None
-        yield AnalysedCell(folder, record, data_root, _label(record))
+            why = f"'{folder / 'cell.json'}' is damaged ({error}): `attnbench run` for this cell mends it"
+            if alone:
+                raise UserError(why) from None
+            say(f"left out: {why}")
         return
     any_trained = False
     for record in each_record(folder, say):
         path = folder / record["folder"]
         if (path / "generator.safetensors").is_file() or (path / "checkpoint.pt").is_file():
             any_trained = True
-            yield AnalysedCell(path, record, data_root, _label(record))
+            yield path, record
         else:
             say(f"{path} is left out: it is not trained yet")
     if not any_trained:
         raise UserError(f"no cell in '{folder}' is trained: `attnbench run -o {folder} ...` goes on with them")
-
-
-def _label(record: Mapping[str, Any]) -> str:
-    return f"{record['module']['label']} on {record['dataset']['name']}, seed {record['seed']}"
 
 
 def features(generator: Colorizer, sketch: Tensor, reference: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -119,13 +119,19 @@ def as_json(counts: Iterable[Counts]) -> list[dict[str, Any]]:
 
 
 def from_json(splits: Sequence[Mapping[str, Any]]) -> list[Counts]:
-    """The inverse of `as_json`; raises KeyError or TypeError for what it did not write."""
+    """The inverse of `as_json`; raises KeyError, TypeError or ValueError for what it did not write."""
     names = ("zeros", "not_finite", "above", "below")
-    return [
+    found = [
         Counts(split["input"], branch["role"], tuple(branch["counts"]), *(branch[name] for name in names))
         for split in splits
         for branch in split["branches"]
     ]
+    for one in found:
+        if len(one.bins) != BINS:
+            raise ValueError(f"{len(one.bins)} counts of {one.input} {one.role}, not {BINS}")
+        if not all(isinstance(count, int) for count in (*one.bins, one.zeros, one.not_finite, one.above, one.below)):
+            raise ValueError(f"counts of {one.input} {one.role} that are no whole numbers")
+    return found
 
 
 def added(counts: Iterable[Counts]) -> list[Counts]:

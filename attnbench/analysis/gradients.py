@@ -7,6 +7,7 @@ training batches in train mode. Cosines and counts are `cosines`'.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,9 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from attnbench import weights
-from attnbench.analysis.cells import AnalysedCell, unusable
+from attnbench.analysis.cells import AnalysedCell, each_usable, unusable
 from attnbench.analysis.cosines import BINS, DOMINANT, GRADIENTS, Counts, GradientCosines, added, from_json
-from attnbench.analysis.sections import COLOURS, Section, by_store, paper_style, percent, write_section
+from attnbench.analysis.sections import COLOURS, Section, by_store, paper_style, percent, table_text, write_section
 from attnbench.backbone import feature_channels
 from attnbench.console import Reporter
 from attnbench.data.batches import Batch
@@ -39,9 +40,16 @@ if TYPE_CHECKING:
 
 TERMS = ("total", "reconstruction", "adversarial", "perceptual", "style")
 SHOWN_BINS = 50  # of the 200, four together, in figures
+_TICKS = (-1, -0.5, 0, 0.5, 1)
+_LEAST = 0.1  # per cent in a bin, that is told from none
 _EDGES = np.linspace(-1, 1, SHOWN_BINS + 1)
+_SHORT = {"reconstruction": "rec.", "adversarial": "adv.", "perceptual": "perc."}  # in printed tables
+_ROWS = 44  # branches in a store's figure
 _INSIDE = " `Inside` is what the module has computed itself, and splits again."
+_SPLITS = " What is split several times is numbered; its whole is that of one split, not their sum."
+_ABOVE, _BELOW = f"share above {DOMINANT}", "share below 0"  # columns
 _LABELS = {"above": f"above {DOMINANT}", "below": "below 0"}
+_OF_SPLIT = "of this split alone"
 _NO_BRANCH = 'n/a: its module marks no branches; `x_skip, x_query = branch(x, "skip", "query")` in its forward would'
 _NO_MATCHING = "n/a: its module has no matching path (no `query` or `key`), so nothing can disagree with its content path"
 _ALONE = "n/a: each of its module's inputs has one branch only, which is the whole"
@@ -60,6 +68,14 @@ class Epoch:
     step: int
     steps: int
     counts: list[Counts]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What there is of a cell: the epochs that were recorded, and its checkpoint with the images to go on with, or None."""
+
+    epochs: list[Epoch]
+    resumable: tuple[Mapping[str, Any], PreparedDataset] | None
 
 
 @dataclass(frozen=True)
@@ -86,20 +102,24 @@ def analyze_gradients(cells: Sequence[AnalysedCell], device: torch.device, repor
         count: training batches for each cell's checkpoint.
 
     Raises:
-        UserError: a cell has neither recorded gradients nor a checkpoint with its images.
+        UserError: the cell, or each of several, has neither recorded gradients nor a checkpoint with its images.
     """
-    found = [_look(cell, device, reporter, count) for cell in cells]
+
+    def analyse(cell: AnalysedCell, kept: Kept) -> tuple[list[Epoch], ByLoss | None]:
+        by_loss = of_checkpoint(cell, *kept.resumable, device, reporter, count=count) if kept.resumable else None
+        return kept.epochs, by_loss
+
     files: list[Path] = []
     shares: dict[Path, pd.DataFrame] = {}
-    for cell, (epochs, by_loss) in zip(cells, found, strict=True):
+    for cell, (epochs, by_loss) in each_usable(cells, lambda cell: _look(cell, reporter), analyse, reporter.say):
         if why := not_applicable(epochs, by_loss):
             reporter.say(f"{cell.label}: {why}")
             continue
         if epochs:
-            files += write_section(cell.path, epochs_section(cell.label, epochs))
+            files += write_section(cell.path, epochs_section(cell, epochs))
         if by_loss:
-            files += write_section(cell.path, losses_section(cell.label, by_loss))
-        shares[cell.path] = _total_shares(cell.label, epochs, by_loss)
+            files += write_section(cell.path, losses_section(cell, by_loss))
+        shares[cell.path] = _total_shares(cell, epochs, by_loss)
     for store, inside in by_store([cell for cell in cells if cell.path in shares]).items():
         together = pd.concat([shares[cell.path] for cell in inside], ignore_index=True)
         files += write_section(store, overview_section(together))
@@ -118,8 +138,8 @@ def not_applicable(epochs: Sequence[Epoch], by_loss: ByLoss | None) -> str | Non
     return _ALONE if len(inputs) == len(set(inputs)) else None
 
 
-def _look(cell: AnalysedCell, device: torch.device, reporter: Reporter, count: int) -> tuple[list[Epoch], ByLoss | None]:
-    """What there is of a cell: the epochs that were recorded, and its checkpoint."""
+def _look(cell: AnalysedCell, reporter: Reporter) -> Kept:
+    """What there is of a cell; nothing is computed yet."""
     epochs = read_epochs(cell.path / GRADIENTS)
     checkpoint = cell.checkpoint()
     if checkpoint is None:
@@ -128,15 +148,15 @@ def _look(cell: AnalysedCell, device: torch.device, reporter: Reporter, count: i
                 f"'{cell.path}' has no {GRADIENTS}, which `attnbench run --record-gradients` writes, and no checkpoint.pt: "
                 "name a cell that has one of them"
             )
-        return epochs, None
+        return Kept(epochs, None)
     try:
-        dataset = cell.dataset(reporter)
+        _ = cell.variant  # its module is installed
+        return Kept(epochs, (checkpoint, cell.dataset(reporter)))
     except UserError as error:
         if not epochs:
             raise
         reporter.say(f"{cell.label}: only what was recorded; its checkpoint is left out: {error}")
-        return epochs, None
-    return epochs, of_checkpoint(cell, checkpoint, dataset, device, reporter, count=count)
+        return Kept(epochs, None)
 
 
 def read_epochs(path: Path) -> list[Epoch]:
@@ -148,16 +168,24 @@ def read_epochs(path: Path) -> list[Epoch]:
     if not path.is_file():
         return []
     epochs: list[Epoch] = []
-    lines = path.read_text().splitlines()
+    lines = path.read_text(errors="replace").splitlines()
     for number, line in enumerate(lines, 1):
         try:
-            row = json.loads(line)
-            epochs.append(Epoch(row["epoch"], row["step"], row["steps"], from_json(row["splits"])))
+            epochs.append(_epoch_of(json.loads(line)))
+            if bool(epochs[0].counts) != bool(epochs[-1].counts):
+                raise ValueError("it has no branches, or the lines before have none")
         except (ValueError, KeyError, TypeError) as error:
             if number == len(lines) and isinstance(error, json.JSONDecodeError):
                 break
             raise UserError(f"'{path}' is damaged in line {number} ({error!r}): remove that line") from None
     return epochs
+
+
+def _epoch_of(row: Mapping[str, Any]) -> Epoch:
+    """Raises KeyError, TypeError or ValueError for what is no line of gradients.jsonl."""
+    if not all(isinstance(row[name], int) for name in ("epoch", "step", "steps")):
+        raise ValueError("epoch, step and steps are whole numbers")
+    return Epoch(row["epoch"], row["step"], row["steps"], from_json(row["splits"]))
 
 
 def of_checkpoint(
@@ -239,19 +267,20 @@ def _perceptual_network(cell: AnalysedCell, reporter: Reporter) -> tuple[Percept
     recipe = cell.recipe
     if not recipe.needs_perceptual_network:
         return None, ""
-    try:
-        features = PerceptualFeatures.pretrained(imagenet_normalization=recipe.loss.imagenet_normalization)
-    except weights.MissingWeights as missing:
-        left_out = "perceptual and style loss, and with them the total, are left out: VGG19's weights are not here"
-        reporter.say(f"{cell.label}: {left_out} ({missing})")
-        return None, left_out
-    if weights.file_digest(weights.find_or_download("vgg19")) != cell.record["weights"].get("vgg19"):
-        reporter.say(f"{cell.label}: the VGG19 here is another file than the one that it was trained with")
+    with cell.weights_of_run("vgg19"):
+        try:
+            features = PerceptualFeatures.pretrained(imagenet_normalization=recipe.loss.imagenet_normalization)
+        except weights.MissingWeights as missing:
+            left_out = "perceptual and style loss, and with them the total, are left out: VGG19's weights are not here"
+            reporter.say(f"{cell.label}: {left_out} ({missing})")
+            return None, left_out
+        if weights.file_digest(weights.find_or_download("vgg19")) != cell.record["weights"].get("vgg19"):
+            reporter.say(f"{cell.label}: the VGG19 here is another file than the one that it was trained with")
     return features, ""
 
 
 def frame_of(counts: Sequence[Counts], **columns: Any) -> pd.DataFrame:
-    """A row a branch: input, role, kind, how many positions, shares, and the 200 bins."""
+    """A row a branch: input, role, kind, which whole, how many positions, shares, and the 200 bins."""
     edges = [f"[{2 * k / BINS - 1:.2f}, {2 * (k + 1) / BINS - 1:.2f}]" for k in range(BINS)]
     rows = [
         {
@@ -259,11 +288,12 @@ def frame_of(counts: Sequence[Counts], **columns: Any) -> pd.DataFrame:
             "input": one.input,
             "role": one.role,
             "kind": one.kind,
+            "whole": _whole_of(one, counts),
             "cosines": one.cosines,
             "zeros": one.zeros,
             "not_finite": one.not_finite,
-            f"share above {DOMINANT}": one.share_above,
-            "share below 0": one.share_below,
+            _ABOVE: one.share_above,
+            _BELOW: one.share_below,
             **dict(zip(edges, one.bins, strict=True)),
         }
         for one in counts
@@ -273,100 +303,163 @@ def frame_of(counts: Sequence[Counts], **columns: Any) -> pd.DataFrame:
 
 def short_table(files: Sequence[Path]) -> str:
     """What the CSV files of cells say, as text: the shares at the last epoch, and on the checkpoint, there loss by loss."""
+    recorded, by_loss = (
+        [pd.read_csv(file) for file in files if file.name == f"gradients-{which}.csv"] for which in ("epochs", "losses")
+    )
     parts = []
-    for file in files:
-        frame = pd.read_csv(file) if file.name in ("gradients-epochs.csv", "gradients-losses.csv") else pd.DataFrame()
-        if frame.empty:
-            continue
-        if "epoch" in frame:
-            frame = frame[frame["epoch"] == frame["epoch"].max()]
-        moments = frame["epoch" if "epoch" in frame else "loss"]
-        first = frame[moments == moments.iloc[0]]
-        shown = first[["cell", "input", "role"]].copy()
-        shown["no gradient"] = [percent(share) for share in first["zeros"] / (first["zeros"] + first["cosines"])]
-        shown[f"above {DOMINANT}"] = [percent(share) for share in first[f"share above {DOMINANT}"]]
-        for moment, part in frame.groupby(moments, sort=False):
-            below = part.set_index(["input", "role"])["share below 0"]
-            when = f"epoch {moment}" if "epoch" in frame else moment
-            shown[f"below 0: {when}"] = [percent(below.get(key)) for key in zip(first["input"], first["role"], strict=True)]
-        parts.append(shown.to_markdown(index=False, tablefmt="simple", disable_numparse=True))
+    if recorded:
+        last = pd.concat([frame[frame["epoch"] == frame["epoch"].max()] for frame in recorded], ignore_index=True)
+        columns = {"epoch": last["epoch"], f"above {DOMINANT}": _numbers(last[_ABOVE]), "below 0": _numbers(last[_BELOW])}
+        table = table_text(pd.concat([_branches(last), pd.DataFrame(columns)], axis=1))
+        parts.append(f"Recorded, at the last epoch: % of positions whose cosine with the whole is\n\n{table}")
+    if by_loss:
+        rows = pd.concat([_loss_by_loss(frame) for frame in by_loss], ignore_index=True)
+        heading = (
+            f"On the checkpoint: % of positions whose cosine with the whole is above {DOMINANT}, and, loss by loss, below 0"
+        )
+        parts.append(f"{heading}\n\n{table_text(rows.fillna('-'))}")
     return "\n\n".join(parts)
 
 
-def epochs_section(label: str, epochs: Sequence[Epoch]) -> Section:
+def _branches(frame: pd.DataFrame) -> pd.DataFrame:
+    """The first columns of printed tables."""
+    without = 100 * frame["zeros"] / (frame["zeros"] + frame["cosines"]).clip(lower=1)
+    return pd.DataFrame(
+        {"cell": frame["cell"], "branch": frame["input"] + " " + frame["role"], "no gradient": without.map("{:.1f}".format)}
+    )
+
+
+def _loss_by_loss(frame: pd.DataFrame) -> pd.DataFrame:
+    """A cell's rows of the printed table."""
+    losses = list(frame["loss"].unique())
+    first = frame[frame["loss"] == losses[0]].reset_index(drop=True)
+    table = _branches(first).assign(**{f"above {DOMINANT}": _numbers(first[_ABOVE])})
+    for loss in losses:
+        shares = frame[frame["loss"] == loss].set_index(["input", "role"])[_BELOW]
+        table[_SHORT.get(loss, loss)] = list(_numbers(shares.reindex(pd.MultiIndex.from_frame(first[["input", "role"]]))))
+    return table
+
+
+def _numbers(shares: pd.Series[float]) -> pd.Series[str]:
+    """In per cent."""
+    return shares.map(lambda share: "-" if pd.isna(share) else f"{100 * share:.1f}")
+
+
+def epochs_section(cell: AnalysedCell, epochs: Sequence[Epoch]) -> Section:
     """Figure 4: for every branch the distribution of its cosines, epoch by epoch, and the shares."""
     last = epochs[-1]
-    frames = [frame_of(one.counts, cell=label, epoch=one.epoch, step=one.step, steps=one.steps) for one in epochs]
+    frames = [frame_of(one.counts, **cell.columns, epoch=one.epoch, step=one.step, steps=one.steps) for one in epochs]
     shares = _in_words(last.counts)
     partly = [str(one.epoch) for one in epochs[:-1] if one.steps < max(other.steps for other in epochs)]
     note = f" Epochs {', '.join(partly)} were counted in part, since the run was stopped within them." if partly else ""
+    if missing := sorted(set(_span(epochs)) - {one.epoch for one in epochs}):
+        note += f" Epochs {', '.join(map(str, missing))} were not recorded: their rows are empty."
     return Section(
         "gradients-epochs",
-        f"Gradients of the branches over the epochs: {label}",
+        f"Gradients of the branches over the epochs: {cell.label}",
         "Cosine, at each position, between the gradient of a branch and the whole gradient of its input, in all steps of an "
         f"epoch. At epoch {last.epoch} ({last.steps} steps): {shares}.{note}{_of_inside(last.counts)}",
         f"For each branch a map of the cosines' distribution over {len(epochs)} epochs, and two lines: the share above "
-        f"{DOMINANT} and the share below 0. At the end {shares}.",
+        f"{DOMINANT} and the share below 0.",
         epochs_figure(epochs),
         pd.concat(frames, ignore_index=True),
     )
 
 
-def losses_section(label: str, found: ByLoss) -> Section:
+def losses_section(cell: AnalysedCell, found: ByLoss) -> Section:
     """Figure 5: for every branch the distribution of its cosines, for each loss term alone."""
-    frames = [frame_of(counts, cell=label, loss=name, step=found.step) for name, counts in found.terms.items()]
+    frames = [frame_of(counts, **cell.columns, loss=name, step=found.step) for name, counts in found.terms.items()]
     conflicts = [
-        f"{name} {percent(one.share_below)}"
+        f"{name} {percent(max((one.share_below or 0.0 for one in counts if one.kind == 'matching'), default=None))}"
         for name, counts in found.terms.items()
-        for one in counts
-        if one == max((c for c in counts if c.kind == "matching"), key=lambda c: c.share_below or 0.0, default=None)
     ]
     first = next(iter(found.terms))
     note = f" Here {found.left_out}." if found.left_out else ""
     return Section(
         "gradients-losses",
-        f"Gradients of the branches for each loss: {label}",
+        f"Gradients of the branches for each loss: {cell.label}",
         f"The trained networks after {found.step} steps, {found.images} training images, train mode, each loss term alone: "
         "cosine, at each position, between the gradient of a branch and the whole gradient of its input. "
         f"Of the matching branch that conflicts most, the share below 0: {', '.join(conflicts)}. "
         f"For {_term(first)}: {_in_words(found.terms[first])}.{note}{_of_inside(found.terms[first])}",
-        f"For each branch the cosines' distributions, a line for each of {', '.join(found.terms)}. "
-        f"For {_term(first)}, {_in_words(found.terms[first])}.",
+        f"For each branch the cosines' distributions, a line for each of {', '.join(found.terms)}.",
         losses_figure(found.terms),
         pd.concat(frames, ignore_index=True),
     )
 
 
 def overview_section(shares: pd.DataFrame) -> Section:
-    """The shares of several cells side by side, of the total loss."""
-    matching = shares[(shares["kind"] == "matching") & shares["below"].notna()]
-    named = zip(matching["cell"], matching["input"], matching["role"], matching["below"], strict=True)
-    listed = "; ".join(f"{cell}, {name} {role} {percent(share)}" for cell, name, role, share in named)
-    listed = listed or "no matching branch has a gradient"
+    """The shares of several cells side by side: of each variant on each data set, means over seeds."""
+    groups = over_seeds(shares)
+    shown = _most_conflicting(groups, _ROWS)
+    several = (groups["seeds"] > 1).any()
+    note = " Bars are means over seeds, thin lines their range." if several else ""
+    if len(shown) < len(groups):
+        note += (
+            f" Shown are {shown['group'].nunique()} of {groups['group'].nunique()}, those with a matching branch that points "
+            "against the whole most; the CSV has all."
+        )
+    worst = groups[groups["kind"] == "matching"].dropna(subset="below").nlargest(3, "below")
+    columns = (worst["group"], worst["input"], worst["role"], worst["below"])
+    listed = [f"{group}, {name} {role}, {percent(share)}" for group, name, role, share in zip(*columns, strict=True)]
+    said = f"Most often against it: {'; '.join(listed)}." if listed else "No matching branch has a gradient."
+    splits = _SPLITS if (shares["whole"] == _OF_SPLIT).any() else ""
     return Section(
         "gradients",
         "Gradients of the branches, module by module",
         f"Share of positions at which a branch's gradient has a cosine above {DOMINANT} (it dominates) or below 0 (it points "
-        f"against) with the whole gradient of its input, under the total loss. Below 0: {listed}.",
-        f"Two panels of bars, a row for each branch of each cell. Below 0: {listed}.",
-        overview_figure(shares),
+        f"against) with the whole gradient of its input, under the total loss unless said otherwise. {said}{note}{splits}",
+        f"Two panels of bars, a row for each branch. {said}",
+        overview_figure(shown),
         shares,
     )
 
 
-def _total_shares(label: str, epochs: Sequence[Epoch], by_loss: ByLoss | None) -> pd.DataFrame:
+def over_seeds(shares: pd.DataFrame) -> pd.DataFrame:
+    """A row for each branch of each group, a variant on a data set: above, below, their extremes over seeds, and how many.
+
+    Groups of a data set are together.
+    """
+    groups = [
+        f"{variant} on {dataset}" + ("" if loss == "total" else f", {_term(loss)}")
+        for variant, dataset, loss in zip(shares["variant"], shares["dataset"], shares["loss"], strict=True)
+    ]
+    first, then = pd.factorize(shares["dataset"])[0], pd.factorize(pd.Series(groups))[0]
+    named = shares.assign(group=groups).iloc[np.lexsort((then, first))]  # which is stable
+    grouped = named.groupby(["group", "input", "role", "kind"], sort=False)
+    return grouped.agg(
+        above=("above", "mean"),
+        above_low=("above", "min"),
+        above_high=("above", "max"),
+        below=("below", "mean"),
+        below_low=("below", "min"),
+        below_high=("below", "max"),
+        seeds=("cell", "nunique"),
+    ).reset_index()
+
+
+def _most_conflicting(groups: pd.DataFrame, rows: int) -> pd.DataFrame:
+    """As many whole groups as there is room for, at least one: those whose matching branches point against the whole most."""
+    conflict = groups["below"].where(groups["kind"] == "matching").groupby(groups["group"], sort=False).max().fillna(-1)
+    ordered = conflict.sort_values(ascending=False, kind="stable").index
+    so_far = groups.groupby("group").size()[ordered].cumsum()
+    chosen = ordered[so_far <= max(rows, so_far.iloc[0])]
+    return groups[groups["group"].isin(chosen)].reset_index(drop=True)
+
+
+def _total_shares(cell: AnalysedCell, epochs: Sequence[Epoch], by_loss: ByLoss | None) -> pd.DataFrame:
     """Of the checkpoint under the total loss (or the first of those that are there), else of the last epoch."""
     if by_loss:
         loss = next(iter(by_loss.terms))
-        counts, moment = by_loss.terms[loss], f"step {by_loss.step}, {_term(loss)}"
+        counts, moment = by_loss.terms[loss], f"step {by_loss.step}"
     else:
-        counts, moment = epochs[-1].counts, f"epoch {epochs[-1].epoch}, the total loss"
+        loss, counts, moment = "total", epochs[-1].counts, f"epoch {epochs[-1].epoch}"
     rows = [
-        {"cell": label, "of": moment, "input": one.input, "role": one.role, "kind": one.kind}
-        | {"above": one.share_above, "below": one.share_below, "zero": one.share_zero}
+        {**cell.columns, "loss": loss, "moment": moment, "input": one.input, "role": one.role, "kind": one.kind}
+        | {"whole": _whole_of(one, counts), "above": one.share_above, "below": one.share_below, "zero": one.share_zero}
         for one in counts
     ]
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).astype({"above": float, "below": float})
 
 
 def _term(name: str) -> str:
@@ -374,7 +467,14 @@ def _term(name: str) -> str:
 
 
 def _of_inside(counts: Sequence[Counts]) -> str:
-    return _INSIDE if any(one.input.startswith("inside") for one in counts) else ""
+    said = _INSIDE if any(one.input.startswith("inside") for one in counts) else ""
+    return said + (_SPLITS if any(_whole_of(one, counts) == _OF_SPLIT for one in counts) else "")
+
+
+def _whole_of(one: Counts, counts: Sequence[Counts]) -> str:
+    """Which gradient it is compared with: `sketch` and `sketch 2` are two splits, each with a whole of its own."""
+    splits = Counter(name.split(" ")[0] for name in {other.input for other in counts})
+    return _OF_SPLIT if splits[one.input.split(" ")[0]] > 1 else "of the input"
 
 
 def _in_words(counts: Sequence[Counts]) -> str:
@@ -404,8 +504,13 @@ def _density(one: Counts) -> np.ndarray:
     return merged / merged.sum() if merged.sum() else np.full(SHOWN_BINS, np.nan)
 
 
+def _span(epochs: Sequence[Epoch]) -> range:
+    """Every number from the first epoch's to the last one's, also of those that were not recorded."""
+    return range(epochs[0].epoch, epochs[-1].epoch + 1)
+
+
 def epochs_figure(epochs: Sequence[Epoch]) -> Figure:
-    """A row for each input: of each branch a map, epochs upwards; behind them the shares over the epochs."""
+    """A row for each input: of each branch a map, epochs upwards, empty where there are no cosines; then the shares."""
     from matplotlib import colormaps
     from matplotlib.colors import LogNorm
     from matplotlib.figure import Figure
@@ -414,9 +519,9 @@ def epochs_figure(epochs: Sequence[Epoch]) -> Figure:
     rows = _grid_of(epochs[-1].counts)
     columns = max(map(len, rows)) + 1
     found = {(*one.key, epoch.epoch): one for epoch in epochs for one in epoch.counts}
-    numbers = [epoch.epoch for epoch in epochs]
-    colours, shades = colormaps["cividis"], LogNorm(0.1, 100)
-    mark = "o" if len(epochs) < 8 else ""
+    numbers = _span(epochs)
+    colours, shades = colormaps["cividis"], LogNorm(_LEAST, 100)
+    mark = "o" if len(epochs) < 8 or len(epochs) < len(numbers) else ""
     with paper_style():
         figure = Figure(figsize=(2.3 * columns, 1.9 * len(rows)), layout="constrained")
         axes = figure.subplots(len(rows), columns, squeeze=False)
@@ -427,10 +532,16 @@ def epochs_figure(epochs: Sequence[Epoch]) -> Figure:
                 heights = [_density(one) if one else np.full(SHOWN_BINS, np.nan) for one in series]
                 extent = (-1, 1, numbers[0] - 0.5, numbers[-1] + 0.5)
                 image = axis.imshow(
-                    100 * np.stack(heights), origin="lower", aspect="auto", extent=extent, cmap=colours, norm=shades
+                    (100 * np.stack(heights)).clip(_LEAST),  # a share of 0 has no logarithm
+                    origin="lower",
+                    aspect="auto",
+                    extent=extent,
+                    cmap=colours,
+                    norm=shades,
+                    interpolation="nearest",
                 )
-                axis.set_facecolor(colours(0.0))  # of a share of 0, which has no logarithm
-                axis.set(title=f"{branch.input}: {branch.role}", xlabel="cosine with the whole", ylabel="epoch")
+                axis.set(title=f"{branch.input}: {branch.role}", xlabel="cosine with the whole", xticks=_TICKS, ylabel="epoch")
+                axis.xaxis.set_major_formatter("{x:g}")
                 axis.yaxis.set_major_locator(MaxNLocator(5, integer=True))
                 if not any(one and one.cosines for one in series):
                     _say_no_gradient(axis)
@@ -466,6 +577,7 @@ def epochs_figure(epochs: Sequence[Epoch]) -> Figure:
 def losses_figure(terms: Mapping[str, Sequence[Counts]]) -> Figure:
     """A row for each input, a panel for each branch, a line for each loss term."""
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
     rows = _grid_of(next(iter(terms.values())))
     columns = max(map(len, rows))
@@ -484,7 +596,8 @@ def losses_figure(terms: Mapping[str, Sequence[Counts]]) -> Figure:
                         100 * _density(one), _EDGES, color=colour, label=name, linewidth=1.6 if name == "total" else 0.9
                     )
                 axis.set(title=f"{branch.input}: {branch.role}", xlabel="cosine with the whole", ylabel="positions, %")
-                axis.set(xlim=(-1, 1), ylim=(0.01, 110), yscale="log")
+                axis.set(xlim=(-1, 1), xticks=_TICKS, ylim=(0.01, 110), yscale="log")
+                axis.xaxis.set_major_formatter("{x:g}")
                 axis.yaxis.set_major_formatter("{x:g}")
                 axis.axvline(0, color="0.6", linewidth=0.6, zorder=0)
                 axis.axvline(DOMINANT, color="0.6", linewidth=0.6, linestyle=":", zorder=0)
@@ -492,44 +605,39 @@ def losses_figure(terms: Mapping[str, Sequence[Counts]]) -> Figure:
                     _say_no_gradient(axis)
             for axis in row[len(branches) :]:
                 axis.set_axis_off()
-        handles, labels = axes[0, 0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=len(terms), frameon=False)
+        handles = [Line2D([], [], color=colour, label=name) for colour, name in zip(COLOURS, terms, strict=False)]
+        figure.legend(handles=handles, loc="outside lower center", ncols=len(terms), frameon=False)
     return figure
 
 
-def overview_figure(shares: pd.DataFrame) -> Figure:
-    """Bars of the shares above 0.935 and below 0, a row for each branch of each cell."""
+def overview_figure(groups: pd.DataFrame) -> Figure:
+    """Bars of the shares above 0.935 and below 0, a row for each branch of each group, of a frame as `over_seeds` gives."""
     from matplotlib.figure import Figure
 
-    labels = [f"{row.input}: {row.role}" for row in shares.itertuples()]
+    names = groups["group"].unique()
+    number = pd.factorize(groups["group"])[0]
+    places = np.arange(len(groups)) + 1.4 * number + 1  # a heading, and some space, above each group
+    ticks = [places[number == k][0] - 1 for k in range(len(names))]
     with paper_style():
-        figure = Figure(figsize=(6.5, 1.0 + 0.2 * len(shares) + 0.25 * shares["cell"].nunique()), layout="constrained")
+        figure = Figure(figsize=(6.5, 0.9 + 0.165 * (places[-1] + 1)), layout="constrained")
         axes = figure.subplots(1, 2, sharey=True)
-        places, place, ticks = [], 0.0, []
-        for _, group in shares.groupby("cell", sort=False):
-            ticks.append(place)
-            places += [place + 1 + k for k in range(len(group))]
-            place += len(group) + 1.6
         for axis, which in zip(axes, ("above", "below"), strict=True):
+            shares = 100 * groups[which]
             for kind, colour in zip(("content", "matching"), COLOURS, strict=False):
-                chosen = [
-                    (at, value)
-                    for at, value, is_kind in zip(places, shares[which], shares["kind"] == kind, strict=True)
-                    if is_kind and pd.notna(value)
-                ]
-                axis.barh([at for at, _ in chosen], [100 * value for _, value in chosen], color=colour, height=0.75, label=kind)
-            for at, value in zip(places, shares[which], strict=True):
-                text = "no gradient" if pd.isna(value) else f"{100 * value:.1f}"
-                axis.text(1.5 if pd.isna(value) else 100 * value + 1.5, at, text, va="center", fontsize=6)
+                chosen = (groups["kind"] == kind) & shares.notna()
+                axis.barh(places[chosen], shares[chosen], color=colour, height=0.75, label=kind)
+            axis.hlines(places, 100 * groups[f"{which}_low"], 100 * groups[f"{which}_high"], color="black", linewidth=0.7)
+            for at, value, high in zip(places, shares, 100 * groups[f"{which}_high"], strict=True):
+                text = "no gradient" if pd.isna(value) else f"{value:.1f}"
+                axis.text(1.5 if pd.isna(value) else high + 1.5, at, text, va="center", fontsize=6)
             axis.set(xlim=(0, 118), xlabel=f"cosine {_LABELS[which]}, % of positions")
-        axes[0].set_yticks([*places, *ticks], [*labels, *shares["cell"].unique()])
+            axis.tick_params(axis="y", length=0)
+        axes[0].set_yticks([*places, *ticks], [*(groups["input"] + ": " + groups["role"]), *names])
         for label in axes[0].get_yticklabels()[len(places) :]:
             label.set_fontweight("bold")
-        axes[0].tick_params(axis="y", length=0)
-        axes[0].invert_yaxis()
-        axes[1].tick_params(axis="y", length=0)
-        handles, names = axes[0].get_legend_handles_labels()
-        figure.legend(handles, names, loc="outside lower center", ncols=2, frameon=False)
+        axes[0].set_ylim(places[-1] + 0.8, ticks[0] - 0.8)
+        handles, kinds = axes[0].get_legend_handles_labels()
+        figure.legend(handles, kinds, loc="outside lower center", ncols=2, frameon=False)
     return figure
 
 

@@ -84,6 +84,35 @@ def by_store(cells: Sequence[AnalysedCell]) -> dict[Path, list[AnalysedCell]]:
     return {store: inside for store, inside in groups.items() if len(inside) > 1}
 
 
+def colours_of(names: Sequence[str]) -> dict[str, Any]:
+    """A colour for each name, none twice: those of figures, or of the rainbow where there are too few of them."""
+    from matplotlib import colormaps
+
+    if len(names) <= len(COLOURS):
+        return dict(zip(names, COLOURS, strict=False))
+    rainbow = colormaps["turbo"]
+    return {name: rainbow((place + 0.5) / len(names)) for place, name in enumerate(names)}
+
+
+def short_list(items: Sequence[str], most: int = 3) -> str:
+    """The first few, and how many more there are.
+
+    >>> short_list(["a", "b", "c"], 2)
+    'a; b; and 1 more in the CSV'
+    """
+    more = [f"and {len(items) - most} more in the CSV"] if len(items) > most else []
+    return "; ".join([*items[:most], *more])
+
+
+def table_text(frame: pd.DataFrame, most: int = 60) -> str:
+    """A table for a terminal. What the first column says is said once; rows behind the first `most` are counted alone."""
+    shown = frame.head(most).copy()
+    first = shown.columns[0]
+    shown[first] = shown[first].mask(shown[first] == shown[first].shift(), "")
+    text: str = shown.to_markdown(index=False, tablefmt="simple", disable_numparse=True)
+    return text + (f"\n... and {len(frame) - most} rows more: the CSV files have all" if len(frame) > most else "")
+
+
 def percent(share: float | None) -> str:
     """A share in words.
 

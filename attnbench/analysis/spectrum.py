@@ -19,24 +19,37 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from attnbench.analysis.cells import AnalysedCell, features
-from attnbench.analysis.sections import COLOURS, Section, by_store, paper_style, percent, write_section
+from attnbench.analysis.cells import AnalysedCell, each_usable, features
+from attnbench.analysis.sections import (
+    COLOURS,
+    Section,
+    by_store,
+    colours_of,
+    paper_style,
+    percent,
+    short_list,
+    table_text,
+    write_section,
+)
 from attnbench.console import Reporter
 from attnbench.data.batches import pair_batch
+from attnbench.data.images import PreparedDataset
 from attnbench.errors import UserError
 from attnbench.evaluate import BATCH, pair_list
 from attnbench.precision import tf32
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 BEFORE, REFERENCE, AFTER = "before: sketch", "before: reference", "after"
 _LINES: dict[str, Any] = {BEFORE: "--", REFERENCE: ":", AFTER: "-"}
 _ENERGY = 0.9  # of which the captions say how many values hold it
+_DATASETS = 6  # rows of a store's figure
 
 
 def accumulated(tokens: Tensor) -> Tensor:
-    """ratio_r of each sample: (B, n, C) -> (B, min(n, C)), float64, rising to 1."""
+    """ratio_r of each sample: (B, n, C) -> (B, min(n, C)), float64, rising to 1; not a number where all entries are zero."""
     squares = torch.linalg.svdvals(tokens.double()).square()
     return squares.cumsum(-1) / squares.sum(-1, keepdim=True)
 
@@ -48,23 +61,33 @@ def analyze_spectrum(cells: Sequence[AnalysedCell], device: torch.device, report
         pairs: how many test pairs, the first of the protocol's; fewer where there are fewer.
 
     Raises:
-        UserError: a cell has no trained generator, or no images here.
+        UserError: the cell, or each of several, has no trained generator, no images here, or features that have no spectrum.
     """
+
+    def check(cell: AnalysedCell) -> PreparedDataset:
+        cell.check_generator()
+        return cell.dataset(reporter)
+
+    def analyse(cell: AnalysedCell, dataset: PreparedDataset) -> pd.DataFrame:
+        return of_cell(cell, dataset, device, reporter, pairs=pairs)
+
     files: list[Path] = []
     frames: dict[Path, pd.DataFrame] = {}
-    for cell in cells:
-        frames[cell.path] = of_cell(cell, device, reporter, pairs=pairs)
-        files += write_section(cell.path, section(frames[cell.path]))
-    for store, inside in by_store(cells).items():
-        files += write_section(store, section(pd.concat([frames[cell.path] for cell in inside], ignore_index=True)))
+    for cell, frame in each_usable(cells, check, analyse, reporter.say):
+        frames[cell.path] = frame
+        files += write_section(cell.path, cell_section(frame))
+    for store, inside in by_store([cell for cell in cells if cell.path in frames]).items():
+        files += write_section(store, store_section(pd.concat([frames[cell.path] for cell in inside], ignore_index=True)))
     return files
 
 
 @torch.no_grad()
 @tf32(False)
-def of_cell(cell: AnalysedCell, device: torch.device, reporter: Reporter, *, pairs: int) -> pd.DataFrame:
-    """Columns: cell, dataset, of (one of the three features), r (from 1), ratio (the mean), deviation, samples."""
-    generator, images = cell.generator(device), cell.dataset(reporter).test
+def of_cell(
+    cell: AnalysedCell, dataset: PreparedDataset, device: torch.device, reporter: Reporter, *, pairs: int
+) -> pd.DataFrame:
+    """Columns: those of the cell; of (one of the three features), r (from 1), ratio (the mean), deviation, samples."""
+    generator, images = cell.generator(device), dataset.test
     chosen = pair_list(len(images), cell.recipe.evaluation)[:pairs]
     found: dict[str, list[Tensor]] = {BEFORE: [], REFERENCE: [], AFTER: []}
     with reporter.progress(f"{cell.label}: spectrum") as update:
@@ -74,14 +97,18 @@ def of_cell(cell: AnalysedCell, device: torch.device, reporter: Reporter, *, pai
             for (name, ratios), one in zip(found.items(), maps, strict=True):
                 if not torch.isfinite(one).all():
                     raise UserError(f"'{cell.path}': the features of its generator are not finite ({name}): train it again")
+                if not one.flatten(1).any(1).all():
+                    raise UserError(
+                        f"'{cell.path}': the features of its generator are zero everywhere ({name}) and have no spectrum: its "
+                        "network is dead, train it again"
+                    )
                 ratios.append(accumulated(one.flatten(2).mT).cpu())
             update(min(start + BATCH, len(chosen)), len(chosen))
     frames = []
     for name, ratios in found.items():
         table = torch.cat(ratios).numpy()
-        columns = {"cell": cell.label, "dataset": cell.record["dataset"]["name"], "of": name}
         values = {"r": np.arange(1, table.shape[1] + 1), "ratio": table.mean(0), "deviation": table.std(0)}
-        frames.append(pd.DataFrame({**columns, **values, "samples": len(table)}))
+        frames.append(pd.DataFrame({**cell.columns, "of": name, **values, "samples": len(table)}))
     return pd.concat(frames, ignore_index=True)
 
 
@@ -98,57 +125,100 @@ def short_table(files: Sequence[Path]) -> str:
             ratio = part.set_index("r")["ratio"]
             row = {"cell": cell, "features": name, "first": percent(ratio[1]), "first 10": percent(ratio[min(10, len(ratio))])}
             rows.append({**row, f"values for {100 * _ENERGY:g} %": f"{needed(part)} of {len(ratio)}"})
-    frame = pd.DataFrame(rows).drop_duplicates()  # a store's file repeats those of its cells
-    text: str = frame.to_markdown(index=False, tablefmt="simple", disable_numparse=True)
-    return text
+    return table_text(pd.DataFrame(rows).drop_duplicates())  # a store's file repeats those of its cells
 
 
-def section(frame: pd.DataFrame) -> Section:
-    """Of one cell, or of several together."""
-    cells = list(frame["cell"].unique())
-    numbers = []
-    for cell in cells:
-        parts = dict(iter(frame[frame["cell"] == cell].groupby("of", sort=False)))
-        held = {name: needed(part) for name, part in parts.items()}
-        first = {name: percent(part["ratio"].iloc[0]) for name, part in parts.items()}
-        numbers.append(
-            f"{cell}: {held[BEFORE]} of {len(parts[BEFORE])} values before and {held[AFTER]} after hold {100 * _ENERGY:g} %, "
-            f"the first alone {first[BEFORE]} and {first[AFTER]}"
-        )
-    listed = "; ".join(numbers)
+def cell_section(frame: pd.DataFrame) -> Section:
+    """Of one cell."""
+    cell = frame["cell"].iloc[0]
+    said = _in_words(frame)
     return Section(
         "spectrum",
-        "Spectrum of the features before and after the module" + (f": {cells[0]}" if len(cells) == 1 else ""),
-        "Squared singular values of the tokens by channels, largest first, accumulated, as shares of their sum; mean of "
-        f"{frame['samples'].min()} test pairs{', bands a standard deviation of pairs' if len(cells) == 1 else ''}. {listed}.",
-        f"Curves that rise to 1; the higher, the more of the features lies in few directions. {listed}.",
-        _figure(frame),
+        f"Spectrum of the features before and after the module: {cell}",
+        f"{_what(frame)}, bands a standard deviation of pairs'. {said}.",
+        f"Curves that rise to 1; the higher, the more of the features lies in few directions. {said}.",
+        _cell_figure(frame),
         frame,
     )
 
 
-def _figure(frame: pd.DataFrame) -> Figure:
-    """A panel for each data set: a colour for each cell, a kind of line for each feature."""
+def store_section(frame: pd.DataFrame) -> Section:
+    """Of several cells together."""
+    datasets = list(frame["dataset"].unique())
+    shown = frame[frame["dataset"].isin(datasets[:_DATASETS])]
+    groups = shown.groupby(["dataset", "variant"], sort=False)
+    parts = sorted(groups, key=lambda group: datasets.index(group[0][0]))
+    said = short_list([f"{variant} on {dataset}: {_in_words(part)}" for (dataset, variant), part in parts])
+    seeds = frame.groupby(["dataset", "variant"])["cell"].nunique().max() > 1
+    note = " Thin: each seed; thick: their mean." if seeds else ""
+    note += f" Shown are the first {_DATASETS} of {len(datasets)} data sets." if len(datasets) > _DATASETS else ""
+    return Section(
+        "spectrum",
+        "Spectrum of the features before and after the module, module by module",
+        f"{_what(frame)}.{note} {said}.",
+        "Curves that rise to 1, a row of panels for each data set, a colour for each module.",
+        _store_figure(shown),
+        frame,
+    )
+
+
+def _what(frame: pd.DataFrame) -> str:
+    return (
+        "Squared singular values of the tokens by channels, largest first, accumulated, as shares of their sum; mean of "
+        f"{frame['samples'].min()} test pairs"
+    )
+
+
+def _in_words(frame: pd.DataFrame) -> str:
+    """How many values hold 90 % before and after, of the mean over cells."""
+    means = frame.groupby(["of", "r"])["ratio"].mean().reset_index()
+    before, after = (means[means["of"] == name] for name in (BEFORE, AFTER))
+    return f"{needed(before)} of {len(before)} values before and {needed(after)} after hold {100 * _ENERGY:g} %"
+
+
+def _cell_figure(frame: pd.DataFrame) -> Figure:
+    """As in the paper: one panel, a kind of line for each feature."""
+    from matplotlib.figure import Figure
+
+    with paper_style():
+        figure = Figure(figsize=(3.6, 2.7), layout="constrained")
+        axis = figure.subplots()
+        for name, part in frame.groupby("of", sort=False):
+            axis.plot(part["r"], part["ratio"], _LINES[str(name)], color=COLOURS[0], linewidth=1.2, label=name)
+            low, high = part["ratio"] - part["deviation"], part["ratio"] + part["deviation"]
+            axis.fill_between(part["r"], low, high.clip(upper=1), color=COLOURS[0], alpha=0.12, linewidth=0)
+        axis.set(title=frame["cell"].iloc[0], ylabel="accumulated ratio")
+        _scale(axis)
+        figure.legend(loc="outside lower center", ncols=3, frameon=False)
+    return figure
+
+
+def _store_figure(frame: pd.DataFrame) -> Figure:
+    """A row for each data set, a panel for each feature, a colour for each variant: seeds thin, their mean thick."""
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-    datasets = list(frame["dataset"].unique())
-    cells = list(frame["cell"].unique())
+    datasets, colours = list(frame["dataset"].unique()), colours_of(list(frame["variant"].unique()))
     with paper_style():
-        figure = Figure(figsize=(0.6 + 3.0 * len(datasets), 2.6 + 0.08 * len(cells)), layout="constrained")
-        axes = figure.subplots(1, len(datasets), squeeze=False, sharey=True)[0]
-        for axis, dataset in zip(axes, datasets, strict=True):
-            for (cell, name), part in frame[frame["dataset"] == dataset].groupby(["cell", "of"], sort=False):
-                colour = COLOURS[cells.index(cell) % len(COLOURS)]
-                axis.plot(part["r"], part["ratio"], _LINES[str(name)], color=colour, linewidth=1.2)
-                if len(cells) == 1:
-                    low, high = part["ratio"] - part["deviation"], part["ratio"] + part["deviation"]
-                    axis.fill_between(part["r"], low, high.clip(upper=1), color=colour, alpha=0.12, linewidth=0)
-            axis.set(title=dataset if len(cells) > 1 else cells[0], xlabel="r", xscale="log", ylim=(None, 1.005))
-            axis.xaxis.set_major_formatter("{x:g}")
-        axes[0].set_ylabel("accumulated ratio")
-        colours = [Line2D([], [], color=COLOURS[k % len(COLOURS)], label=cell) for k, cell in enumerate(cells)]
-        colours = colours if len(cells) > 1 else []
-        lines = [Line2D([], [], color="0.3", linestyle=line, label=name) for name, line in _LINES.items()]
-        figure.legend(handles=[*colours, *lines], loc="outside lower center", ncols=2 if colours else 3, frameon=False)
+        figure = Figure(figsize=(7, 0.5 + 1.9 * len(datasets) + 0.06 * len(colours)), layout="constrained")
+        axes = figure.subplots(len(datasets), len(_LINES), squeeze=False, sharex="row", sharey="row")
+        for row, dataset in zip(axes, datasets, strict=True):
+            for axis, feature in zip(row, _LINES, strict=True):
+                there = frame[(frame["dataset"] == dataset) & (frame["of"] == feature)]
+                for variant, of_variant in there.groupby("variant", sort=False):
+                    curves = [part for _, part in of_variant.groupby("cell", sort=False)]
+                    for curve in curves if len(curves) > 1 else ():
+                        axis.plot(curve["r"], curve["ratio"], color=colours[str(variant)], linewidth=0.5, alpha=0.5)
+                    mean = of_variant.groupby("r")["ratio"].mean()
+                    axis.plot(mean.index, mean, color=colours[str(variant)], linewidth=1.2)
+                axis.set(title=f"{dataset}, {feature}")
+                _scale(axis)
+            row[0].set_ylabel("accumulated ratio")
+        handles = [Line2D([], [], color=colour, label=variant) for variant, colour in colours.items()]
+        figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(handles)), frameon=False)
     return figure
+
+
+def _scale(axis: Axes) -> None:
+    axis.set(xlabel="r", xscale="log", ylim=(None, 1.005))
+    axis.xaxis.set_major_formatter("{x:g}")
