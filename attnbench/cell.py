@@ -367,6 +367,7 @@ def new_record(cell: Cell) -> dict[str, Any]:
             "fingerprint": dataset.fingerprint,
             "train": len(dataset.train),
             "test": len(dataset.test),
+            "side": dataset.side,
             "skipped": dataset.skipped,
         },
         "seed": cell.seed,

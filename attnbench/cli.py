@@ -566,11 +566,11 @@ def colorize(
         typer.Option(
             "--reference",
             "-r",
-            help="A coloured picture, or a folder: those of the sketches' names if all are there, else one after the other.",
+            help="A coloured picture, or a folder with one of each sketch's name.",
         ),
     ],
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="The picture to write; for a folder of sketches the folder to write to.")
+        Path, typer.Option("--output", "-o", help="The picture to write, or a folder; for a folder of sketches a folder.")
     ],
     extract: Annotated[
         bool, typer.Option("--extract", help="The sketch is a photograph or a coloured picture: draw its lines (XDoG) first.")
@@ -590,6 +590,7 @@ def colorize(
     side_by_side: Annotated[
         bool, typer.Option("--side-by-side", help="Also write sketch, reference and result into one picture.")
     ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Write over pictures that are there already.")] = False,
     device: Annotated[str | None, typer.Option("--device", help="\\[default: the first GPU, or the CPU]")] = None,
 ) -> None:
     """Colour drawings with a trained generator.
@@ -609,6 +610,7 @@ def colorize(
         extract=extract,
         lines=checked_lines(lines),
         side_by_side=side_by_side,
+        overwrite=overwrite,
         device=str(pick_device(device)),
         say=typer.echo,
         warn=Reporter().say,
@@ -867,8 +869,10 @@ def _point(text: str) -> tuple[int, int]:
 
 def _print_written(files: Sequence[Path]) -> None:
     pictures = [file for file in files if file.suffix == ".png"]
-    for file in pictures:
+    for file in pictures[-4:]:  # a results folder's own come last
         typer.echo(f"written to {file}, with .pdf, .csv and .json beside it")
+    if len(pictures) > 4:
+        typer.echo(f"and so are {len(pictures) - 4} more, each in `analysis/` of its cell")
 
 
 @app.command("new-module", epilog="Example: `attnbench new-module my-attention`")

@@ -12,8 +12,10 @@ stays. White is added on the right and at the bottom until both sides are multip
 from __future__ import annotations
 
 import math
+import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -30,19 +32,31 @@ from attnbench.data.layouts import IMAGE_SUFFIXES
 from attnbench.errors import UserError, unknown
 from attnbench.evaluate import to_bytes
 from attnbench.precision import tf32
-from attnbench.recipe import Sketch
+from attnbench.recipe import Recipe, Sketch
 from attnbench.sources import changed_sources
-from attnbench.store import generator_folder, load, recipe_of, replacing
+from attnbench.store import (
+    check_path,
+    check_writable,
+    generator_folder,
+    load,
+    recipe_of,
+    recorded_recipe,
+    replacing,
+    side_of,
+)
 
 Lines = Literal["auto", "dark", "light", "keep"]
 
 SMALLEST = 16  # pixels a side of pictures, as of a recipe's images
-NATIVE = 512  # pixels of the shorter side of AFHQ's photographs. Line art of larger pictures is finer than what training saw
+NATIVE = 512  # pixels of the shorter side of AFHQ's photographs: taken for the training's where its record does not say
 MOST_PIXELS, MOST_POSITIONS = 2048**2, 128**2  # of a frame, and of its features: a full attention map of these takes 1 GB
 MOSTLY_DARK = 2 / 3  # a drawing with more dark than this has light lines. XDoG's of dark photographs reach 0.54
 CONTRAST = 16  # grey levels between paper and ink below which a drawing is blank
+FEW_DARK = 0.01  # a drawing on nothing has light lines if less than this of what is opaque is dark
+LINE = 80  # ink, of 255: about the median where XDoG's line art has any, reduced by 2 to 5 (61 to 102 over data sets)
 TILE = 512  # pixels, the longer side of a picture beside others
 _WRITTEN = IMAGE_SUFFIXES - {".gif"}  # whose 256 colours are too few
+_LONGEST = {".webp": 16_383, ".jpg": 65_500, ".jpeg": 65_500}  # pixels of a side that a format has room for
 
 
 @dataclass(frozen=True)
@@ -64,17 +78,22 @@ class Colorized:
 
 @dataclass(frozen=True)
 class Job:
-    """Files: one to be written from two."""
+    """Files: one to be written from two, and perhaps a sheet with all three."""
 
     sketch: Path
     reference: Path
     output: Path
+    sheet: Path | None = None
+
+    @property
+    def written(self) -> tuple[Path, ...]:
+        return (self.output, self.sheet) if self.sheet else (self.output,)
 
 
 def colorize(
     model: Colorizer | str | Path,
-    sketch: Image.Image,
-    reference: Image.Image,
+    sketch: Image.Image | str | Path,
+    reference: Image.Image | str | Path,
     *,
     size: int | None = None,
     extract: bool = False,
@@ -84,12 +103,13 @@ def colorize(
 
     Args:
         model: what `attnbench.load` gave, or the folder of a finished or an exported cell.
-        sketch: a drawing, of any size and mode; or, with `extract`, a photograph or coloured picture.
-        reference: a coloured picture of any size; its middle is used, in the sketch's aspect.
+        sketch: a drawing, of any size and mode, or its file; or, with `extract`, a photograph or coloured picture.
+        reference: a coloured picture of any size, or its file; its middle is used, in the sketch's aspect.
         size: shorter side, in pixels, at which the network works; by default the one that it was trained at, 0 for the
             sketch's own.
         extract: draw the sketch's line art first: XDoG with the recipe's parameters (the middle one of its sigmas), as for
-            training. Pictures above 512 pixels, whose lines would be too thin, are reduced to that before.
+            training. Pictures larger than the training's, whose lines would be too thin, are reduced to their size before (to
+            512 pixels where the cell's record does not say it).
         lines: `dark` or `light`, against the paper; `auto` finds out. Paper becomes white, the darkest ink black. `keep` leaves
             tones as they are.
 
@@ -97,12 +117,14 @@ def colorize(
         RGB, of the sketch's size.
 
     Raises:
-        UserError: a picture under 16 pixels, a blank drawing, a size that is too large, a folder that `load` refuses.
+        UserError: a picture under 16 pixels or that cannot be read, a blank drawing, a size that is too large, a folder that
+            `load` refuses.
+        TypeError: neither a Pillow image nor a path.
     """
     generator = model if isinstance(model, Colorizer) else load(model)
-    return _colorize(
-        generator, decode(sketch), decode(reference), _Options(size, extract, lines), ("the sketch", "the reference")
-    ).picture
+    options = _Options(size, extract, lines)
+    names = (_name_of(sketch, "sketch"), _name_of(reference, "reference"))
+    return _colorize(generator, _decoded(sketch, options.drawn_with), _decoded(reference), options, names).picture
 
 
 def colorize_files(
@@ -115,6 +137,7 @@ def colorize_files(
     extract: bool = False,
     lines: Lines = "auto",
     side_by_side: bool = False,
+    overwrite: bool = False,
     device: str = "cpu",
     say: Callable[[str], None] = lambda line: None,
     warn: Callable[[str], None] = lambda line: None,
@@ -123,9 +146,11 @@ def colorize_files(
 
     Args:
         sketch: a picture, or a folder of pictures.
-        reference: a picture, or a folder: see `paired`.
-        output: the picture to write; a folder where `sketch` is one, for `<name of the sketch>.png`.
+        reference: a picture, or a folder with one for each sketch: see `paired`.
+        output: the picture to write; or a folder, for `<name of the sketch>.png`: where there is one, for a folder of sketches,
+            and by a name without an ending.
         side_by_side: also write `<name>.side-by-side.png`: the sketch as the network saw it, the reference, the result.
+        overwrite: whether files that are there already may be written anew; those that are read never are.
         say: hears of every picture that is written.
         warn: hears of every picture of a folder that could not be coloured, while the others are; and if the code of the
             generator's module has changed since it was trained.
@@ -134,30 +159,34 @@ def colorize_files(
         How many could not be coloured.
 
     Raises:
-        UserError: as `colorize`, if `sketch` is one picture; bad input that concerns all of them.
+        UserError: as `colorize`, if `sketch` is one picture; if none of a folder can be coloured, or no more can be written.
     """
     options = _Options(size, extract, lines)
-    jobs = planned(sketch, reference, output)
+    jobs = planned(sketch, reference, output, side_by_side=side_by_side, overwrite=overwrite)
+    folder, record = generator_folder(model)
+    good, refusals = _checked(jobs, recorded_recipe(folder, record), options)
     read_reference = lru_cache(maxsize=1)(read_picture)  # most often it is one for all
     if not reference.is_dir():
         read_reference(reference)
-    generator = load(model, device)
-    failed = 0
-    for job in jobs:
+    generator = load(folder, device)
+    for refusal in refusals:
+        warn(f"left out: {refusal}")
+    failed = len(refusals)
+    for job in good:
         try:
             names = (f"'{job.sketch}'", f"'{job.reference}'")
-            made = _colorize(generator, read_picture(job.sketch), read_reference(job.reference), options, names)
-            write_picture(made.picture, job.output)
-            if side_by_side:
-                write_picture(_beside_each_other(made), job.output.with_name(f"{job.output.stem}.side-by-side.png"))
+            drawing = read_picture(job.sketch, options.drawn_with)
+            made = _colorize(generator, drawing, read_reference(job.reference), options, names)
         except UserError as error:
             if not sketch.is_dir():
                 raise
             warn(f"left out: {error}")
             failed += 1
-        else:
-            say(f"{job.output}: {job.sketch.name} with the colours of {job.reference.name}")
-    _, record = generator_folder(model)
+            continue
+        write_picture(made.picture, job.output)
+        if job.sheet:
+            write_picture(_beside_each_other(made), job.sheet)
+        say(f"{job.output}: {job.sketch.name} with the colours of {job.reference.name}")
     if changed := changed_sources(record["module"]):
         warn(f"the code of {', '.join(changed)} has changed since the generator was trained: colours may not be what it learnt")
     return failed
@@ -170,69 +199,176 @@ def checked_lines(text: str) -> Lines:
     return cast(Lines, text)
 
 
-def planned(sketch: Path, reference: Path, output: Path) -> list[Job]:
-    """What is to be coloured with what, and where it goes.
+def planned(sketch: Path, reference: Path, output: Path, *, side_by_side: bool = False, overwrite: bool = False) -> list[Job]:
+    """What is to be coloured with what, and where it goes; for arguments of `colorize_files`.
 
     Raises:
-        UserError: a path that is not there or of the wrong kind; a file that would take the place of an input or of another.
+        UserError: a path that is not there or of the wrong kind; a sketch without a reference; a file that would take the place
+            of an input, of another or of one that is there already; a place that cannot be written to.
     """
+    for path in (sketch, reference, output):
+        check_path(path)
     for path in (sketch, reference):
         if not path.exists():
             raise UserError(f"there is no picture or folder '{path}'")
     sketches = _pictures_in(sketch) if sketch.is_dir() else [sketch]
-    references = _pictures_in(reference) if reference.is_dir() else [reference]
+    references = _pictures_in(reference) if reference.is_dir() else [reference] * len(sketches)
     if sketch.is_dir() and output.exists() and not output.is_dir():
         raise UserError(f"-o {output} is a file: for a folder of sketches it names a folder")
     if sketch.is_dir() and output.resolve() == sketch.resolve():
         raise UserError(f"-o {output} is the folder of the sketches: choose another")
-    if not sketch.is_dir() and not output.is_dir() and output.suffix.lower() not in _WRITTEN:
+    into_folder = sketch.is_dir() or output.is_dir() or not (output.suffix or output.exists())
+    if not into_folder and output.suffix.lower() not in _WRITTEN:
         raise UserError(f"-o {output}: expected a folder, or a file that ends in {', '.join(sorted(_WRITTEN))}")
-    into_folder = sketch.is_dir() or output.is_dir()
-    outputs = [output / f"{path.stem}.png" if into_folder else output for path in sketches]
-    inputs, made = {path.resolve() for path in (*sketches, *references)}, dict[Path, Path]()
-    for path, target in zip(sketches, outputs, strict=True):
-        if target.resolve() in inputs:
-            raise UserError(f"'{target}' would be overwritten, which is an input: choose another place with -o")
-        if twin := made.get(target):
-            raise UserError(f"'{twin.name}' and '{path.name}' would both become '{target.name}': rename one")
-        made[target] = path
-    pairs = paired(sketches, references)
-    return [Job(path, other, target) for path, other, target in zip(sketches, pairs, outputs, strict=True)]
+    pairs = paired(sketches, references) if reference.is_dir() else references
+    jobs = [
+        _job(path, other, output / f"{path.stem}.png" if into_folder else output, side_by_side)
+        for path, other in zip(sketches, pairs, strict=True)
+    ]
+    _check_outputs(jobs, {*sketches, *references}, overwrite)
+    return jobs
+
+
+def _job(sketch: Path, reference: Path, output: Path, side_by_side: bool) -> Job:
+    return Job(sketch, reference, output, output.with_name(f"{output.stem}.side-by-side.png") if side_by_side else None)
+
+
+def _check_outputs(jobs: Sequence[Job], inputs: set[Path], overwrite: bool) -> None:
+    """Raises UserError as `planned` does, of the files that will be written."""
+    read, made = {os.path.realpath(path) for path in inputs}, dict[Path, Path]()
+    for job in jobs:
+        for target in job.written:
+            if os.path.realpath(target) in read:
+                raise UserError(f"'{target}' would be overwritten, which is an input: choose another place with -o")
+            if twin := made.get(target):
+                raise UserError(f"'{twin.name}' and '{job.sketch.name}' would both become '{target.name}': rename one")
+            made[target] = job.sketch
+    there = [target for target in made if os.path.lexists(target)]
+    if folder := next((target for target in there if target.is_dir()), None):
+        raise UserError(f"'{folder}' is a folder, where a picture would be written: choose another place with -o")
+    if there and not overwrite:
+        more = f", and {len(there) - 1} more" if len(there) > 1 else ""
+        raise UserError(f"'{there[0]}' exists already{more}: choose another place with -o, or pass --overwrite")
+    for target in made:
+        try:
+            check_writable(target)
+        except OSError as error:
+            raise _unwritable(target, error) from None
 
 
 def paired(sketches: Sequence[Path], references: Sequence[Path]) -> list[Path]:
-    """A reference for each sketch: the one of the same name, if there is one for every sketch (`a.png` for `a.jpg`); else in
-    the order of their names, from the first again when they run out.
+    """For each sketch the reference of the same name, whatever its ending: `a.png` for `a.jpg`.
 
-    >>> [path.name for path in paired([Path("a.png"), Path("b.png"), Path("c.png")], [Path("x.jpg"), Path("y.jpg")])]
-    ['x.jpg', 'y.jpg', 'x.jpg']
-    >>> [path.name for path in paired([Path("b.png")], [Path("a.jpg"), Path("b.jpg")])]
-    ['b.jpg']
+    Raises:
+        UserError: there is none for a sketch, or two.
+
+    >>> [path.name for path in paired([Path("b.png"), Path("a.png")], [Path("a.jpg"), Path("b.jpg"), Path("c.jpg")])]
+    ['b.jpg', 'a.jpg']
     """
-    by_name = {path.stem: path for path in references}
-    if all(path.stem in by_name for path in sketches):
-        return [by_name[path.stem] for path in sketches]
-    return [references[index % len(references)] for index in range(len(sketches))]
+    by_name: dict[str, Path] = {}
+    for path in references:
+        if (twin := by_name.setdefault(path.stem, path)) is not path:
+            raise UserError(f"'{twin}' and '{path.name}' are references of one name: remove or rename one")
+    missing = [path.name for path in sketches if path.stem not in by_name]
+    if missing:
+        listed = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
+        raise UserError(
+            f"no reference in '{references[0].parent}' for {listed}: give it the sketch's name, or name one picture for all "
+            "sketches with --reference"
+        )
+    return [by_name[path.stem] for path in sketches]
 
 
-def read_picture(path: Path) -> Image.Image:
-    """A picture file as upright 8-bit RGB, see `data.images.decode`.
+def _checked(jobs: Sequence[Job], recipe: Recipe, options: _Options) -> tuple[list[Job], list[UserError]]:
+    """The jobs whose pictures can be coloured as far as their sizes go, and why the others cannot; pictures are not decoded.
+
+    Raises:
+        UserError: none of them can be.
+    """
+    good, refusals = list[Job](), list[UserError]()
+    for job in jobs:
+        try:
+            sizes = _size_of(job.sketch), _size_of(job.reference)
+            _frame(*sizes, recipe, options, (f"'{job.sketch}'", f"'{job.reference}'"))
+            most = _LONGEST.get(job.output.suffix.lower(), math.inf)
+            if max(sizes[0]) > most:
+                raise UserError(
+                    f"'{job.output}': such files have {most:,} pixels a side at most, '{job.sketch}' has {_by(sizes[0])}: "
+                    "choose another format with -o"
+                )
+            good.append(job)
+        except UserError as error:
+            refusals.append(error)
+    if not good:
+        raise UserError(
+            f"none of the {len(jobs)} sketches can be coloured: {refusals[0]}" if len(jobs) > 1 else str(refusals[0])
+        )
+    return good, refusals
+
+
+def read_picture(path: Path, lines: Lines = "dark") -> Image.Image:
+    """A picture file as upright 8-bit RGB, see `data.images.decode`; `lines` as for `backdrop`.
 
     Raises:
         UserError: it cannot be read, or has more pixels than Pillow deems safe to decode (89 million).
     """
+    with _opened(path) as picture:
+        return decode(picture, backdrop(picture, lines))
+
+
+def _size_of(path: Path) -> tuple[int, int]:
+    """Of a picture file, by its header; as it lies in the file, which may not be upright. Raises as `read_picture` does."""
+    with _opened(path) as picture:
+        return picture.size
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """Raises UserError as `read_picture` does, of what the block does with it as well."""
+    formats = sorted({Image.registered_extensions()[suffix] for suffix in IMAGE_SUFFIXES})
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            return decode(Image.open(path))
+            with Image.open(path, formats=formats) as picture:
+                yield picture
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         millions = (Image.MAX_IMAGE_PIXELS or 0) // 10**6
         raise UserError(f"'{path}' has more than {millions} million pixels: save it smaller first") from None
     except Exception as error:  # decoders raise many types, and any of them means that this file is no good
         why = (isinstance(error, OSError) and error.strerror) or " ".join(str(error).split()) or type(error).__name__
         if isinstance(error, UnidentifiedImageError):
-            why = "it is no picture, or damaged"
+            why = f"it is damaged, or no picture ({', '.join(formats)})"
         raise UserError(f"'{path}' cannot be read: {why}") from None
+
+
+def backdrop(picture: Image.Image, lines: Lines) -> str:
+    """What a transparent drawing is to lie on: `black` where its lines are light, or hardly anything opaque in it is dark."""
+    if not picture.has_transparency_data or picture.mode.startswith("I") or lines in ("dark", "keep"):
+        return "white"
+    if lines == "light":
+        return "black"
+    picture = picture.convert("RGBA")
+    counts = picture.convert("L").histogram(picture.getchannel("A").point([0] * 128 + [255] * 128))
+    return "black" if sum(counts[:128]) < FEW_DARK * sum(counts) else "white"
+
+
+def _decoded(picture: Image.Image | str | Path, lines: Lines = "dark") -> Image.Image:
+    return decode(picture, backdrop(picture, lines)) if isinstance(picture, Image.Image) else read_picture(Path(picture), lines)
+
+
+def _name_of(picture: Image.Image | str | Path, what: str) -> str:
+    """What errors call it.
+
+    Raises:
+        TypeError: it is of another type.
+    """
+    if isinstance(picture, (str, Path)):
+        return f"'{picture}'"
+    if not isinstance(picture, Image.Image):
+        raise TypeError(
+            f"{what}: expected a Pillow image or a path, not {type(picture).__name__} (Image.fromarray takes arrays)"
+        )
+    return f"the {what}"
 
 
 def write_picture(picture: Image.Image, path: Path) -> None:
@@ -246,8 +382,12 @@ def write_picture(picture: Image.Image, path: Path) -> None:
         with replacing(path) as draft:
             picture.save(draft, Image.registered_extensions()[path.suffix.lower()])
     except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or error
-        raise UserError(f"'{path}' cannot be written ({why}): choose another place or format with -o") from None
+        raise _unwritable(path, error) from None
+
+
+def _unwritable(path: Path, error: OSError | ValueError) -> UserError:
+    why = getattr(error, "strerror", None) or error
+    return UserError(f"'{path}' cannot be written ({why}): choose another place or format with -o")
 
 
 @dataclass(frozen=True)
@@ -267,6 +407,11 @@ class _Options:
         if self.size is not None and self.size != 0 and self.size < SMALLEST:
             raise UserError(f"size {self.size}: expected {SMALLEST} pixels or more, or 0 for the drawing's own size")
 
+    @property
+    def drawn_with(self) -> Lines:
+        """What a sketch's `backdrop` goes by: photographs lie on white."""
+        return "dark" if self.extract else self.lines
+
 
 @torch.no_grad()
 @tf32(False)  # as in an evaluation
@@ -275,12 +420,9 @@ def _colorize(
 ) -> Colorized:
     """Of RGB pictures; `names` are what errors call them."""
     recipe = recipe_of(generator)
-    for picture, name in zip((sketch, reference), names, strict=True):
-        if min(picture.size) < SMALLEST:
-            raise UserError(f"{name} has {_by(picture.size)} pixels: at least {SMALLEST} x {SMALLEST} are needed")
-    frame = frame_of(sketch.size, recipe.data.size if options.size is None else options.size, recipe.backbone.levels, names[0])
+    frame = _frame(sketch.size, reference.size, recipe, options, names)
     if options.extract:
-        drawn = extracted(sketch, frame.size, recipe.data.sketch)
+        drawn = extracted(sketch, frame.size, recipe.data.sketch, side_of(generator) or NATIVE)
     else:
         drawn = redrawn(sketch.convert("L"), frame.size, recipe.data.sketch, options.lines, names[0])
     drawing = Image.new("L", frame.padded, "white")
@@ -298,6 +440,20 @@ def _colorize(
     if picture.size != sketch.size:
         picture = picture.resize(sketch.size, Image.Resampling.BICUBIC)
     return Colorized(picture, drawn, fitted)
+
+
+def _frame(
+    sketch: tuple[int, int], reference: tuple[int, int], recipe: Recipe, options: _Options, names: tuple[str, str]
+) -> Frame:
+    """The frame for pictures of these sizes.
+
+    Raises:
+        UserError: one of them is too small, or the network cannot take that many pixels.
+    """
+    for size, name in zip((sketch, reference), names, strict=True):
+        if min(size) < SMALLEST:
+            raise UserError(f"{name} has {_by(size)} pixels: at least {SMALLEST} x {SMALLEST} are needed")
+    return frame_of(sketch, recipe.data.size if options.size is None else options.size, recipe.backbone.levels, names[0])
 
 
 def frame_of(size: tuple[int, int], shorter: int, levels: int, name: str = "the sketch") -> Frame:
@@ -330,9 +486,12 @@ def frame_of(size: tuple[int, int], shorter: int, levels: int, name: str = "the 
     return Frame((width, height), padded)
 
 
-def extracted(picture: Image.Image, size: tuple[int, int], sketch: Sketch) -> Image.Image:
-    """Line art of an RGB picture, in grey, at another size: drawn before or after the change, as the recipe has it."""
-    native = max(NATIVE, min(size))
+def extracted(picture: Image.Image, size: tuple[int, int], sketch: Sketch, native: int = NATIVE) -> Image.Image:
+    """Line art of an RGB picture, in grey, at another size: drawn before or after the change, as the recipe has it.
+
+    Pictures whose shorter side has more than `native` pixels, as those of the training had, are reduced to that before.
+    """
+    native = max(native, min(size))
     if sketch.at == "target":
         picture = _resized(picture, size)
     elif min(picture.size) > native:
@@ -345,23 +504,41 @@ def extracted(picture: Image.Image, size: tuple[int, int], sketch: Sketch) -> Im
 
 
 def redrawn(
-    drawing: Image.Image, size: tuple[int, int], sketch: Sketch, lines: Lines = "auto", name: str = "the sketch"
+    drawing: Image.Image,
+    size: tuple[int, int],
+    sketch: Sketch,
+    lines: Lines = "auto",
+    name: str = "the sketch",
 ) -> Image.Image:
     """A grey drawing (mode L) as the network knows them, at another size.
 
-    Thin lines fade where a drawing is reduced. So what is above 512 pixels is cleaned again behind that; and where the recipe
-    draws at the network's own size, at which its lines are black, these are made black as well.
+    Thin lines fade where a drawing is reduced. One factor brings what has ink to the darkness that the training's line art has
+    behind its own reduction: `LINE`. Drawings that are darker stay as they are. Where the recipe draws at the
+    network's own size, at which its lines are black, these are made black as well.
     """
     if lines == "keep":
         return _resized(drawing, size)
-    clean = cleaned(drawing, lines, name)
-    small = _resized(clean, size)
-    if min(clean.size) > max(NATIVE, min(size)):
-        small = cleaned(small, "dark", name)
+    ink = ImageOps.invert(cleaned(drawing, lines, name))
+    small = _small(ink, size)
+    strong = _small(ink.point([0] * 128 + [*range(128, 256)]), size)  # without the paper's grain
+    darker = max(LINE / _middle(strong[strong > 0]), 1)
+    levels = np.clip(255 - darker * small, 0, 255).round().astype(np.uint8)
+    drawn = Image.fromarray(levels)
     if sketch.at == "native" or sketch.source == "dataset":
-        return small
-    threshold = _otsu(np.array(small.histogram(), dtype=np.float64))
-    return small.point([0 if level <= threshold else 255 for level in range(256)])
+        return drawn
+    threshold = _otsu(np.array(drawn.histogram(), dtype=np.float64))
+    return drawn.point([0 if level <= threshold else 255 for level in range(256)])
+
+
+def _small(ink: Image.Image, size: tuple[int, int]) -> np.ndarray:
+    """Mode L at another size, in floats: a thin line's share in a pixel may be less than a grey level."""
+    return np.asarray(_resized(ink.convert("F"), size))
+
+
+def _middle(values: np.ndarray) -> float:
+    """The mean of the middle half: steadier than the median, and as blind to black areas of up to a quarter."""
+    cut = values.size // 4
+    return float(np.sort(values)[cut : values.size - cut].mean())
 
 
 def cleaned(drawing: Image.Image, lines: Lines = "auto", name: str = "the sketch") -> Image.Image:
@@ -418,9 +595,7 @@ def _quantile(values: np.ndarray, counts: np.ndarray, share: float) -> int:
 
 
 def _blank(name: str) -> UserError:
-    return UserError(
-        f"{name} is blank: its tones hardly differ (transparency counts as white; --lines keep colours it all the same)"
-    )
+    return UserError(f"{name} is blank: its tones hardly differ (--lines keep colours it all the same)")
 
 
 def _pictures_in(folder: Path) -> list[Path]:

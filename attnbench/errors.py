@@ -44,6 +44,6 @@ def unknown(kind: str, name: str, known: Iterable[str], *, where: str = "") -> U
     """
     known = sorted(known)
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5) or [other for other in known if other.startswith(name)]
-    hint = f"did you mean '{near[0]}'? " if near else ""
+    hint = f": did you mean '{near[0]}'?" if near else ""
     choices = f"(known: {', '.join(known)})" if known else "(none is installed)"
-    return UserError(f"{where + ': ' if where else ''}unknown {kind} '{name}': {hint}{choices}")
+    return UserError(f"{where + ': ' if where else ''}unknown {kind} '{name}'{hint} {choices}")

@@ -243,7 +243,7 @@ def _real_features(
 
 def _native(pictures: Sequence[Picture], rows: Sequence[int], at_once: int) -> Iterator[Tensor]:
     """Batches of (b, 3, H, W) uint8 at the images' own sizes; neighbours of one size go together."""
-    arrays = (np.asarray(decode(pictures[row].open())).transpose(2, 0, 1) for row in rows)
+    arrays = (_decoded(pictures[row]).transpose(2, 0, 1) for row in rows)
     for _, group in groupby(arrays, key=lambda array: array.shape):
         batch: list[np.ndarray] = []
         for array in group:
@@ -253,6 +253,12 @@ def _native(pictures: Sequence[Picture], rows: Sequence[int], at_once: int) -> I
                 batch = []
         if batch:
             yield torch.from_numpy(np.stack(batch))
+
+
+def _decoded(picture: Picture) -> np.ndarray:
+    """(H, W, 3) uint8."""
+    with picture.open() as opened:
+        return np.asarray(decode(opened))
 
 
 def _chunk(device: torch.device) -> int:

@@ -19,6 +19,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -36,9 +37,9 @@ from attnbench.data.synthetic import draw
 from attnbench.errors import UserError
 from attnbench.pictures import PICTURES, PairPictures, sample_grid
 from attnbench.precision import tf32
-from attnbench.recipe import Data
+from attnbench.recipe import Data, Recipe
 from attnbench.sources import changed_sources
-from attnbench.store import FINISHED, generator_folder, load, recipe_of, row_of, write_text
+from attnbench.store import FINISHED, check_path, check_writable, generator_folder, load, recipe_of, write_text
 from attnbench.tables import LOWER_IS_BETTER, METRIC_NAMES
 from attnbench.winograd import Conv3x3
 
@@ -48,6 +49,8 @@ _RECORD = (
     "format", "identity", "status", "module", "dataset", "seed", "recipe", "weights", "step", "provenance", "started",
     "metrics", "losses", "best", "costs", "ended",
 )  # fmt: skip
+_OF_A_RUN = "losses.jsonl"  # a file that cells have where they were trained, and exported ones have not
+_SHEET = "pictures/pairs.png"
 _UNMEASURED = "its network was not on the machine"
 _EXPLAINED = {"ssim_global": "one window, the whole grey image", "ssim": "11 x 11 Gaussian window"}
 _COSTS: Sequence[tuple[str, str, Callable[[float], str]]] = (
@@ -103,16 +106,17 @@ def export(
     source, record = generator_folder(cell)
     if record["status"] != FINISHED:
         raise UserError(f"'{source}' is not finished ({record['status']}): finish it with `attnbench run` first")
-    try:
-        row_of({**record, "folder": source.name}, {})
-    except (AttributeError, KeyError, TypeError) as error:
-        raise UserError(f"'{source / 'cell.json'}' is not a cell's record ({error!r}): copy the cell's folder again") from None
     target = output or Path(f"{source.resolve().name}-export")
-    if target.is_symlink() or (target.exists() and not (target.is_dir() and not any(target.iterdir()))):
-        raise UserError(f"'{target}' exists already: choose another folder with -o")
+    _check_target(target, source)
     generator = load(source)
     recipe = recipe_of(generator)
     sheet = pair_sheet(source, pictures)
+    try:
+        exported = public_record(record)
+        card = partial(model_card, exported, target.name, sheet[1] if sheet else "")
+        card(None)  # what the record lacks is said before the program's work
+    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"'{source / 'cell.json'}' is not a cell's record ({error!r}): copy the cell's folder again") from None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as draft:
@@ -120,19 +124,40 @@ def export(
             folder.mkdir()
             shutil.copyfile(source / "generator.safetensors", folder / "generator.safetensors")
             made = write_program(generator, folder / "generator.pt2", record["module"]["name"]) if program else None
-            exported = public_record(record)
             write_text(folder / "cell.json", json.dumps(exported, indent=1, allow_nan=False) + "\n")
             write_text(folder / "recipe.yaml", recipe.to_yaml())
             if sheet:
-                (folder / "pictures").mkdir()
-                sheet[0].save(folder / "pictures" / "pairs.png")
-            write_text(folder / "README.md", model_card(exported, target.name, sheet[1] if sheet else "", made))
+                (folder / _SHEET).parent.mkdir()
+                sheet[0].save(folder / _SHEET)
+            write_text(folder / "README.md", card(made))
             folder.rename(target)
     except OSError as error:
-        raise UserError(f"'{target}' cannot be written: {error.strerror or error}: choose another folder with -o") from None
+        raise _unwritable(target, error) from None
     if changed := changed_sources(record["module"]):
         warn(f"the code of {', '.join(changed)} has changed since the generator was trained: its numbers are the old code's")
     return target
+
+
+def _check_target(target: Path, source: Path) -> None:
+    """See that there is a place for a new folder, made of the cell `source`.
+
+    Raises:
+        UserError: something is there already, it cannot be written to, or it would be a second cell in the results folder.
+    """
+    check_path(target)
+    if target.is_symlink() or (target.exists() and not (target.is_dir() and not any(target.iterdir()))):
+        raise UserError(f"'{target}' exists already: choose another folder with -o")
+    store = source.resolve().parent
+    if (source / _OF_A_RUN).is_file() and target.resolve().is_relative_to(store):
+        raise UserError(f"'{target}' lies in '{store}', where it would count as the same cell again: choose another with -o")
+    try:
+        check_writable(target)
+    except OSError as error:
+        raise _unwritable(target, error) from None
+
+
+def _unwritable(target: Path, error: OSError) -> UserError:
+    return UserError(f"'{target}' cannot be written: {error.strerror or error}: choose another folder with -o")
 
 
 def public_record(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -154,18 +179,18 @@ def _without_reasons(metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, dict
 def pair_sheet(cell: Path, count: int) -> tuple[Image.Image, str] | None:
     """Test pairs of a cell, a row each, evenly from all of them, and how many they are, in words; None if it kept none.
 
-    Cells from before `pictures.zip` have the grid that they drew at the end of their training.
+    Cells from before `pictures.zip` have the grid that they drew at the end of their training, exported ones their sheet.
 
     Raises:
-        UserError: `pictures.zip` is damaged.
+        UserError: the file with the pictures is damaged.
     """
     if not count:
         return None
     try:
         kept = PairPictures(cell)
     except FileNotFoundError:
-        grid = cell / "samples.png"
-        return (Image.open(grid).convert("RGB"), "Some") if grid.is_file() else None
+        sheets = [sheet for sheet in (cell / "samples.png", cell / _SHEET) if sheet.is_file()]
+        return (_opened(sheets[0]), "Some") if sheets else None
     chosen = [len(kept) * k // min(count, len(kept)) for k in range(min(count, len(kept)))]
     sources = (kept.sketch, kept.reference, kept.generated, kept.original)
     try:
@@ -173,6 +198,15 @@ def pair_sheet(cell: Path, count: int) -> tuple[Image.Image, str] | None:
     except (BadZipFile, KeyError, OSError) as error:
         raise UserError(f"'{cell / PICTURES}' is damaged ({error}): delete it; the cell's numbers stand without it") from None
     return sheet, f"{len(chosen)} of the {len(kept)}"
+
+
+def _opened(sheet: Path) -> Image.Image:
+    try:
+        with Image.open(sheet) as picture:
+            return picture.convert("RGB")
+    except Exception as error:  # decoders raise many types, and any of them means that this file is no good
+        why = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"'{sheet}' is damaged ({why}): delete it, or pass --pictures 0") from None
 
 
 def _decoded(data: bytes) -> Tensor:
@@ -261,9 +295,8 @@ def model_card(record: Mapping[str, Any], folder: str, shown: str, program: Prog
         folder: its name.
         shown: how many test pairs pictures/pairs.png shows, in words; empty if there is none.
     """
-    module, values, costs = record["module"], record["recipe"]["values"], record.get("costs", {})
-    provenance = record["provenance"]
-    versions = provenance.get("versions", {})
+    module, costs, provenance = record["module"], record["costs"], record["provenance"]
+    recipe, versions = Recipe.model_validate(record["recipe"]["values"]), provenance["versions"]
     environment = Environment(
         loader=PackageLoader("attnbench", ""), undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True
     )
@@ -273,16 +306,17 @@ def model_card(record: Mapping[str, Any], folder: str, shown: str, program: Prog
         label=module["label"],
         options=", ".join(f"`{name}={_as_option(value)}`" for name, value in module["given"].items()),
         folder=folder,
+        version=versions.get("attnbench") or "",
         needs="" if module["package"] == "attnbench" else f" and {module['package']} {module['version']}, which has the module",
-        pictures="pictures/pairs.png" if shown else "",
+        pictures=_SHEET if shown else "",
         shown=shown,
         program=program,
         metrics=[_metric_row(name, metric) for name, metric in record["metrics"].items()],
-        evaluation=values["evaluation"],
-        data=values["data"],
-        train=values["train"],
-        sketches=_sketches_in_words(Data.model_validate(values["data"])),
-        passes=record["step"] * values["train"]["batch_size"] / record["dataset"]["train"],
+        evaluation=recipe.evaluation,
+        data=recipe.data,
+        train=recipe.train,
+        sketches=_sketches_in_words(recipe.data),
+        passes=record["step"] * recipe.train.batch_size / record["dataset"]["train"],
         costs=[(name, how(costs[key])) for key, name, how in _COSTS if costs.get(key) is not None],
         provenance=[
             ("device", provenance.get("device", "not known")),

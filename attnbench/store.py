@@ -22,8 +22,8 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from io import FileIO
 from itertools import chain
 from pathlib import Path
@@ -178,12 +178,38 @@ def open_store(path: Path) -> Path:
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path) as probe:
-            probe.write(b"attnbench")
-            probe.flush()
+        check_writable(path / "cell")
     except OSError as error:
         raise UserError(f"results folder '{path}' cannot be written to: {error.strerror}: choose another with -o") from None
     return path
+
+
+def check_path(path: Path) -> None:
+    """See that the system can look for a path, there or not.
+
+    Raises:
+        UserError: it cannot: a name that is too long, links that lead in a circle, a folder that is closed.
+    """
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as error:
+        raise UserError(f"'{path}' cannot be used: {error.strerror}: choose another") from None
+
+
+def check_writable(path: Path) -> None:
+    """See that a file or folder can be made where there may be none yet, by a draft that is gone again.
+
+    Raises:
+        OSError: it cannot.
+    """
+    with suppress(FileNotFoundError):
+        draft_of(path).lstat()  # the longest name that will be written
+    parent = next(parent for parent in path.absolute().parents if parent.exists())
+    with tempfile.TemporaryFile(dir=parent) as probe:
+        probe.write(b"attnbench")
+        probe.flush()
 
 
 def read_record(file: str | Path) -> dict[str, Any]:
@@ -195,9 +221,14 @@ def read_record(file: str | Path) -> dict[str, Any]:
     """
     with FileIO(file) as raw:  # a Path or a buffered file takes as long as the reading, in stores of thousands
         record = from_json(raw.readall())
-    if not isinstance(record, dict) or "identity" not in record or "status" not in record:
+    if not isinstance(record, dict):
         raise ValueError("it is not a cell's record")
-    if record.get("format", 0) > FORMAT:
+    version = record.get("format", 0)
+    if not all(isinstance(text, str) for text in (record.get("identity"), record.get("status"))) or not isinstance(
+        version, int
+    ):
+        raise ValueError("it is not a cell's record")
+    if version > FORMAT:
         raise UserError(f"'{file}' is of format {record['format']}, from a newer attnbench: upgrade this one")
     return record
 
@@ -294,7 +325,7 @@ def load(cell: str | Path, device: str = "cpu") -> Colorizer:
     """The trained generator of a finished cell, or of an exported one, in eval mode.
 
     `generator(sketch, reference)` maps tensors, see `backbone.Colorizer`; `attnbench.colorize` takes pictures of any size.
-    `recipe_of(generator)` is the recipe that it was trained under.
+    `recipe_of(generator)` is the recipe that it was trained under, `side_of(generator)` its images' size before that.
 
     Args:
         cell: the folder, or the `generator.safetensors` or `cell.json` in it.
@@ -305,19 +336,19 @@ def load(cell: str | Path, device: str = "cpu") -> Colorizer:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    from attnbench.config_files import validated
+    from attnbench import plugins
     from attnbench.grid import make_variant
-    from attnbench.recipe import Recipe
     from attnbench.train import build_generator
 
     path, record = generator_folder(cell)
-    try:
-        variant = make_variant(record["module"]["name"], record["module"]["given"])
-        values, seed = record["recipe"]["values"], record["seed"]
-    except (KeyError, TypeError) as error:
-        raise UserError(f"'{path / 'cell.json'}' is not a cell's record ({error!r}): copy the cell's folder again") from None
-    recipe = validated(Recipe, values, f"the recipe in '{path / 'cell.json'}'")
-    generator = build_generator(variant.factory, recipe, seed)
+    recipe, module = recorded_recipe(path, record), record["module"]
+    if module["name"] not in {plugin.name for plugin in plugins.installed(plugins.MODULES)}:
+        raise UserError(
+            f"'{path}' needs module '{module['name']}' of {module['package']} {module['version']}, which is not installed "
+            "here: pip install that package"
+        )
+    variant = make_variant(module["name"], module["given"])
+    generator = build_generator(variant.factory, recipe, record["seed"])
     weights = path / "generator.safetensors"
     try:
         generator.load_state_dict(load_file(weights))
@@ -332,6 +363,7 @@ def load(cell: str | Path, device: str = "cpu") -> Colorizer:
             f"{variant.provenance['version']}), nor the recipe beside it: {why}"
         ) from None
     generator.recipe = recipe  # type: ignore[assignment]  # modules keep other attributes than tensors and modules as well
+    generator.side = record["dataset"].get("side")
     return generator.to(device).eval()
 
 
@@ -349,13 +381,35 @@ def recipe_of(generator: Colorizer) -> Recipe:
     return recipe
 
 
+def side_of(generator: Colorizer) -> int | None:
+    """The shorter side, in pixels, of the images that a generator was trained on, as they were in their files: the median.
+
+    None where the cell's record does not say it: those from before attnbench wrote it.
+    """
+    side = getattr(generator, "side", None)
+    return side if isinstance(side, int) else None
+
+
+def recorded_recipe(cell: Path, record: dict[str, Any]) -> Recipe:
+    """The recipe in the record of a cell's folder.
+
+    Raises:
+        UserError: it is none that this attnbench knows.
+    """
+    from attnbench.config_files import validated
+    from attnbench.recipe import Recipe
+
+    return validated(Recipe, record["recipe"]["values"], f"the recipe in '{cell / 'cell.json'}'")
+
+
 def generator_folder(cell: str | Path) -> tuple[Path, dict[str, Any]]:
-    """Where a trained generator lies, and its record; for what `load` takes.
+    """Where a trained generator lies, and its record, which has all that a record of one has; for what `load` takes.
 
     Raises:
         UserError: it is no cell, or one without a trained generator; the cells of a results folder are named.
     """
     path, expected = Path(cell), "name a finished cell's folder, or an exported one's"
+    check_path(path)
     if path.name in ("generator.safetensors", "cell.json") and not path.is_dir():
         path = path.parent
     if not path.is_dir():
@@ -366,6 +420,7 @@ def generator_folder(cell: str | Path) -> tuple[Path, dict[str, Any]]:
     if (path / "generator.safetensors").is_file():
         if record is None:
             raise UserError(f"'{path}' holds no cell.json, the record of its generator: {expected}")
+        _check_record(record, path / "cell.json")
         return path, record
     if record is not None and record["status"] != FINISHED:
         raise UserError(
@@ -382,13 +437,48 @@ def generator_folder(cell: str | Path) -> tuple[Path, dict[str, Any]]:
     raise UserError(f"'{path}' holds no trained generator (generator.safetensors, cell.json): {expected}{inside}")
 
 
+_PARTS: Mapping[str, type] = {
+    "seed": int,
+    "step": int,
+    "module": dict, "module.name": str, "module.label": str, "module.given": dict, "module.options": dict,
+    "module.package": str, "module.version": str,
+    "dataset": dict, "dataset.name": str, "dataset.fingerprint": str, "dataset.train": int, "dataset.test": int,
+    "recipe": dict, "recipe.name": str, "recipe.digest": str, "recipe.values": dict,
+    "weights": dict,
+    "provenance": dict, "provenance.versions": dict,
+    "metrics": dict,
+    "costs": dict,
+}  # fmt: skip
+
+
+def _check_record(record: dict[str, Any], file: Path) -> None:
+    """See that the record of a trained generator has its parts.
+
+    Raises:
+        UserError: one is missing, or of another kind.
+    """
+    for name, kind in _PARTS.items():
+        *above, key = name.split(".")
+        value = (record[above[0]] if above else record).get(key)
+        if not isinstance(value, kind):
+            raise UserError(
+                f"'{file}' is not a cell's record ({name} is {json.dumps(value)[:40]}): copy the cell's folder again from "
+                "where it was trained"
+            )
+
+
+def draft_of(path: Path) -> Path:
+    """The file beside `path` in which this process writes it, until it is whole."""
+    return path.with_name(f".{path.name}.{os.getpid()}.draft")
+
+
 @contextmanager
 def replacing(path: Path, *, sync: bool = True) -> Iterator[Path]:
     """A draft beside `path` that takes its place when the block ends well, and is removed when it does not.
 
     With `sync` it is on the disk before that: it outlives the machine's crash.
     """
-    draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
+    draft = draft_of(path)
     try:
         yield draft
         if sync:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageFilter, ImageOps
-from runs import attnbench, only_cell, tiny
+from PIL import Image, ImageDraw, ImageFilter, ImageOps
+from runs import attnbench, install_module, only_cell, record, tiny, tree
 
 import attnbench as library
 from attnbench import colorization
@@ -183,8 +185,90 @@ def test_lines_can_be_said_to_be_dark_or_light() -> None:
 def test_thin_lines_of_large_drawings_do_not_fade() -> None:
     thin = Image.new("L", (1600, 1600), 255)
     thin.paste(0, (800, 0, 804, 1600))
-    assert array(redrawn(thin, (64, 64), Sketch(at="native"))).min() == 0
-    assert array(redrawn(thin, (64, 64), Sketch(), "keep")).min() > 150
+    assert array(redrawn(thin, (64, 64), Sketch(at="native"))).min() < 192
+    assert array(redrawn(thin, (64, 64), Sketch(), lines="keep")).min() > 224
+
+
+def circle(side: int, width: int) -> Image.Image:
+    """Black on white, mode L: a circle and two lines, `width` pixels wide."""
+    picture = Image.new("L", (side, side), 255)
+    pen = ImageDraw.Draw(picture)
+    pen.ellipse((0.2 * side, 0.2 * side, 0.8 * side, 0.8 * side), outline=0, width=width)
+    pen.line((0.1 * side, 0.1 * side, 0.9 * side, 0.7 * side), fill=0, width=width)
+    pen.arc((0.35 * side, 0.5 * side, 0.65 * side, 0.7 * side), 0, 180, fill=0, width=width)
+    return picture
+
+
+def mean_ink(picture: Image.Image) -> float:
+    return float(255 - array(picture).mean())
+
+
+@pytest.mark.parametrize("at", ["native", "target"])
+def test_what_the_network_sees_does_not_hang_on_the_drawings_size(at: Literal["native", "target"]) -> None:
+    """Neither from one size to the next nor over many, though the lines stay two pixels wide."""
+    seen = {
+        side: mean_ink(redrawn(circle(side, 2), (64, 64), Sketch(at=at)))
+        for side in (255, 256, 257, 511, 512, 513, 1024, 2048, 4096)
+    }
+    middle = seen[512]
+    assert middle > 3
+    assert all(abs(ink - middle) < (0.08 if at == "native" else 0.35) * middle for ink in seen.values()), seen
+    if at == "native":
+        assert max(abs(seen[side] - middle) for side in (511, 513)) < 0.02 * middle
+
+
+def test_what_the_network_sees_of_line_art_like_the_trainings_is_about_as_dark_as_in_training() -> None:
+    """The lines of XDoG, of pictures of the training's size and of larger ones, whose lines are thinner."""
+    for index in range(3):
+        wanted = mean_ink(extracted(draw(0, index, 128), (64, 64), Sketch(), 128))
+        for side in (128, 256, 512, 1024):
+            lines = extracted(draw(0, index, side), (side, side), Sketch(), side)
+            assert 0.6 * wanted < mean_ink(redrawn(lines, (64, 64), Sketch())) < 1.7 * wanted
+
+
+def test_black_areas_do_not_hide_thin_lines() -> None:
+    thin = circle(2048, 2)
+    heavy = thin.copy()
+    heavy.paste(0, (0, 1950, 2048, 2048))
+    for x in (900, 1100):  # pupils
+        heavy.paste(0, (x, 700, x + 60, 800))
+    assert array(redrawn(heavy, (64, 64), Sketch()))[:20].min() < 160
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("size", "width"), [((8000, 8000), 4), ((4960, 7016), 2), ((2480, 3508), 2)])
+def test_thin_lines_of_large_sheets_are_no_blank(size: tuple[int, int], width: int, generator: Colorizer) -> None:
+    sheet = ImageOps.pad(circle(min(size), width), size, color=255)
+    assert mean_ink(redrawn(sheet, (64, 64), Sketch())) > 5
+    assert library.colorize(generator, sheet, draw(0, 1, 32)).size == size
+
+
+def test_padding_is_white_and_cut_off_again(generator: Colorizer) -> None:
+    """33 x 16 pixels make a frame of 36 x 16 for three levels; nothing is resized."""
+    sketch, reference = drawing((33, 16)).point([0] * 128 + [255] * 128), draw(0, 1, 36).crop((0, 10, 36, 26))
+    lines, colours = torch.ones(1, 1, 16, 36), torch.from_numpy(np.array(reference)).permute(2, 0, 1)[None] / 127.5 - 1
+    lines[..., :33] = torch.from_numpy(np.array(sketch)) / 127.5 - 1
+    with torch.no_grad():
+        wanted = to_bytes(generator(lines, colours))[0, :, :, :33].permute(1, 2, 0).numpy()
+    assert np.array_equal(np.asarray(library.colorize(generator, sketch, reference, size=0)), wanted)
+
+
+def test_line_art_is_drawn_at_the_size_of_the_trainings_pictures(cell: Path, tmp_path: Path) -> None:
+    """Of the four heads, 16 pixels; where the record does not say it, 512."""
+    assert record(cell)["dataset"]["side"] == 16
+    old = tmp_path / "old"
+    shutil.copytree(cell, old)
+    said = record(old)
+    del said["dataset"]["side"]
+    (old / "cell.json").write_text(json.dumps(said))
+    head, colours = draw(0, 0, 600), draw(0, 1, 32)
+    sketch = recipe_of(library.load(cell)).data.sketch
+    for folder, side in ((cell, 16), (old, 512)):
+        drawn = extracted(head, (16, 16), sketch, side)
+        wanted = library.colorize(folder, drawn, colours.resize((16, 16), Image.Resampling.BILINEAR), lines="keep")
+        found = library.colorize(folder, head, colours, extract=True).resize((16, 16), Image.Resampling.BOX)
+        assert np.abs(array(found) - array(wanted)).mean() < 3
+    assert mean_ink(extracted(head, (16, 16), sketch, 16)) > mean_ink(extracted(head, (16, 16), sketch, 512)) + 5
 
 
 def test_where_training_drew_at_its_own_size_drawings_are_black_and_white() -> None:
@@ -234,24 +318,187 @@ def test_a_folder_is_coloured_but_for_what_cannot_be_read(cell: Path, pictures: 
     sketches, references = tmp_path / "sketches", tmp_path / "references"
     for folder in (sketches, references):
         folder.mkdir()
-    for name in "abcd":
+    for index, name in enumerate("abcde"):
         drawing((40, 50)).save(sketches / f"{name}.png")
+        draw(0, index, 32).save(references / f"{name}.jpg")
     (sketches / "c.png").write_bytes(b"no picture")
+    Image.new("L", (60, 60), 255).save(sketches / "e.png")
     (sketches / "notes.txt").write_text("not a picture, and not meant to be")
-    for index, name in enumerate("xy"):
-        draw(0, index, 32).save(references / f"{name}.png")
     outcome = attnbench("colorize", "-m", cell, "-s", sketches, "-r", references, "-o", tmp_path / "out")
     assert outcome.code == 1
     assert outcome.err.splitlines() == [
-        f"left out: '{sketches / 'c.png'}' cannot be read: it is no picture, or damaged",
-        "1 could not be coloured",
+        f"left out: '{sketches / 'c.png'}' cannot be read: it is damaged, or no picture (BMP, GIF, JPEG, PNG, TIFF, WEBP)",
+        f"left out: '{sketches / 'e.png'}' is blank: its tones hardly differ (--lines keep colours it all the same)",
+        "2 could not be coloured",
     ]
     assert [line.split(": ")[1] for line in outcome.out.splitlines()] == [
-        "a.png with the colours of x.png",
-        "b.png with the colours of y.png",
-        "d.png with the colours of y.png",
+        f"{name}.png with the colours of {name}.jpg" for name in "abd"
     ]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.png", "b.png", "d.png"]
+
+
+def folders(place: Path, sketches: str, references: str) -> tuple[Path, Path]:
+    """Of drawings and of heads, files named by words."""
+    for folder, names, picture in (("sketches", sketches, drawing((20, 20))), ("colours", references, draw(0, 1, 20))):
+        (place / folder).mkdir()
+        for name in names.split():
+            picture.convert("RGB").save(place / folder / name)
+    return place / "sketches", place / "colours"
+
+
+@pytest.mark.parametrize(
+    ("sketches", "references", "said"),
+    [
+        ("0.png 1.png 2.png", "1.png 2.png zz.png", "no reference in '{}/colours' for 0.png: give it the sketch's name, or"),
+        ("a.png b.png", "x.png", "no reference in '{}/colours' for a.png, b.png: "),
+        (" ".join(f"{i}.png" for i in range(7)), "x.png", "for 0.png, 1.png, 2.png, 3.png, 4.png and 2 more: "),
+        ("0.png", "0.jpg 0.png", "'{}/colours/0.jpg' and '0.png' are references of one name"),
+        ("0.jpg 0.png", "0.jpg", "'0.jpg' and '0.png' would both become '0.png'"),
+    ],
+)
+def test_folders_that_do_not_pair_by_name_are_refused(
+    sketches: str, references: str, said: str, cell: Path, tmp_path: Path
+) -> None:
+    drawings, colours = folders(tmp_path, sketches, references)
+    outcome = attnbench("colorize", "-m", cell, "-s", drawings, "-r", colours, "-o", tmp_path / "out")
+    assert outcome.code == 2
+    assert said.format(tmp_path) in one_line(outcome.err)
+    assert not (tmp_path / "out").exists()
+
+
+def test_files_that_are_there_stay_unless_asked_for(cell: Path, pictures: Path) -> None:
+    (pictures / "out.png").write_text("dear")
+    (pictures / "out.side-by-side.png").write_text("dearer")
+    before = tree(pictures)
+    code, _, err = colorize(cell, pictures)
+    assert code == 2
+    assert one_line(err).endswith("/out.png' exists already: choose another place with -o, or pass --overwrite")
+    code, _, err = colorize(cell, pictures, "--side-by-side")
+    assert f"'{pictures / 'out.png'}' exists already, and 1 more: " in one_line(err)
+    assert tree(pictures) == before
+    assert colorize(cell, pictures, "--overwrite")[0] == 0
+    assert opened(pictures / "out.png").size == (90, 60)
+    assert (pictures / "out.side-by-side.png").read_text() == "dearer"
+    (pictures / "out.png").unlink()
+    assert colorize(cell, pictures, "--side-by-side")[0] == 2  # the sheet alone is in the way
+
+
+@pytest.mark.parametrize("more", [(), ("--overwrite",)])
+def test_a_sheet_takes_the_place_of_no_input_and_of_no_other_result(
+    more: tuple[str, ...], cell: Path, pictures: Path, tmp_path: Path
+) -> None:
+    shutil.copy(pictures / "b.png", pictures / "out.side-by-side.png")
+    code, _, err = colorize(cell, pictures, "-r", pictures / "out.side-by-side.png", "--side-by-side", *more)
+    assert code == 2
+    assert f"'{pictures / 'out.side-by-side.png'}' would be overwritten, which is an input" in one_line(err)
+    drawings, _ = folders(tmp_path, "a.png a.side-by-side.png", "x.png")
+    where = ["-s", drawings, "-r", pictures / "b.png", "-o", tmp_path / "out"]
+    outcome = attnbench("colorize", "-m", cell, *where, "--side-by-side", *more)
+    assert outcome.code == 2
+    assert "'a.png' and 'a.side-by-side.png' would both become 'a.side-by-side.png'" in one_line(outcome.err)
+
+
+def test_a_name_without_an_ending_is_a_folder(cell: Path, pictures: Path) -> None:
+    assert colorize(cell, pictures, "-o", f"{pictures}/new/")[0] == 0
+    assert [path.name for path in (pictures / "new").iterdir()] == ["a.png"]
+
+
+def never(*arguments: object, **options: object) -> Any:
+    raise AssertionError("the generator was loaded before what was given had been checked")
+
+
+@pytest.mark.parametrize(
+    ("output", "options", "said"),
+    [
+        ("/proc/x", (), "'/proc/x/a.png' cannot be written (No such file or directory)"),
+        ("{}/colours/a.png/x", (), "'{}/colours/a.png/x/a.png' cannot be written (Not a directory)"),
+        ("{}/out", ("--size", "5000"), "none of the 2 sketches can be coloured: '{}/sketches/a.png' would be"),
+        ("{}/" + "o" * 300, (), "' cannot be used: File name too long"),
+        ("{}/circle", (), "'{}/circle' cannot be used: Too many levels of symbolic links"),
+    ],
+)
+def test_what_concerns_a_whole_folder_is_said_once_and_before_the_work(
+    output: str, options: tuple[str, ...], said: str, cell: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawings, colours = folders(tmp_path, "a.png b.png", "a.png b.png")
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
+    monkeypatch.setattr(colorization, "load", never)
+    where = ["-s", drawings, "-r", colours, "-o", output.format(tmp_path)]
+    outcome = attnbench("colorize", "-m", cell, *where, *options)
+    assert outcome.code == 2
+    assert said.format(tmp_path) in one_line(outcome.err)
+    assert {path.name for path in tmp_path.iterdir()} == {"sketches", "colours", "circle"}
+
+
+def test_a_name_has_room_for_its_draft(cell: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """255 bytes: the name would fit, that of the draft would not."""
+    monkeypatch.setattr(colorization, "load", never)
+    code, _, err = colorize(cell, pictures, "-o", pictures / ("o" * 251 + ".png"))
+    assert code == 2
+    assert "cannot be written (File name too long)" in one_line(err)
+
+
+def test_a_disk_that_fills_ends_the_run(cell: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: Image.Image, *arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    drawings, colours = folders(tmp_path, "a.png b.png", "a.png b.png")
+    monkeypatch.setattr(Image.Image, "save", full)
+    outcome = attnbench("colorize", "-m", cell, "-s", drawings, "-r", colours, "-o", tmp_path / "out")
+    assert outcome.code == 2
+    assert f"'{tmp_path / 'out' / 'a.png'}' cannot be written (No space left on device)" in one_line(outcome.err)
+
+
+def test_a_format_without_room_is_said_before_the_work(cell: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("L", (16_384, 1_100), 255).save(pictures / "a.png")
+    monkeypatch.setattr(colorization, "load", never)
+    code, _, err = colorize(cell, pictures, "-o", pictures / "out.webp")
+    assert code == 2
+    assert "such files have 16,383 pixels a side at most, " in one_line(err)
+
+
+def test_a_sketch_may_be_a_path_and_must_not_be_an_array(generator: Colorizer, pictures: Path) -> None:
+    wanted = library.colorize(generator, opened(pictures / "a.png"), opened(pictures / "b.png"))
+    assert np.array_equal(array(library.colorize(generator, str(pictures / "a.png"), pictures / "b.png")), array(wanted))
+    with pytest.raises(UserError, match=r"there\.png' cannot be read: No such file"):
+        library.colorize(generator, "there.png", opened(pictures / "b.png"))
+    with pytest.raises(TypeError, match=r"reference: expected a Pillow image or a path, not ndarray"):
+        library.colorize(generator, opened(pictures / "a.png"), np.zeros((20, 20, 3)))  # type: ignore[arg-type]
+
+
+def test_a_callers_picture_stays_open(generator: Colorizer, tmp_path: Path) -> None:
+    frames = [drawing((40, 40)), ImageOps.mirror(drawing((40, 40)))]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    with Image.open(tmp_path / "a.gif") as film:
+        library.colorize(generator, film, draw(0, 1, 32))
+        film.seek(1)
+        assert film.convert("L").size == (40, 40)
+
+
+@pytest.mark.parametrize("lines", ["auto", "light"])
+@pytest.mark.parametrize("tone", ["white", (255, 220, 120)])
+def test_light_lines_on_nothing_lie_on_black(lines: colorization.Lines, tone: Any, tmp_path: Path) -> None:
+    wanted = drawing((128, 128))
+    chalk = Image.new("RGBA", wanted.size, tone)
+    chalk.putalpha(ImageOps.invert(wanted))
+    chalk.save(tmp_path / "chalk.png")
+    found = cleaned(colorization.read_picture(tmp_path / "chalk.png", lines).convert("L"), lines)
+    assert np.abs(array(found) - array(wanted)).mean() < 8
+
+
+def test_a_cut_out_with_dark_lines_lies_on_white() -> None:
+    cut = drawing((128, 128)).convert("RGBA")
+    alpha = Image.new("L", cut.size, 0)
+    alpha.paste(255, (8, 8, 120, 120))
+    cut.putalpha(alpha)
+    assert colorization.backdrop(cut, "auto") == "white"
+
+
+def test_a_file_of_another_kind_is_no_picture_whatever_its_name(tmp_path: Path) -> None:
+    """Pillow would hand an EPS to Ghostscript."""
+    (tmp_path / "a.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 40 40\n%%EndComments\n%%EOF\n")
+    with pytest.raises(UserError, match="it is damaged, or no picture"):
+        colorization.read_picture(tmp_path / "a.png")
 
 
 def one_pixel(folder: Path) -> None:
@@ -291,7 +538,8 @@ def strip(folder: Path) -> None:
         (None, ("--lines", "drak"), "unknown kind of lines 'drak': did you mean 'dark'?"),
         (None, ("--size", "7"), "size 7: expected 16 pixels or more"),
         (None, ("-o", "{}/a.png"), "'{}/a.png' would be overwritten"),
-        (None, ("-o", "{}/out"), "-o {}/out: expected a folder, or a file that ends in .bmp"),
+        (None, ("-o", "{}/out.gif"), "-o {}/out.gif: expected a folder, or a file that ends in .bmp"),
+        (None, ("-o", "{}/b.png/out.png"), "'{}/b.png/out.png' cannot be written (Not a directory)"),
         (None, ("-o", "/proc/out.png"), "'/proc/out.png' cannot be written"),
         (None, ("-m", "{}/nothing"), "there is no cell '{}/nothing'"),
         (None, ("-m", "{}/a.png"), "'{}/a.png' is a file: name a finished cell's folder"),
@@ -353,6 +601,20 @@ def foreign_record(copy: Path) -> None:
     (copy / "cell.json").write_text('{"identity": "1", "status": "finished"}')
 
 
+def changed(**changes: Any) -> Callable[[Path], None]:
+    """`dataset__train=None` sets dataset.train."""
+
+    def spoil(copy: Path) -> None:
+        said = record(copy)
+        for key, value in changes.items():
+            *above, last = key.split("__")
+            part = said[above[0]] if above else said
+            part[last] = value
+        (copy / "cell.json").write_text(json.dumps(said))
+
+    return spoil
+
+
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
@@ -361,7 +623,14 @@ def foreign_record(copy: Path) -> None:
         (unfinished, "is not finished (running)"),
         (without_weights, "has a cell's numbers but not its trained generator (generator.safetensors)"),
         (damaged_record, "cell.json' is damaged"),
-        (foreign_record, "cell.json' is not a cell's record (KeyError('module'))"),
+        (foreign_record, "cell.json' is not a cell's record (seed is null)"),
+        (changed(format=None), "cell.json' is damaged"),
+        (changed(format="1"), "cell.json' is damaged"),
+        (changed(seed="0"), "cell.json' is not a cell's record (seed is \"0\")"),
+        (changed(module=[]), "cell.json' is not a cell's record (module is [])"),
+        (changed(module__given=None), "cell.json' is not a cell's record (module.given is null)"),
+        (changed(recipe__values=None), "cell.json' is not a cell's record (recipe.values is null)"),
+        (changed(recipe__values={"data": {"sice": 1}}), "unknown key 'data.sice'"),
     ],
 )
 def test_a_damaged_cell_is_one_line(
@@ -373,6 +642,20 @@ def test_a_damaged_cell_is_one_line(
     code, _, err = colorize(copy, pictures)
     assert code == 2
     assert said in one_line(err)
+
+
+def test_a_module_that_is_not_installed_is_named_with_its_package(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as here:
+        install_module(tmp_path / "site", here, "foo", "pass")
+        assert attnbench(*tiny(tmp_path / "store", "foo")).code == 0
+    folder = only_cell(tmp_path / "store")
+    code, _, err = colorize(folder, pictures)
+    assert (code, err) == (
+        2,
+        f"error: '{folder}' needs module 'foo' of foo_package 1.2, which is not installed here: pip install that package\n",
+    )
 
 
 def test_a_generator_of_ones_own_making_is_told_apart() -> None:

@@ -71,7 +71,8 @@ def test_the_folder_stands_alone(cell: Path, tmp_path: Path) -> None:
     with torch.no_grad():
         assert torch.equal(generator(*pair), before(*pair))
     assert load_recipe(folder / "recipe.yaml") == Recipe.model_validate(record(folder)["recipe"]["values"])
-    again = export(folder, tmp_path / "again")  # an exported one is a cell as well, though without its pairs
+    again = export(folder, tmp_path / "again")  # an exported one is a cell as well
+    assert (again / "pictures" / "pairs.png").read_bytes() == (folder / "pictures" / "pairs.png").read_bytes()
     assert (again / "generator.safetensors").read_bytes() == (folder / "generator.safetensors").read_bytes()
     assert [path.name for path in (tmp_path / "deep" / "er").iterdir()] == ["mine"]
 
@@ -237,6 +238,16 @@ def without_data_set(cell: Path) -> None:
     rewrite(cell, dataset={})
 
 
+def spoilt_grid(cell: Path) -> None:
+    (cell / PICTURES).unlink()
+    path = cell / "samples.png"
+    path.write_bytes(path.read_bytes()[:100])
+
+
+def within(cell: Path, part: str, **changes: Any) -> None:
+    rewrite(cell, **{part: record(cell)[part] | changes})
+
+
 def rewrite(cell: Path, **changes: Any) -> None:
     (cell / "cell.json").write_text(json.dumps(record(cell) | changes))
 
@@ -249,14 +260,28 @@ def rewrite(cell: Path, **changes: Any) -> None:
         (cut_weights, "generator.safetensors' is damaged"),
         (cut_pictures, f"{PICTURES}' is damaged"),
         (spoilt_pictures, f"{PICTURES}' is damaged"),
-        (without_data_set, "cell.json' is not a cell's record (KeyError('name'))"),
+        (without_data_set, "cell.json' is not a cell's record (dataset.name is null)"),
+        (lambda cell: rewrite(cell, step=None), "cell.json' is not a cell's record (step is null)"),
+        (lambda cell: within(cell, "dataset", train=None), "cell.json' is not a cell's record (dataset.train is null)"),
+        (lambda cell: within(cell, "dataset", train=0), "cell.json' is not a cell's record (ZeroDivisionError("),
+        (lambda cell: within(cell, "dataset", fingerprint=None), "(dataset.fingerprint is null)"),
+        (lambda cell: within(cell, "provenance", versions=None), "(provenance.versions is null)"),
+        (lambda cell: rewrite(cell, metrics={"fid": {"value": "low"}}), "cell.json' is not a cell's record (ValueError("),
+        (lambda cell: rewrite(cell, metrics={"fid": 3}), "cell.json' is not a cell's record"),
+        (spoilt_grid, "samples.png' is damaged"),
         (shutil.rmtree, "there is no cell"),
     ],
 )
-def test_what_cannot_be_exported_is_one_line_and_leaves_nothing(spoil: Callable[[Path], None], said: str, cell: Path) -> None:
+def test_what_cannot_be_exported_is_one_line_and_leaves_nothing(
+    spoil: Callable[[Path], None], said: str, cell: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*arguments: object) -> None:
+        raise AssertionError("a program was made before the cell had been checked")
+
     spoil(cell)
+    monkeypatch.setattr(exporting, "write_program", never)
     target = cell.parent.parent / "mine"
-    outcome = attnbench("export", cell, "-o", target)
+    outcome = attnbench("export", cell, "-o", target, "--program")
     assert outcome.code == 2
     (line,) = outcome.err.splitlines()
     assert said in line
@@ -275,11 +300,29 @@ def test_what_is_in_the_way_stays(kind: str, cell: Path, tmp_path: Path) -> None
     assert tree(tmp_path) == before
 
 
-def test_a_folder_that_cannot_be_written_to_is_one_line(cell: Path) -> None:
-    outcome = attnbench("export", cell, "-o", "/proc/mine")
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        ("/proc/mine", "'/proc/mine' cannot be written"),
+        ("{}/" + "m" * 300, "' cannot be used: File name too long"),
+        ("{}/circle", "'{}/circle' cannot be used: Too many levels of symbolic links"),
+        ("{}/file/mine", "'{}/file/mine' cannot be written: Not a directory"),
+        ("{}/store/mine", "'{}/store/mine' lies in '{}/store', where it would count as the same cell again"),
+        ("{}/store/deeper/mine", "'{}/store/deeper/mine' lies in '{}/store', where it would count as the same cell again"),
+    ],
+)
+def test_a_folder_that_cannot_be_written_to_is_one_line(
+    target: str, said: str, cell: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
+    (tmp_path / "file").write_text("a file")
+    monkeypatch.setattr(exporting, "load", None)  # before the work
+    outcome = attnbench("export", cell, "-o", target.format(tmp_path))
     assert outcome.code == 2
     (line,) = outcome.err.splitlines()
-    assert line.startswith("error: '/proc/mine' cannot be written")
+    assert said.format(tmp_path, tmp_path) in line
+    assert {path.name for path in tmp_path.iterdir()} == {"store", "circle", "file"}
+    assert [path.name for path in cell.parent.iterdir()] == [cell.name]
 
 
 def test_pictures_are_those_of_the_pairs_or_of_the_last_grid(cell: Path, tmp_path: Path) -> None:
@@ -292,7 +335,7 @@ def test_pictures_are_those_of_the_pairs_or_of_the_last_grid(cell: Path, tmp_pat
     (cell / PICTURES).unlink()
     assert pair_sheet(cell, 8) is None
     folder = export(cell, tmp_path / "mine")
-    assert "The cell kept no pictures of its test pairs." in (folder / "README.md").read_text()
+    assert "\nNone are shown here.\n" in (folder / "README.md").read_text()
     assert not (folder / "pictures").exists()
     Image.new("RGB", (30, 20), "red").save(cell / "samples.png")
     sheet = pair_sheet(cell, 8)
@@ -304,4 +347,17 @@ def test_a_module_of_another_package_is_named(cell: Path, tmp_path: Path) -> Non
     said = record(cell)
     said["module"] |= {"package": "colour-tools", "version": "2.1"}
     card = exporting.model_card(public_record(said), "mine", "", None)
-    assert "With the Python package attnbench and colour-tools 2.1, which has the module:" in card
+    version = said["provenance"]["versions"]["attnbench"]
+    assert (
+        f"With the Python package attnbench {version} (`pip install .` in a checkout of it) and colour-tools 2.1, which" in card
+    )
+
+
+@pytest.mark.parametrize(
+    ("difference", "words"),
+    [(0.0, "exactly what the generator gives."), (3.2e-6, "what the generator gives but for differences of 3e-06 and less.")],
+)
+def test_the_card_says_how_a_program_differs(difference: float, words: str, cell: Path) -> None:
+    program = exporting.Program(size=16, any_batch=True, checked=8, difference=difference)
+    card = exporting.model_card(public_record(record(cell)), "mine", "", program)
+    assert f"On 8 drawings it gave\n{words}\n" in card

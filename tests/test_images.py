@@ -34,7 +34,8 @@ def rgb(picture: Image.Image) -> np.ndarray:
 def through_file(picture: Image.Image, path: Path, **options: object) -> Image.Image:
     """Decoded from a file, as the benchmark decodes it."""
     picture.save(path, **options)  # type: ignore[arg-type]
-    return decode(ImageFile(path.name, path).open())
+    with ImageFile(path.name, path).open() as opened:
+        return decode(opened)
 
 
 def prepared(path: Path, data: Data = SMALL, **options: object) -> PreparedDataset:
@@ -119,6 +120,41 @@ def test_16_bit_grey_keeps_its_high_byte_instead_of_turning_white(tmp_path: Path
     assert np.array_equal(decoded[..., 0], decoded[..., 2])
 
 
+@pytest.mark.parametrize(
+    "wide",
+    [
+        np.arange(4096, dtype=np.uint16).reshape(64, 64),  # 12 bits
+        (np.arange(4096, dtype=np.int64) * ((2**31 - 1) // 4095)).astype(np.int32).reshape(64, 64),
+        np.linspace(0, 1, 4096, dtype=np.float32).reshape(64, 64),
+        np.linspace(0, 255, 4096, dtype=np.float32).reshape(64, 64),
+        np.linspace(-0.001, 1, 4096, dtype=np.float32).reshape(64, 64),
+    ],
+    ids=["12 bits", "32 bits", "float to 1", "float to 255", "a little below 0"],
+)
+def test_wide_grey_keeps_its_tones_instead_of_turning_black(tmp_path: Path, wide: np.ndarray) -> None:
+    decoded = rgb(through_file(Image.fromarray(wide), tmp_path / "a.tif"))
+    assert np.abs(decoded[..., 0].ravel() - np.linspace(0, 255, 4096)).max() < 1.3
+
+
+def test_floats_that_are_not_finite_are_refused() -> None:
+    with pytest.raises(ValueError, match="no finite numbers"):
+        decode(Image.fromarray(np.full((4, 4), np.nan, np.float32)))
+
+
+def test_decoding_leaves_a_picture_open_and_as_it_is(tmp_path: Path) -> None:
+    red, blue = Image.new("RGB", (8, 8), "red"), Image.new("RGB", (8, 8), "blue")
+    red.save(tmp_path / "a.gif", save_all=True, append_images=[blue])
+    with Image.open(tmp_path / "a.gif") as film:
+        decode(film)
+        film.seek(1)
+        assert (rgb(decode(film)) == [0, 0, 255]).all()
+
+
+def test_transparency_lies_on_the_backdrop_that_is_asked_for() -> None:
+    picture = Image.new("RGBA", (4, 4), (255, 255, 255, 0))
+    assert (rgb(decode(picture, "black")) == 0).all()
+
+
 @pytest.mark.parametrize(("orientation", "turned"), [(3, Image.Transpose.ROTATE_180), (6, Image.Transpose.ROTATE_270)])
 def test_a_photo_that_was_taken_sideways_is_turned_upright(tmp_path: Path, orientation: int, turned: Image.Transpose) -> None:
     exif = Image.Exif()
@@ -177,6 +213,17 @@ def test_pictures_of_many_sizes_fill_one_set(tmp_path: Path) -> None:
         with Image.open(tmp_path / "train" / f"{row}.png") as picture:
             wanted = picture.resize((32, 32), Image.Resampling.BILINEAR)
         assert np.array_equal(data_set.train.images[row].permute(1, 2, 0), np.asarray(wanted))
+
+
+def test_the_side_is_the_median_of_the_shorter_sides_of_good_training_images(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        (tmp_path / split).mkdir()
+        for index, size in enumerate([(20, 50), (64, 64), (90, 70), (33, 16), (40, 400)]):
+            Image.new("RGB", size).save(tmp_path / split / f"{index}.png")
+    Image.new("RGB", (999, 999)).save(tmp_path / "test" / "9.png")
+    (tmp_path / "train" / "bad.png").write_text("no picture")
+    for _ in ("decoded", "from the cache"):
+        assert prepared(tmp_path, skip_corrupt=True).side == 40
 
 
 def test_sketches_are_drawn_at_the_native_size_with_the_name_s_sigma_and_then_resized(folder_of_heads: Heads) -> None:
@@ -430,7 +477,7 @@ def test_the_cache_is_where_the_environment_says_and_leaves_no_drafts(
     prepared(folder_of_heads())
     folders = sorted((tmp_path / "mine" / "images").iterdir())
     assert [sorted(file.name for file in entry.iterdir()) for entry in folders] == [
-        ["corrupt.json", "images.npy", "sketches.npy"]
+        ["corrupt.json", "images.npy", "sides.json", "sketches.npy"]
     ] * 2
     assert len(list((tmp_path / "mine" / "digests").iterdir())) == 2
 

@@ -141,7 +141,7 @@ def test_what_slurm_refuses_is_said_in_one_line(cluster, tmp_path, capfd):
     capfd.readouterr()
     with pytest.raises(UserError) as refused:
         submit(todo, tmp_path, SlurmOptions(partition="nosuch", gpus=0), CPU)
-    assert str(refused.value) == "unknown partition 'nosuch': (known: test, urgent)"
+    assert str(refused.value) == "unknown partition 'nosuch' (known: test, urgent)"
     with pytest.raises(UserError, match="SLURM refuses the jobs: .*unrecognized option '--colour=red'") as refused:
         submit(todo, tmp_path, SlurmOptions(gpus=0, extra={"colour": "red"}), CPU)
     assert "\n" not in str(refused.value)

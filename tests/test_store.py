@@ -284,6 +284,33 @@ def test_load_refuses_a_folder_that_is_not_a_finished_cell(lacking: str, copied:
         library.load(only_cell(copied))
 
 
+@pytest.mark.parametrize("path", ["{}/" + "c" * 300, "{}/circle"])
+def test_load_refuses_a_path_that_the_system_cannot_look_for(path: str, tmp_path: Path) -> None:
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
+    with pytest.raises(UserError, match="cannot be used: (File name too long|Too many levels of symbolic links)"):
+        library.load(path.format(tmp_path))
+
+
+def test_load_refuses_a_record_without_a_part(copied: Path) -> None:
+    whole = record(only_cell(copied))
+    for key in ("seed", "module", "recipe", "dataset", "provenance"):
+        (only_cell(copied) / "cell.json").write_text(json.dumps(whole | {key: None}))
+        with pytest.raises(
+            UserError, match=rf"cell.json' is not a cell's record \({key} is null\): copy the cell's folder again"
+        ):
+            library.load(only_cell(copied))
+
+
+def test_the_side_of_the_trainings_images_is_in_the_record_and_no_part_of_the_identity(copied: Path) -> None:
+    folder = only_cell(copied)
+    assert stores.side_of(library.load(folder)) == record(folder)["dataset"]["side"] == 16
+    said = record(folder)
+    del said["dataset"]["side"]
+    (folder / "cell.json").write_text(json.dumps(said))
+    assert stores.side_of(library.load(folder)) is None
+    assert is_the_finished_cell(tiny(copied))
+
+
 @pytest.mark.parametrize("command", ["run", "table"])
 def test_a_results_folder_that_is_a_file_is_one_line(command: str, tmp_path: Path) -> None:
     store = tmp_path / "results"
@@ -309,7 +336,9 @@ def test_a_results_folder_that_cannot_be_written_to_is_one_line() -> None:
 
 
 def test_a_record_that_is_not_one_is_damaged(tmp_path: Path) -> None:
-    for content in (json.dumps([]), json.dumps({"status": "finished"}), ""):
+    whole = {"identity": "1", "status": "finished"}
+    damaged = [{"status": "finished"}, whole | {"format": None}, whole | {"format": "1"}, whole | {"identity": 1}]
+    for content in (*map(json.dumps, damaged), "[]", ""):
         (tmp_path / "cell.json").write_text(content)
         with pytest.raises(ValueError, match="."):
             stores.read_record(tmp_path / "cell.json")

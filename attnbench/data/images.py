@@ -72,7 +72,13 @@ def resident(images: ImageSet, device: torch.device) -> ImageSet:
 
 @dataclass(frozen=True)
 class PreparedDataset:
-    """A data set, ready to train on. `fingerprint` is a hash of names and content; `skipped` names the images left out."""
+    """A data set, ready to train on.
+
+    Attributes:
+        fingerprint: a hash of names and content.
+        skipped: names of the images left out.
+        side: the shorter side of the training images in their files, in pixels: the median.
+    """
 
     name: str
     source: str
@@ -82,6 +88,7 @@ class PreparedDataset:
     test_pictures: Sequence[Picture]
     fingerprint: str
     skipped: list[str]
+    side: int
 
 
 def cache_folder() -> Path:
@@ -104,7 +111,7 @@ def prepare(
             two test images.
     """
     cache = cache or cache_folder()
-    sets, kept, skipped, prints = {}, {}, [], {}
+    sets, kept, skipped, prints, sides = {}, {}, [], {}, {}
     for split, pictures in dataset.splits.items():
         contents = _content_digests(pictures, cache)
         bar = progress(f"decoding {dataset.name}/{split}")
@@ -120,23 +127,51 @@ def prepare(
         kept[split] = [picture for picture in pictures if picture.name not in corrupt]
         prints[split] = [(p.name, d) for p, d in zip(pictures, contents, strict=True) if p.name not in corrupt]
         sets[split] = _load(folder, [picture.name for picture in pictures], corrupt, data.sketch)
+        sides[split] = json.loads((folder / "sides.json").read_text())
     if len(sets["test"]) < 2:
         raise UserError(f"dataset '{dataset.name}': {len(sets['test'])} test image: pairs need at least 2")
     return PreparedDataset(
-        dataset.name, dataset.source, sets["train"], sets["test"], kept["train"], kept["test"], digest(prints), skipped
+        dataset.name,
+        dataset.source,
+        sets["train"],
+        sets["test"],
+        kept["train"],
+        kept["test"],
+        digest(prints),
+        skipped,
+        int(np.median(sides["train"] or [0])),
     )
 
 
-def decode(picture: Image.Image) -> Image.Image:
-    """Any picture as upright 8-bit RGB: transparency on white, palettes, CMYK, grey and 16-bit grey converted."""
-    with picture:  # else Pillow keeps the files of truncated and of animated pictures open
-        picture = ImageOps.exif_transpose(picture)
-    if picture.mode.startswith("I;16") or picture.mode == "I":
-        picture = Image.fromarray((np.asarray(picture).astype(np.uint32) // 257).clip(0, 255).astype(np.uint8))
+def decode(picture: Image.Image, backdrop: str = "white") -> Image.Image:
+    """Any picture as upright 8-bit RGB: palettes, CMYK, grey and wide grey converted.
+
+    Grey of more than 8 bits is scaled by the range that it uses: whole numbers by the least of 8, 12, 16 and 31 bits that holds
+    them, floats by 1, or by their maximum where that is more.
+
+    Args:
+        picture: stays open.
+        backdrop: the colour behind what is transparent.
+
+    Raises:
+        ValueError: floats that are not finite; what Pillow raises for files that it cannot read.
+    """
+    picture = ImageOps.exif_transpose(picture)
+    if picture.mode == "F" or picture.mode.startswith("I"):
+        picture = _in_8_bits(picture)
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
-        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, backdrop), picture)
     return picture.convert("RGB")
+
+
+def _in_8_bits(picture: Image.Image) -> Image.Image:
+    values = np.asarray(picture).astype(np.float64)
+    highest = values.max()
+    if not np.isfinite(values).all():
+        raise ValueError("it has pixels that are no finite numbers")
+    white = max(highest, 1.0) if picture.mode == "F" else next(2**bits - 1 for bits in (8, 12, 16, 31) if highest < 2**bits)
+    return Image.fromarray((values * 255 // white).clip(0, 255).astype(np.uint8))
 
 
 def resize(picture: Image.Image, size: int) -> Image.Image:
@@ -192,8 +227,13 @@ def _decoded(
 
 
 def _decode_all(pictures: Sequence[Picture], data: Data, folder: Path, update: Callable[[int, int], None]) -> None:
-    """Write images.npy, sketches.npy if sketches are stored (a row a picture, blank for a corrupt one), corrupt.json last."""
+    """Write the arrays, and corrupt.json last.
+
+    images.npy, and sketches.npy if sketches are stored, have a row a picture, blank for a corrupt one; sides.json has the
+    shorter sides of those that are good.
+    """
     corrupt: dict[str, str] = {}
+    sides: list[int] = []
     count, side = len(pictures), data.size
     images = _new_array(folder / "images.npy", (count, 3, side, side))
     columns = _stored_sketches_per_image(data)
@@ -208,6 +248,7 @@ def _decode_all(pictures: Sequence[Picture], data: Data, folder: Path, update: C
                 else:
                     rows.append(row)
                     good.append((pictures[row].name, result))
+                    sides.append(min(result.native.shape[1:]))
             for row, (_, result) in zip(rows, good, strict=True):
                 images[row] = result.image
             if sketches is not None:
@@ -217,6 +258,7 @@ def _decode_all(pictures: Sequence[Picture], data: Data, folder: Path, update: C
     for array in (images, sketches):
         if array is not None:
             array.flush()
+    (folder / "sides.json").write_text(json.dumps(sides))
     (folder / "corrupt.json").write_text(json.dumps(corrupt))
 
 
@@ -247,13 +289,15 @@ def _decode_one(picture: Picture, data: Data) -> _Decoded | str:
         UserError: the file cannot be read, which says nothing about its content and must not be remembered.
     """
     try:
-        native = decode(picture.open())
+        with picture.open() as opened:  # else Pillow keeps the files of truncated and of animated pictures open
+            native = decode(opened)
         sketch = np.empty((0, 0), np.uint8)
         if data.sketch.source == "dataset":
             drawn = picture.open_sketch()
             if drawn is None:
                 return "the data set has no line art for it, which data.sketch.source = dataset asks for"
-            sketch = np.asarray(resize(decode(drawn).convert("L"), data.size))
+            with drawn:
+                sketch = np.asarray(resize(decode(drawn).convert("L"), data.size))
         image = np.asarray(resize(native, data.size)).transpose(2, 0, 1)
         return _Decoded(image, np.asarray(native).transpose(2, 0, 1), sketch)
     except OSError as error:

@@ -39,12 +39,12 @@ def main(cell: str) -> None:
         }
         for (name, (drawing, options)), reference in zip(drawings.items(), sorted(colours.iterdir()), strict=False):
             drawing.save(inputs / f"{name}.png")
-            sides = colorize(cell, inputs / f"{name}.png", reference, inputs / "out.png", "--side-by-side", *options)
+            sides = colorize(cell, inputs / f"{name}.png", reference, inputs / f"{name}.out.png", "--side-by-side", *options)
             beside([drawing, sides]).save(HERE / f"{name}.webp", quality=80)
         many = inputs / "many"
         many.mkdir()
-        for index in range(5):
-            lines[4].save(many / f"{index}.png")
+        for reference in colours.iterdir():
+            lines[4].save(many / reference.name)
         colorize(cell, many, colours, inputs / "coloured")
         found = [[Image.open(file) for file in sorted(place.iterdir())] for place in (colours, inputs / "coloured")]
         rows = [beside([lines[4], *row], 120) for row in found]
