@@ -7,7 +7,7 @@ Both start from the same generated images in memory (real ones with noise: a gen
 turns. The evaluation gives FID, KID, their floors, LPIPS and both SSIMs; pytorch-fid's command gives FID, from files to which
 it starts a process. A first cell on a data set also computes the features of its real test images and of as many training
 images (the floor, which the usual way leaves out); they are kept, so that later cells, of all modules and seeds, have half of
-the command's Inception forwards to do. A later cell is timed metric by metric; nothing is shared between these times.
+the command's Inception forwards to do.
 
 Seconds are the clock's; `processor` are those of all cores, which other work on the machine changes less. Ratios are those of
 medians, the usual way's over the evaluation's. Where the two FIDs disagree by more than 1e-3 of their value, it ends in an
@@ -38,11 +38,12 @@ from attnbench import weights
 from attnbench.data.images import PreparedDataset, prepare
 from attnbench.data.layouts import Dataset, ImageFile, cat
 from attnbench.errors import UserError
-from attnbench.evaluate import Measured, Pairs, measure, pair_list
+from attnbench.evaluate import Pairs, measure, pair_list
 from attnbench.provenance import device_name, now, provenance
 from attnbench.recipe import Data, Evaluation, Recipe
 
-PARTS = (("fid", "kid"), ("lpips",), ("ssim",), ("ssim_global",))  # of an evaluation: FID and KID share their features
+METRICS = ("fid", "kid", "lpips", "ssim", "ssim_global")
+USUAL, CELLS = ("PNG files", "pytorch-fid"), ("first cell", "later cell")
 NOISE = 12.0  # grey levels
 Taken = tuple[float, float]  # seconds by the clock, and of all processors
 
@@ -104,17 +105,11 @@ def one_round(
 ) -> tuple[float, float]:
     """Both ways, once. Returns both FIDs."""
 
-    def evaluation(cache: Path, *metrics: str) -> Measured:
-        chosen = recipe.evaluation.model_copy(update={"metrics": metrics})
-        return measure(generated, pairs, dataset, recipe.model_copy(update={"evaluation": chosen}), device, cache=cache)
-
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder)
-        with timed(taken["first cell"], device):
-            first = evaluation(base / "cache", *(name for part in PARTS for name in part))
-        for part in PARTS:
-            with timed(taken[" + ".join(part)], device):
-                evaluation(base / "cache", *part)
+        for cell in CELLS:
+            with timed(taken[cell], device):
+                measured = measure(generated, pairs, dataset, recipe, device, cache=base / "cache")
         (base / "real").mkdir()
         for index, picture in enumerate(dataset.test_pictures):
             assert isinstance(picture, ImageFile)
@@ -123,33 +118,30 @@ def one_round(
             write_pngs(generated, base / "fake")
         with timed(taken["pytorch-fid"], device):
             theirs = pytorch_fid(base / "real", base / "fake", recipe.evaluation.fid_dims, device)
-    missing = [metric["reason"] for metric in first.metrics.values() if metric["value"] is None]
+    missing = [metric["reason"] for metric in measured.metrics.values() if metric["value"] is None]
     if missing:
         raise UserError(missing[0])
-    return first.metrics["fid"]["value"], theirs
+    return measured.metrics["fid"]["value"], theirs
 
 
 def summary(taken: dict[str, list[Taken]]) -> dict[str, Any]:
     """Medians by the clock and by the processors, sums and ratios."""
-    later = [" + ".join(part) for part in PARTS]
     figures: dict[str, Any] = {}
     for column, unit in enumerate(("clock", "processor")):
         seconds = {name: median(row[column] for row in rows) for name, rows in taken.items()}
-        seconds["later cell"] = sum(seconds[name] for name in later)
-        seconds["usual way"] = seconds["PNG files"] + seconds["pytorch-fid"]
-        ratios = {cell: seconds["usual way"] / seconds[cell] for cell in ("first cell", "later cell")}
+        seconds["usual way"] = sum(seconds[name] for name in USUAL)
+        ratios = {cell: seconds["usual way"] / seconds[cell] for cell in CELLS}
         figures[unit] = {"seconds": seconds, "ratios": ratios}
     return figures
 
 
 def table(figures: dict[str, Any]) -> str:
     said = f"{'':20s}{'seconds':>10s}{'processor':>12s}\n"
-    rows = ("usual way", "PNG files", "pytorch-fid", "first cell", "later cell", *(" + ".join(part) for part in PARTS))
-    for name in rows:
-        indent = "" if name in ("usual way", "first cell", "later cell") else "  "
+    for name in ("usual way", *USUAL, *CELLS):
+        indent = "  " if name in USUAL else ""
         clock, processor = (figures[unit]["seconds"][name] for unit in ("clock", "processor"))
         said += f"{indent + name:20s}{clock:10.2f}{processor:12.2f}\n"
-    for cell in ("first cell", "later cell"):
+    for cell in CELLS:
         clock, processor = (figures[unit]["ratios"][cell] for unit in ("clock", "processor"))
         said += f"{'usual / ' + cell:20s}{clock:10.2f}{processor:12.2f}\n"
     return said
@@ -179,13 +171,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def run(asked: argparse.Namespace, device: torch.device, say: Callable[[str], object]) -> dict[str, Any]:
     for name in ("inception", f"lpips-{asked.lpips_network}"):
         weights.find_or_download(name)
-    chosen = Evaluation(fid_dims=asked.dims, lpips_network=asked.lpips_network)
+    chosen = Evaluation(fid_dims=asked.dims, lpips_network=asked.lpips_network, metrics=METRICS)
     recipe = Recipe(data=Data.model_validate({"sketch": {"at": "target"}}), evaluation=chosen)  # no sketches are stored
     dataset = prepare(make_dataset(asked.data_root, asked.pairs), recipe.data)
     pairs = pair_list(asked.pairs, chosen)
     generated = made_up(dataset, pairs)
-    names = ("first cell", *(" + ".join(part) for part in PARTS), "PNG files", "pytorch-fid")
-    taken: dict[str, list[Taken]] = {name: [] for name in names}
+    taken: dict[str, list[Taken]] = {name: [] for name in (*CELLS, *USUAL)}
     for turn in range(asked.rounds):
         ours, theirs = one_round(generated, pairs, dataset, recipe, device, taken)
         if abs(ours - theirs) > 1e-3 * abs(theirs):

@@ -60,9 +60,9 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
         (B,) in [-1, 1].
     """
     rows, columns = (gaussian_windows(size).to(a.device) for size in a.shape[2:])
-    moments = torch.stack([a, b, a * a, b * b, a * b]).double()
-    mean_a, mean_b, square_a, square_b, product = rows @ moments @ columns.mT  # the window is separable
-    variances = square_a - mean_a**2 + square_b - mean_b**2
+    moments = torch.stack([a, b, a * a + b * b, a * b]).double()
+    mean_a, mean_b, squares, product = rows @ moments @ columns.mT  # the window is separable
+    variances = squares - mean_a**2 - mean_b**2
     covariance = product - mean_a * mean_b
     luminance = (2 * mean_a * mean_b + C1) / (mean_a**2 + mean_b**2 + C1)
     return (luminance * (2 * covariance + C2) / (variances + C2)).mean((1, 2, 3))

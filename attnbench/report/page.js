@@ -349,9 +349,10 @@
       });
       const said = shown.slice(0, 24).map((one) => `${one.label}, seed ${one.seed}, from ${one.y[0] ?? "no number"} to ${one.y.at(-1) ?? "no number"}`);
       const rest = shown.length > said.length ? `; and ${shown.length - said.length} more` : "";
+      const whole = Math.max(...series.flatMap((one) => one.x.at(-1) ?? [])) <= 10 ? { dtick: 1 } : {}; // no 1.5th epoch
       return {
         traces,
-        layout: { xaxis: { title: { text: xTitle, font: { size: 12 } } }, yaxis: { type: logarithmic ? "log" : "linear" } },
+        layout: { xaxis: { title: { text: xTitle, font: { size: 12 } }, ...whole }, yaxis: { type: logarithmic ? "log" : "linear" } },
         alt: `${title} over ${xTitle}s: ${said.join("; ") || "no curves"}${rest}.`,
       };
     };
