@@ -221,15 +221,11 @@ def read_record(file: str | Path) -> dict[str, Any]:
     """
     with FileIO(file) as raw:  # a Path or a buffered file takes as long as the reading, in stores of thousands
         record = from_json(raw.readall())
-    if not isinstance(record, dict):
+    version = record.get("format", 0) if isinstance(record, dict) else None
+    if isinstance(version, int) and version > FORMAT:
+        raise UserError(f"'{file}' is of format {version}, from a newer attnbench: upgrade this one")
+    if not isinstance(version, int) or not all(isinstance(record.get(name), str) for name in ("identity", "status")):
         raise ValueError("it is not a cell's record")
-    version = record.get("format", 0)
-    if not all(isinstance(text, str) for text in (record.get("identity"), record.get("status"))) or not isinstance(
-        version, int
-    ):
-        raise ValueError("it is not a cell's record")
-    if version > FORMAT:
-        raise UserError(f"'{file}' is of format {record['format']}, from a newer attnbench: upgrade this one")
     return record
 
 

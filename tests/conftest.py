@@ -16,7 +16,9 @@ import torch
 from attnbench.data.synthetic import draw
 
 BESIDE = Path(__file__).resolve().parents[1].parent / "shared"  # weights and images that the project does not ship
-DATA = os.environ.pop("ATTNBENCH_DATA", "")  # only tests that take `data_root` see it: no other depends on what a machine has
+# Only tests that take `data_root` or `torch_home` see these: no other depends on what a machine has.
+DATA = os.environ.pop("ATTNBENCH_DATA", "")
+TORCH_HOME = os.environ.pop("TORCH_HOME", "")
 
 
 @pytest.fixture(scope="session")
@@ -26,14 +28,15 @@ def session_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def _cache(session_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test reads or writes the user's cache."""
+    """No test reads or writes the user's caches."""
     monkeypatch.setenv("ATTNBENCH_CACHE", str(session_cache))
+    monkeypatch.setenv("TORCH_HOME", str(session_cache))
 
 
 @pytest.fixture
 def torch_home(monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder with real weights, in torch hub's layout, which torch hub uses during the test."""
-    home = _given("TORCH_HOME", os.environ.get("TORCH_HOME", ""), BESIDE / "torch", "real weights")
+    home = _given("TORCH_HOME", TORCH_HOME, BESIDE / "torch", "real weights")
     monkeypatch.setenv("TORCH_HOME", str(home))
     monkeypatch.setattr(torch.hub, "_hub_dir", None)  # else an earlier set_dir wins
     return home
