@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -798,16 +798,10 @@ def analyze_gradients_(
     where `attnbench run --record-gradients` has counted them, and on checkpoints for each loss term apart.
     """
     from attnbench import weights
-    from attnbench.analysis.cells import find_cells
     from attnbench.analysis.gradients import analyze_gradients, short_table
-    from attnbench.console import Reporter
-    from attnbench.execute.planning import pick_device
 
-    reporter, chosen = Reporter(), pick_device(device)
     weights.use_torch_home(torch_home)
-    files = analyze_gradients(find_cells(cells, reporter.say, data_root=data_root), chosen, reporter, count=batches)
-    typer.echo(short_table(files))
-    _print_written(files)
+    _analyze(analyze_gradients, short_table, cells, data_root, device, count=batches)
 
 
 @analyze.command("spectrum", epilog=f"{IN_ANALYSIS} Example: `attnbench analyze spectrum results/sga-cat-* results/scft-cat-*`")
@@ -821,15 +815,9 @@ def analyze_spectrum_(
 
     The accumulated ratio of their squared singular values, a mean over test pairs (the paper's figure 8).
     """
-    from attnbench.analysis.cells import find_cells
     from attnbench.analysis.spectrum import analyze_spectrum, short_table
-    from attnbench.console import Reporter
-    from attnbench.execute.planning import pick_device
 
-    reporter, chosen = Reporter(), pick_device(device)
-    files = analyze_spectrum(find_cells(cells, reporter.say, data_root=data_root), chosen, reporter, pairs=pairs)
-    typer.echo(short_table(files))
-    _print_written(files)
+    _analyze(analyze_spectrum, short_table, cells, data_root, device, pairs=pairs)
 
 
 @analyze.command("attention", epilog=f"{IN_ANALYSIS} Example: `attnbench analyze attention results/sga-cat-* --point 100,80`")
@@ -848,16 +836,9 @@ def analyze_attention_(
     Each map that the module shows, laid over the pictures, and the entropy of its rows.
     """
     from attnbench.analysis.attention import analyze_attention, short_table
-    from attnbench.analysis.cells import find_cells
-    from attnbench.console import Reporter
-    from attnbench.execute.planning import pick_device
 
     wanted = [_point(text) for text in points or ()]
-    reporter, chosen = Reporter(), pick_device(device)
-    found = find_cells(cells, reporter.say, data_root=data_root)
-    files = analyze_attention(found, chosen, reporter, pair=pair, points=wanted)
-    typer.echo(short_table(files))
-    _print_written(files)
+    _analyze(analyze_attention, short_table, cells, data_root, device, pair=pair, points=wanted)
 
 
 def _point(text: str) -> tuple[int, int]:
@@ -867,7 +848,22 @@ def _point(text: str) -> tuple[int, int]:
     return numbers[0], numbers[1]
 
 
-def _print_written(files: Sequence[Path]) -> None:
+def _analyze(
+    write: Callable[..., list[Path]],
+    short_table: Callable[[list[Path]], str],
+    cells: list[Path],
+    data_root: Path | None,
+    device: str | None,
+    **options: Any,
+) -> None:
+    """Write an analysis of these cells, and print its numbers in short and where its files are."""
+    from attnbench.analysis.cells import find_cells
+    from attnbench.console import Reporter
+    from attnbench.execute.planning import pick_device
+
+    reporter, chosen = Reporter(), pick_device(device)
+    files = write(find_cells(cells, reporter.say, data_root=data_root), chosen, reporter, **options)
+    typer.echo(short_table(files))
     pictures = [file for file in files if file.suffix == ".png"]
     for file in pictures[-4:]:  # a results folder's own come last
         typer.echo(f"written to {file}, with .pdf, .csv and .json beside it")

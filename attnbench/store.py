@@ -46,6 +46,7 @@ WAITING, RUNNING, INTERRUPTED = "waiting", "running", "interrupted"
 FINISHED, FAILED, DIVERGED = "finished", "failed", "diverged"
 
 SUPERSEDED = ".superseded"  # folder in a store, for what was replaced
+ANALYSIS = "analysis"  # folder of figures, in a cell and in the store
 
 Say = Callable[[str], None]
 

@@ -17,7 +17,6 @@ from attnbench.analysis.cells import AnalysedCell
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-FOLDER = "analysis"
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito's, but for yellow
 DPI = 200
 _STYLE: dict[Any, Any] = {
@@ -64,7 +63,7 @@ def paper_style() -> Iterator[None]:
 
 def write_section(base: Path, section: Section) -> list[Path]:
     """`<base>/analysis/<name>.png`, `.pdf`, `.csv`, `.json`, the last one last. Returns their paths."""
-    folder = base / FOLDER
+    folder = base / stores.ANALYSIS
     folder.mkdir(exist_ok=True)
     files = [folder / f"{section.name}.{suffix}" for suffix in ("png", "pdf", "csv", "json")]
     for file in files[:2]:

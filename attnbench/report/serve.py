@@ -17,9 +17,8 @@ from typing import Any
 
 from attnbench.errors import UserError
 from attnbench.report.collect import Report, collect
-from attnbench.report.figures import ANALYSIS
 from attnbench.report.page import render, render_running
-from attnbench.store import Say
+from attnbench.store import ANALYSIS, Say
 
 HOST = "127.0.0.1"
 _WATCHED = ("cell.json", "evaluations.jsonl", "pairs.csv", "pictures.zip")
