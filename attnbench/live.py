@@ -35,7 +35,7 @@ class Board:
     def __init__(self, reporter: Reporter, cells: int) -> None:
         self.reporter, self.cells = reporter, cells
         self.finished = self.failed = 0
-        self._durations: list[float] = []  # of the cells that ended here, seconds
+        self._whole: float | None = None  # seconds that a cell's training takes, at the speed seen last
         self._started = self._shown = self._told = time.monotonic()
         console = reporter.console
         self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
@@ -58,10 +58,6 @@ class Board:
             self.failed += 1
         else:
             self.finished += 1
-
-    def took(self, seconds: float) -> None:
-        """How long a cell took that ran just now: what is left is judged by it."""
-        self._durations.append(seconds)
 
     def show(self, running: Sequence[Running], *, waiting: int, elsewhere: int = 0) -> None:
         """Called as often as one likes; drawn now and then."""
@@ -89,12 +85,19 @@ class Board:
         return line if left is None else f"{line}, about {duration(left)} left"
 
     def _left(self, running: Sequence[Progress | None], waiting: int) -> float | None:
-        """Seconds, by what the cells took that ended here; None before the first."""
-        if not self._durations or not running:
+        """Seconds, at the speed of the cells that run, or ran last; None until a first step was timed."""
+        if timed := [whole for progress in running if progress and (whole := progress.training_seconds) is not None]:
+            self._whole = sum(timed) / len(timed)
+        if self._whole is None or not running:
             return None
-        mean = sum(self._durations) / len(self._durations)
-        own = [min(progress.seconds_left or 0.0, mean) if progress else mean for progress in running]
-        return (sum(own) + waiting * mean) / len(running)
+        return (sum(_own_left(progress, self._whole) for progress in running) + waiting * self._whole) / len(running)
+
+
+def _own_left(progress: Progress | None, whole: float) -> float:
+    """Seconds of training left to a running cell: its own estimate, or its share of a whole cell where it has none yet."""
+    if progress is None:
+        return whole
+    return progress.seconds_left if progress.seconds_left is not None else whole * (1 - progress.step / progress.total)
 
 
 def running_table(cells: Sequence[tuple[str, Progress | None]]) -> Table:

@@ -31,6 +31,7 @@ class Progress:
         done, of: test pairs, while it is measured.
         losses: the latest, by short name.
         images_per_second: over the latest steps.
+        seconds_left: of training, at that speed.
         updated: when this was written, in seconds since 1970.
         host, pid, device: what runs it.
         job: its number in SLURM.
@@ -54,6 +55,13 @@ class Progress:
     def age(self) -> float:
         """Seconds since it was written."""
         return max(0.0, time.time() - self.updated)
+
+    @property
+    def training_seconds(self) -> float | None:
+        """What the whole training takes at this speed; None where no step that tells was timed."""
+        if self.seconds_left is None or self.step >= self.total:
+            return None
+        return self.seconds_left * self.total / (self.total - self.step)
 
 
 class ProgressFile:

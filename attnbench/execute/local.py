@@ -151,7 +151,6 @@ class _Runner:
             self.elsewhere.append(cell)
             return
         self._count(cell, failed=outcome != "finished")
-        self.board.took(worker.seconds)
         self.board.say(f"{cell.label}: {state_of(worker.folder)}, after {duration(worker.seconds)}")
 
     def _look_elsewhere(self) -> None:
