@@ -105,6 +105,8 @@ def _plain(node: object) -> object:
         return tuple(_plain(item) for item in node if not _is_text_alone(item))
     if isinstance(node, ast.Constant):  # its `kind`, the u of u"", says nothing
         return "Constant", node.value
+    if isinstance(node, ast.JoinedStr):  # Python 3.12 ends some f-strings with an empty text
+        node = ast.JoinedStr([part for part in node.values if _plain(part) != ("Constant", "")])
     if not isinstance(node, ast.AST):
         return node
     fields = ((name, _plain(value)) for name, value in ast.iter_fields(node) if not isinstance(value, ast.expr_context))
