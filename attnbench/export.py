@@ -239,8 +239,9 @@ def write_program(generator: Colorizer, file: Path, module: str) -> Program:
         why = " ".join(str(error).split("\n")[0].split())[:200]
         raise UserError(f"module '{module}' cannot be made into a program ({why}): export it without --program") from None
     _forget_paths(program.graph_module)
-    torch.export.save(program, file)
-    read = torch.export.load(file).module()
+    with _quiet():
+        torch.export.save(program, file)
+        read = torch.export.load(file).module()
     differences = []
     for batch in _BATCHES if any_batch else (1,):
         pair = _inputs(generator, batch)
@@ -282,7 +283,7 @@ def _forget_paths(program: fx.GraphModule) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the pages that torch.export prints where it fails."""
+    """Without the pages that torch.export prints where it fails, and what some versions of it warn of."""
     with redirect_stderr(io.StringIO()), warnings.catch_warnings(action="ignore"):
         yield
 
