@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from attnbench.errors import Interrupted, UserError
+from attnbench.openmp import limit_spinning
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -1028,6 +1029,7 @@ def _whole_numbers(text: str, option: str) -> list[int]:
 
 def main() -> None:
     """The console script: user errors are one line and exit code 2."""
+    limit_spinning()
     try:
         app()
     except UserError as error:
