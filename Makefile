@@ -1,17 +1,32 @@
-# make demo   venv, install, train two modules on the built-in data, print the table, name the pictures
-# make test   venv, install, lint, types, tests
+# make demo         venv, install, train two modules on the built-in data, print the table, name the pictures
+# make test         venv, install, lint, types, and the tests that take seconds
+# make test-all     the same with all tests: processes, compilers, Chromium, a SLURM cluster, times
+# make test-lowest  a venv with the lowest versions that pyproject.toml promises, and the tests that take seconds
 
 PYTHON ?= python3
 VENV ?= .venv
+WORKERS ?= auto
 BIN = $(VENV)/bin
+LOWEST = $(VENV)-lowest
+PARALLEL = -n $(WORKERS) --maxprocesses 8 --dist worksteal
+IN_SECONDS = -m "not (browser or cluster or perf or process or slow)"
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-all test-lowest lint clean
 
 demo: $(BIN)/attnbench
 	$(BIN)/attnbench run --recipe demo --modules sga,scft --datasets synthetic --output results/demo
 
-test: $(VENV)/.dev lint
-	$(BIN)/python -m pytest
+test: lint
+	$(BIN)/python -m pytest $(PARALLEL) $(IN_SECONDS)
+
+# Times are compared last, with the machine to themselves.
+test-all: lint
+	$(BIN)/python -m pytest $(PARALLEL) -m "not perf"
+	$(BIN)/python -m pytest -m perf
+
+# What old versions say of newer ones beside them is not this project's.
+test-lowest: $(LOWEST)/.dev
+	$(LOWEST)/bin/python -m pytest $(PARALLEL) $(IN_SECONDS) -W default::DeprecationWarning
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -27,5 +42,12 @@ $(VENV)/.dev: $(BIN)/attnbench
 	$(BIN)/python -m pip install --quiet --editable ".[dev]"
 	@touch $@
 
+# pip has no resolver for lowest versions; uv has.
+$(LOWEST)/.dev: pyproject.toml
+	$(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet uv
+	$(LOWEST)/bin/python -m uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct --editable ".[dev]"
+	@touch $@
+
 clean:
-	rm -rf $(VENV) results/demo
+	rm -rf $(VENV) $(LOWEST) results/demo

@@ -1,15 +1,16 @@
-"""Small runs for tests: the command line in this process, or in one of its own, and plug-ins that misbehave on cue."""
+"""Small runs for tests: the command line in this process, plug-ins that misbehave or wait on cue, and waiting for them."""
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
 import os
 import subprocess
 import sys
 import textwrap
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,15 @@ from unittest.mock import patch
 import pytest
 import torch
 
-from attnbench import cli
+from attnbench import cli, sources
 from attnbench.console import Reporter
 from attnbench.execute.planning import plan
 from attnbench.grid import Cell, check_grid
 
 torch.set_num_threads(1)  # tensors this small gain nothing from more, and equal thread counts make processes comparable
+
+Python = Callable[..., subprocess.CompletedProcess[str]]  # the fixture `python`
+Process = Callable[..., subprocess.Popen[str]]  # the fixture `process`
 
 HEADS = "synthetic:train=4:test=2:size=16"
 TINY = {
@@ -65,24 +69,13 @@ def attnbench(*arguments: str | Path) -> Outcome:
     """The command in this process, by the way that the console script goes."""
     out, err = io.StringIO(), io.StringIO()
     argv = ["attnbench", *map(str, arguments)]
-    with patch.object(sys, "argv", argv), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+    with patch.object(sys, "argv", argv), patch.dict(os.environ), redirect_stdout(out), redirect_stderr(err):
         try:
             cli.main()
             code = 0
         except SystemExit as ended:
             code = int(ended.code or 0)
     return Outcome(code, out.getvalue(), err.getvalue())
-
-
-def process(*arguments: str | Path) -> subprocess.Popen[str]:
-    """The command in a process of its own."""
-    return subprocess.Popen(
-        [sys.executable, "-c", "from attnbench.cli import main; main()", *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
-    )
 
 
 def cells(modules: str = "sga", datasets: str = HEADS, seeds: tuple[int, ...] = (0,), **changes: Any) -> list[Cell]:
@@ -107,14 +100,22 @@ def steps_in(log: Path) -> list[int]:
 
 
 def tree(folder: Path) -> Mapping[str, tuple[int, bytes]]:
-    """Every file below a folder: when it was written and what is in it."""
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    """Every file below a folder: when it was written and what is in it. Locks, which some versions touch, are not counted."""
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != ".lock"]
     return {str(path.relative_to(folder)): (path.stat().st_mtime_ns, path.read_bytes()) for path in files}
 
 
 def same_result(a: Path, b: Path) -> bool:
     """Whether two finished cells have equal weights and equal losses at every step, bit for bit."""
     return all((a / name).read_bytes() == (b / name).read_bytes() for name in ("generator.safetensors", "losses.jsonl"))
+
+
+def until(condition: Callable[[], object], seconds: float = 300) -> None:
+    """Wait for a condition that comes true sooner or later, however slow the machine."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.01)
 
 
 def install(
@@ -128,6 +129,7 @@ def install(
     if code is not None:
         (folder / f"{package}.py").write_text(code)
     monkeypatch.delitem(sys.modules, package, raising=False)  # another test's of that name
+    sources.forget()
     monkeypatch.syspath_prepend(str(folder))
     monkeypatch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)  # for processes of their own
 
@@ -156,3 +158,20 @@ class Mix(nn.Module):
         return mixed
 '''
     install(folder, monkeypatch, f"{name}_package", f"{name} = {name}_package:Mix", code)
+
+
+def install_waiting(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, step: int = 3) -> Path:
+    """Install a module that waits in a training step, counted from its process's start, until its cell is told to stop.
+
+    Returns a file that is made when the wait begins. Without that file it goes on; where that file is already, it never waits.
+    """
+    waits = folder / "waits"
+    act = f"""
+if self.training and self.step == {step} and not os.path.exists({str(waits)!r}):
+    import inspect, time
+    stop = inspect.getclosurevars(signal.getsignal(signal.SIGTERM)).nonlocals["stop"]
+    open({str(waits)!r}, "w").close()
+    while os.path.exists({str(waits)!r}) and not stop.is_set():
+        time.sleep(0.01)"""
+    install_module(folder, monkeypatch, name, act)
+    return waits

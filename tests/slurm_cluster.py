@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO
 
 SBIN = "/usr/local/sbin:/usr/sbin:/sbin"  # where Debian has the daemons, and which not everybody has on the path
-START_SECONDS = 30.0
+START_SECONDS = 120.0
 STOP_SECONDS = 10.0
 
 # `cred_expire`: a requeued job waits that long (usually 120 s) before it may start again.
@@ -83,7 +83,7 @@ class Cluster:
         """How often a job was requeued."""
         return int(self._shown(job, "Restarts"))
 
-    def wait(self, condition: Callable[[], bool], what: str, seconds: float = 120.0) -> None:
+    def wait(self, condition: Callable[[], bool], what: str, seconds: float = 300.0) -> None:
         """Until `condition`; fails with all logs of the jobs if it takes longer."""
         until = time.monotonic() + seconds
         while not condition():
@@ -101,7 +101,8 @@ def running_cluster(folder: Path, cpus: int = 2) -> Iterator[Cluster]:
     """A cluster whose files are all in `folder`; it is gone, with its jobs, when the block ends.
 
     Raises:
-        Unavailable: its packages are not installed, or it cannot be started here.
+        Unavailable: its packages are not installed, or this is not root.
+        RuntimeError: it does not start, though they are.
     """
     _check(("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scontrol", "scancel"))
     cluster = Cluster(folder)
@@ -208,5 +209,6 @@ def _wait(condition: Callable[[], bool], otherwise: str, folder: Path) -> None:
     until = time.monotonic() + START_SECONDS
     while not condition():
         if time.monotonic() > until:
-            raise Unavailable(f"SLURM cannot be started here: {otherwise} (logs in {folder})")
+            said = "".join(f"\n{log.name}:\n{log.read_text()[-2000:]}" for log in sorted(folder.glob("*.out")))
+            raise RuntimeError(f"SLURM does not start: {otherwise}{said}")
         time.sleep(0.1)

@@ -6,7 +6,6 @@ import io
 import json
 import math
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -319,7 +318,7 @@ def test_the_option_reaches_processes_and_jobs() -> None:
     assert RECORDED not in CellOptions().arguments()
 
 
-def test_a_cells_own_process_records(tmp_path: Path) -> None:
+def test_a_cells_own_process_records(tmp_path: Path, workers: None) -> None:
     outcome = attnbench(*tiny(tmp_path, "scft", executor="local"), RECORDED)
     assert outcome.code == 0, outcome.err
     assert steps_in(only_cell(tmp_path) / "gradients.jsonl") == [2, 4]
@@ -333,17 +332,15 @@ def test_a_compiled_network_is_refused_before_anything_is_written(tmp_path: Path
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """SCFT with and without what was recorded of it, and SPADE, trained for four steps; copy it to change it."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ATTNBENCH_CACHE", str(tmp_path_factory.mktemp("cache")))
-        made = tmp_path_factory.mktemp("analysed") / "results"
-        assert attnbench(*tiny(made, "scft"), RECORDED).code == 0
-        assert attnbench(*tiny(made, "scft,spade", executor="commands")).code == 0  # job.json, where the images are
-        for folder in made.iterdir():
-            if folder.name.startswith("spade"):
-                assert attnbench("cell", folder, "--device", "cpu").code == 0
-        yield made
+    made = tmp_path_factory.mktemp("analysed") / "results"
+    assert attnbench(*tiny(made, "scft"), RECORDED).code == 0
+    assert attnbench(*tiny(made, "scft,spade", executor="commands")).code == 0  # job.json, where the images are
+    for folder in made.iterdir():
+        if folder.name.startswith("spade"):
+            assert attnbench("cell", folder, "--device", "cpu").code == 0
+    return made
 
 
 @pytest.fixture

@@ -168,11 +168,8 @@ def test_shapes_are_known_on_the_meta_device(options):
     assert query.grad.shape == query.shape
 
 
-@pytest.mark.filterwarnings("ignore:The .grad attribute")  # torch's compiler reads it of every tensor that it meets
 @pytest.mark.parametrize("options", [{"double_norm": True, "stop_gradient": True}, {"exact_norm": True}], ids=str)
-def test_a_compiled_product_is_one_graph_and_equal(options):
-    torch._dynamo.reset()
-
+def test_a_compiled_product_is_one_graph_and_equal(options, compiler):
     def product(query, key, value):
         return Attention(query, key, **options).apply(value)
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from runs import HEADS, attnbench, install, install_module, only_cell, record, tiny, tree
+from runs import HEADS, Python, attnbench, install, install_module, only_cell, record, tiny, tree
 
 from attnbench.cli import app
 
@@ -159,7 +157,7 @@ def test_every_analysis_has_help_with_each_option_explained(analysis: str) -> No
         assert getattr(parameter, "help", None), f"analyze {analysis} {parameter.name} is not explained"
 
 
-def test_no_help_imports_torch_or_pandas() -> None:
+def test_no_help_imports_torch_or_pandas(python: Python) -> None:
     code = f"""
 import contextlib, io, sys
 from attnbench import cli
@@ -169,8 +167,7 @@ for command in {["", *COMMANDS, *(f"analyze {name}" for name in ANALYSES)]}:
         cli.main()
 print(sorted({{"torch", "pandas", "numpy", "PIL"}} & set(sys.modules)))
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "[]\n"
+    assert python("-c", code).stdout == "[]\n"
 
 
 def test_list_names_modules_datasets_and_recipes_with_package_and_version() -> None:

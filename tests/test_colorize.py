@@ -235,10 +235,17 @@ def test_black_areas_do_not_hide_thin_lines() -> None:
     assert array(redrawn(heavy, (64, 64), Sketch()))[:20].min() < 160
 
 
-@pytest.mark.slow
+@pytest.fixture
+def large_sheet() -> Callable[[tuple[int, int], int], Image.Image]:
+    """large_sheet((8000, 6000), 4): a white sheet as printers scan it, with a circle that is 4 px wide."""
+    return lambda size, width: ImageOps.pad(circle(min(size), width), size, color=255)
+
+
 @pytest.mark.parametrize(("size", "width"), [((8000, 8000), 4), ((4960, 7016), 2), ((2480, 3508), 2)])
-def test_thin_lines_of_large_sheets_are_no_blank(size: tuple[int, int], width: int, generator: Colorizer) -> None:
-    sheet = ImageOps.pad(circle(min(size), width), size, color=255)
+def test_thin_lines_of_large_sheets_are_no_blank(
+    size: tuple[int, int], width: int, generator: Colorizer, large_sheet: Callable[[tuple[int, int], int], Image.Image]
+) -> None:
+    sheet = large_sheet(size, width)
     assert mean_ink(redrawn(sheet, (64, 64), Sketch())) > 5
     assert library.colorize(generator, sheet, draw(0, 1, 32)).size == size
 
@@ -674,12 +681,10 @@ def test_code_that_has_changed_since_is_said(cell: Path, pictures: Path, tmp_pat
     assert one_line(err).startswith("the code of attnbench_baselines.sga has changed")
 
 
-@pytest.mark.slow
-def test_a_huge_drawing_is_coloured_at_the_trainings_size(cell: Path, tmp_path: Path) -> None:
-    Image.new("L", (8000, 6000), 255).save(tmp_path / "a.png")
-    big = opened(tmp_path / "a.png")
-    big.paste(0, (4000, 0, 4100, 6000))
-    big.save(tmp_path / "a.png", compress_level=1)
+def test_a_huge_drawing_is_coloured_at_the_trainings_size(
+    cell: Path, tmp_path: Path, large_sheet: Callable[[tuple[int, int], int], Image.Image]
+) -> None:
+    large_sheet((8000, 6000), 100).save(tmp_path / "a.png", compress_level=1)
     draw(0, 1, 48).save(tmp_path / "b.png")
     assert colorize(cell, tmp_path)[0] == 0
     assert opened(tmp_path / "out.png").size == (8000, 6000)

@@ -1,8 +1,6 @@
 """Two modules against each other: what is paired with what, what is refused, and the paper's own two figures."""
 
 import io
-import subprocess
-import sys
 
 import numpy as np
 import pandas as pd
@@ -186,7 +184,6 @@ def test_its_latex_compiles(tmp_path):
     assert "Overfull" not in typeset(written(sheet(found, with_published=True), "latex"), tmp_path)
 
 
-def test_comparing_does_not_import_torch():
+def test_comparing_does_not_import_torch(python):
     """`compare` only reads: it must not pay for importing torch."""
-    code = "import sys, attnbench.comparison; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    python("-c", "import sys, attnbench.comparison; sys.exit('torch' in sys.modules)")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
-from runs import attnbench, install_module, only_cell, overrides, record, tiny, tree
+from runs import Python, attnbench, install_module, only_cell, overrides, record, tiny, tree
 
 import attnbench as library
 from attnbench import export as exporting
@@ -94,7 +92,7 @@ def test_the_command_writes_beside_nothing_surprising(cell: Path, tmp_path: Path
     assert made.code == 0
 
 
-def test_the_card_says_what_was_measured_and_how(cell: Path, tmp_path: Path) -> None:
+def test_the_card_says_what_was_measured_and_how(compiler: None, cell: Path, tmp_path: Path) -> None:
     said = record(cell)
     said["metrics"]["fid"] = {
         "value": 12.3456, "n": 2, "n_real": 2, "floor": 3.21, "n_floor": 2, "dims": 768, "weights": "1", "real_size": "native"
@@ -129,7 +127,7 @@ def test_the_card_says_what_was_measured_and_how(cell: Path, tmp_path: Path) -> 
     assert "16 x 16 pixels,\nbatches of any size" in text
 
 
-def test_nothing_of_this_machine_goes_along(cell: Path, tmp_path: Path) -> None:
+def test_nothing_of_this_machine_goes_along(compiler: None, cell: Path, tmp_path: Path) -> None:
     said = record(cell)
     secret = "/home/somebody/weights"
     said |= {"failure": {"message": f"cannot read {secret}", "traceback": secret}, "host": secret}
@@ -159,7 +157,7 @@ def test_a_record_of_any_age_is_made_public() -> None:
 
 
 @pytest.mark.parametrize("module", SIX)
-def test_a_program_of_each_module_agrees_with_its_generator(module: str, tmp_path: Path) -> None:
+def test_a_program_of_each_module_agrees_with_its_generator(compiler: None, module: str, tmp_path: Path) -> None:
     generator = built(module)
     said = write_program(generator, tmp_path / "generator.pt2", module)
     assert said.any_batch
@@ -173,7 +171,7 @@ def test_a_program_of_each_module_agrees_with_its_generator(module: str, tmp_pat
         assert image.std() > 0.01
 
 
-def test_a_program_runs_without_attnbench(tmp_path: Path) -> None:
+def test_a_program_runs_without_attnbench(tmp_path: Path, compiler: None, python: Python) -> None:
     write_program(generator := built("sga"), tmp_path / "generator.pt2", "sga")
     sketch, reference = inputs(1, 16)
     torch.save((sketch, reference), tmp_path / "pair.pt")
@@ -183,25 +181,31 @@ def test_a_program_runs_without_attnbench(tmp_path: Path) -> None:
         "program = torch.export.load('generator.pt2').module()\n"
         "torch.save(program(*torch.load('pair.pt')).detach(), 'image.pt')"
     )
-    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+    python("-c", code, cwd=tmp_path)
     with torch.no_grad():
         assert (torch.load(tmp_path / "image.pt") - generator(sketch, reference)).abs().max() <= 1e-4
 
 
-def test_a_module_that_counts_its_batch_gets_a_program_for_one_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_module_that_counts_its_batch_gets_a_program_for_one_picture(
+    compiler: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     install_module(tmp_path / "site", monkeypatch, "counts", "mixed = mixed + sum(range(int(len(mixed)))) * 0")
     said = write_program(built("counts"), tmp_path / "generator.pt2", "counts")
     assert (said.any_batch, said.checked) == (False, 1)
     assert torch.export.load(tmp_path / "generator.pt2").module()(*inputs(1, 16)).shape == (1, 3, 16, 16)
 
 
-def test_a_module_that_looks_at_values_has_no_program(cell: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_module_that_looks_at_values_has_no_program(
+    compiler: None, cell: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(UserError, match="module 'cmft' cannot be made into a program .*: export it without --program"):
         write_program(built("cmft:key_source=reference_sketch"), tmp_path / "generator.pt2", "cmft")
     assert capfd.readouterr() == ("", "")  # torch prints pages
 
 
-def test_a_program_that_differs_is_not_kept(cell: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_program_that_differs_is_not_kept(
+    compiler: None, cell: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(exporting, "TOLERANCE", -1.0)
     outcome = attnbench("export", cell, "-o", tmp_path / "out" / "mine", "--program")
     assert outcome.code == 2

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import sysconfig
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -182,7 +182,7 @@ def test_new_modules_are_open_to_the_people_whom_the_umask_admits(tmp_path: Path
         ("torch", ["an installed module", "torch"]),
         ("attnbench", ["an installed module", "attnbench"]),
         ("pytorch-fid", ["an installed module", "pytorch_fid"]),
-        ("pillow", ["the installed package pillow "]),
+        ("scikit-image", ["the installed package scikit-image "]),
     ],
 )
 def test_a_name_that_cannot_be_used_is_refused_and_nothing_is_written(name: str, parts: list[str], tmp_path: Path) -> None:
@@ -222,15 +222,14 @@ def test_a_failure_halfway_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Mo
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_wheel_carries_the_template(tmp_path: Path) -> None:
+def test_the_wheel_carries_the_template(tmp_path: Path, python: Callable[..., subprocess.CompletedProcess[str]]) -> None:
     root, source = Path(__file__).parents[1], tmp_path / "source"
     for package in ("attnbench", "baselines", "configs"):
         shutil.copytree(root / package, source / package, ignore=shutil.ignore_patterns("__pycache__"))
     (source / "results").mkdir()
     for file in ("pyproject.toml", "README.md", "LICENSE", "results/__init__.py", "results/published.csv"):
         shutil.copy(root / file, source / file)
-    wheel = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
-    subprocess.run([*wheel, "--wheel-dir", tmp_path, source], check=True)
+    python("-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "--no-index", "--wheel-dir", tmp_path, source)
     (built,) = tmp_path.glob("*.whl")
     carried = {Path(name).name for name in zipfile.ZipFile(built).namelist() if name.startswith("attnbench/template/")}
     assert carried == set(new_module_file.FILES) == {path.name for path in (root / "attnbench" / "template").iterdir()}

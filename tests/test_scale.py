@@ -7,15 +7,12 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import pytest
-from runs import HEADS, attnbench, overrides
+from runs import HEADS, Python, attnbench, overrides
 
 from attnbench.console import Reporter
 from attnbench.execute.planning import plan, state_of
@@ -42,16 +39,6 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def seconds(work: Callable[[], object], rounds: int = 3) -> float:
-    """Of the processor, the best of some rounds."""
-    taken = []
-    for _ in range(rounds):
-        started = time.process_time()
-        work()
-        taken.append(time.process_time() - started)
-    return min(taken)
-
-
 def test_the_made_up_cells_are_cells(store: Path) -> None:
     frame = results(store)
     assert len(frame) == frame["identity"].nunique() == CELLS
@@ -59,7 +46,9 @@ def test_the_made_up_cells_are_cells(store: Path) -> None:
     assert frame.groupby(["dataset", "seed"]).size().eq(10).all()
 
 
-def test_reading_a_store_and_printing_its_table_takes_a_few_times_what_json_load_takes(store: Path) -> None:
+def test_reading_a_store_and_printing_its_table_takes_a_few_times_what_json_load_takes(
+    store: Path, seconds: Callable[..., float]
+) -> None:
     def bare() -> None:
         for file in store.glob("*/cell.json"):
             with file.open() as opened:
@@ -71,36 +60,36 @@ def test_reading_a_store_and_printing_its_table_takes_a_few_times_what_json_load
     results(store)  # imports
     table()
     reading = seconds(bare)
-    assert seconds(lambda: results(store)) < 3 * reading
-    assert seconds(table) < 6 * reading  # with what does not grow with the store
+    assert seconds(lambda: results(store)) < 4 * reading  # 1.4 to 1.7 measured
+    assert seconds(table) < 8 * reading  # 2.8 to 3.3, with what does not grow with the store
 
 
-def test_planning_takes_well_under_a_millisecond_a_cell(tmp_path: Path) -> None:
-    checked = check_grid(["sga", "scft"], [HEADS], "demo", overrides=overrides(), seeds=range(CELLS // 2))
-    plan(checked, Reporter())  # decodes the images
-
-    def look() -> None:
+def test_planning_ten_times_as_many_cells_takes_no_longer_than_five_times_as_long(
+    tmp_path: Path, seconds: Callable[..., float]
+) -> None:
+    def look(count: int) -> None:
+        checked = check_grid(["sga", "scft"], [HEADS], "demo", overrides=overrides(), seeds=range(count // 2))
         cells = plan(checked, Reporter())
-        assert len({cell.folder_name for cell in cells}) == CELLS
+        assert len({cell.folder_name for cell in cells}) == count
         assert all(str(state_of(CellFolder(tmp_path / cell.folder_name))) == "new" for cell in cells)
 
-    assert seconds(look) < 0.5e-3 * CELLS
+    look(2)  # decodes the images
+    assert seconds(lambda: look(2000)) < 5 * seconds(lambda: look(200))  # 1.5 measured: most of it is the grid's own check
 
 
-def test_a_grid_of_thousands_of_seeds_is_checked_in_no_time_more() -> None:
-    def check(seeds: int) -> Callable[[], object]:
-        return lambda: check_grid(["sga"], [HEADS], "demo", overrides=overrides(), seeds=range(seeds))
+def test_a_grid_of_thousands_of_seeds_is_checked_like_one_of_a_few(seconds: Callable[..., float]) -> None:
+    def check(seeds: int) -> None:
+        check_grid(["sga"], [HEADS], "demo", overrides=overrides(), seeds=range(seeds))
 
-    check(1)()
-    assert seconds(check(20_000)) < seconds(check(1)) + 0.5
+    check(1)
+    assert seconds(lambda: check(20_000)) < 3 * seconds(lambda: check(200))
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["table", "STORE"], ["merge", "STORE", "elsewhere"]])
-def test_what_does_not_train_does_not_import_torch(arguments: list[str], store: Path, tmp_path: Path) -> None:
+def test_what_does_not_train_does_not_import_torch(arguments: list[str], store: Path, tmp_path: Path, python: Python) -> None:
     code = "import atexit, sys; from attnbench.cli import main; names = ('torch', 'pandas', 'attnbench.tables'); "
     code += "atexit.register(lambda: print([name for name in names if name in sys.modules], file=sys.stderr)); main()"
     given = [str(store) if argument == "STORE" else argument for argument in arguments]
-    ended = subprocess.run([sys.executable, "-c", code, *given], capture_output=True, text=True, cwd=tmp_path, check=False)
-    assert ended.returncode == 0, ended.stderr
+    ended = python("-c", code, *given, cwd=tmp_path)
     wanted = ["pandas", "attnbench.tables"] if arguments[0] == "table" else []
     assert ended.stderr.splitlines()[-1] == str(wanted)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from runs import attnbench as run_attnbench
-from runs import cells, only_cell, record, same_result, steps_in, tiny
+from runs import cells, install_waiting, only_cell, record, same_result, steps_in, tiny
 from slurm_cluster import Cluster, Unavailable, running_cluster
 
 from attnbench.cell import Settings
@@ -24,7 +24,7 @@ from attnbench.execute.slurm import CellJob, SlurmOptions, active, submit
 from attnbench.execute.worker import CellOptions
 from attnbench.store import CellFolder
 
-STEPS = 160  # of the cell that is disturbed: long enough to be met at work again and again
+EACH = 3  # steps until a cell that is disturbed waits for that
 CPU = CellOptions(device="cpu")
 ON_TEST = SlurmOptions(partition="test", time=10, gpus=0, cpus=1)
 
@@ -50,17 +50,17 @@ def cluster(_cluster: Cluster | Unavailable, monkeypatch: pytest.MonkeyPatch) ->
     _cluster.wait(lambda: not _cluster.command("squeue", "--noheader"), "the cancelled jobs end")
 
 
-def planned(store: Path, **changes: object) -> list[tuple[str, Path]]:
+def planned(store: Path, module: str = "sga", **changes: object) -> list[tuple[str, Path]]:
     """The cells of a tiny run, in the store and ready to be handed over: (label, folder)."""
-    found = cells(**changes)
+    found = cells(module, **changes)
     for cell in found:
         write_job(cell, CellFolder(store / cell.folder_name))
     return [(cell.label, store / cell.folder_name) for cell in found]
 
 
-def run_undisturbed(store: Path, **changes: object) -> list[Path]:
+def run_undisturbed(store: Path, module: str = "sga", **changes: object) -> list[Path]:
     store.mkdir()
-    found = cells(**changes)
+    found = cells(module, **changes)
     run_inline(found, Settings(store, torch.device("cpu")), Reporter())
     return [store / cell.folder_name for cell in found]
 
@@ -103,22 +103,23 @@ def terminate(cluster: Cluster, job: str) -> None:
     cluster.command("scancel", "--signal=TERM", job)
 
 
-@pytest.mark.slow
-def test_however_often_a_job_is_disturbed_its_cell_ends_with_the_same_weights(cluster, tmp_path):
-    ((label, folder),) = planned(tmp_path / "slurm", train__steps=STEPS)
+def test_however_often_a_job_is_disturbed_its_cell_ends_with_the_same_weights(cluster, tmp_path, monkeypatch):
+    """Each start of the cell waits in a step to be disturbed; the fourth is not."""
+    waits = install_waiting(tmp_path / "site", monkeypatch, "patient", step=EACH)
+    ((label, folder),) = planned(tmp_path / "slurm", "patient", train__steps=4 * EACH)
     ((_, job),) = submit([(label, folder)], tmp_path / "slurm", ON_TEST, CPU).items()
-    saved_at = [0]
-    for disturb in (warn, preempt, terminate):
-        cluster.wait(lambda: steps_done(folder) >= saved_at[-1] + 3, f"the cell trains, to be disturbed: {disturb.__name__}")
+    for start, disturb in enumerate((warn, preempt, terminate), start=1):
+        cluster.wait(waits.exists, f"the cell trains, to be disturbed: {disturb.__name__}")
         disturb(cluster, job)
         cluster.wait(has_status(folder, "interrupted"), f"the cell is saved: {disturb.__name__}")
-        saved_at.append(record(folder)["step"])
-        assert saved_at[-2] + 3 <= saved_at[-1] < STEPS
+        assert record(folder)["step"] == start * EACH
+        waits.unlink()
+    waits.touch()
     cluster.wait(has_status(folder, "finished"), "the cell is finished")
     cluster.wait(lambda: not active([job]), "the job ends")
     assert (cluster.state(job), cluster.restarts(job)) == ("COMPLETED", 3)
-    assert steps_in(folder / "losses.jsonl") == list(range(1, STEPS + 1))
-    (undisturbed,) = run_undisturbed(tmp_path / "inline", train__steps=STEPS)
+    assert steps_in(folder / "losses.jsonl") == list(range(1, 4 * EACH + 1))
+    (undisturbed,) = run_undisturbed(tmp_path / "inline", "patient", train__steps=4 * EACH)
     assert same_result(folder, undisturbed)
 
 
@@ -213,7 +214,6 @@ def test_options_become_those_of_sbatch():
         SlurmOptions(time="soon").parameters(cells=1)
 
 
-@pytest.mark.slow
 def test_the_command_runs_cells_on_the_cluster(cluster, tmp_path):
     options = ("--partition", "test", "--time", "10", "--gpus", "0", "--cpus", "1")
     outcome = run_attnbench(*tiny(tmp_path / "store", executor="slurm"), *options)

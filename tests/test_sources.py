@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from runs import install
+from runs import Python, install
 
 from attnbench import sources, store
 from attnbench.sources import changed_sources, code_digest, sources_of
@@ -62,10 +61,10 @@ def test_imports_in_a_circle_are_followed_once_and_nothing_is_imported(package: 
     assert "my_package" not in sys.modules
 
 
-def test_neither_torch_nor_pandas_is_imported() -> None:
+def test_neither_torch_nor_pandas_is_imported(python: Python) -> None:
     code = "import sys; from attnbench.sources import sources_of; assert sources_of('attnbench_baselines.cmft:CMFT'); "
     code += "print([name for name in ('torch', 'pandas', 'attnbench_baselines') if name in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+    assert python("-c", code).stdout == "[]\n"
 
 
 @pytest.mark.parametrize(

@@ -37,12 +37,10 @@ def _no_costs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def finished(session_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store with one finished cell, to be copied before it is changed."""
     store = tmp_path_factory.mktemp("finished")
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setenv("ATTNBENCH_CACHE", str(session_cache))
-        assert attnbench(*tiny(store)).code == 0
+    assert attnbench(*tiny(store)).code == 0
     return store
 
 

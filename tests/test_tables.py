@@ -1,10 +1,8 @@
 """Tables from a store: what stands where, what is marked, and what never meets."""
 
 import io
-import json
 import shutil
 import subprocess
-import time
 
 import numpy as np
 import pandas as pd
@@ -350,14 +348,13 @@ def test_numbers_of_a_terminals_column_stand_under_each_other():
     assert len({line.index(".") for line in lines}) == 1
 
 
-def test_ten_thousand_cells_take_less_than_a_few_seconds():
-    rows = [
-        cell(f"M{module}", dataset, seed) for module in range(10) for dataset in ("a", "b", "c", "d") for seed in range(250)
-    ]
-    frame = pd.DataFrame(rows)
-    started = time.perf_counter()
+def test_ten_times_as_many_cells_take_no_longer_than_ten_times_as_long(seconds):
+    """2.2 times was measured; if the frame were searched for every entry, it would be a hundred."""
+    frame = pd.DataFrame(
+        [cell(f"M{module}", dataset, seed) for module in range(10) for dataset in ("a", "b", "c", "d") for seed in range(250)]
+    )
     tables(frame)
-    assert time.perf_counter() - started < 3  # 0.3 on a quiet machine; seconds, were the frame searched for every entry
+    assert seconds(lambda: tables(frame)) < 10 * seconds(lambda: tables(frame[frame["seed"] < 25]))
 
 
 def test_html_escapes_what_people_wrote():
@@ -416,7 +413,3 @@ def test_what_is_wider_than_a_page_becomes_several_latex_tables(tmp_path):
 def test_unknown_format_is_refused():
     with pytest.raises(UserError, match="did you mean 'latex'"):
         render(one_table(cell()), "latx")
-
-
-def test_options_are_stored_as_json_that_published_options_match():
-    assert all(isinstance(json.loads(options), dict) for options in published()["options"])

@@ -10,14 +10,28 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from runs import attnbench, cells, install_module, only_cell, process, record, same_result, steps_in, tiny
+from runs import (
+    Process,
+    attnbench,
+    cells,
+    install_module,
+    install_waiting,
+    only_cell,
+    record,
+    same_result,
+    steps_in,
+    tiny,
+    until,
+)
 
 from attnbench import cell as cell_file
 from attnbench import sources
+from attnbench.execute import worker as worker_file
 from attnbench.execute.job import write_job
 from attnbench.execute.worker import EXIT_BUSY, EXIT_INTERRUPTED, CellOptions, Worker
 from attnbench.store import CellFolder
@@ -27,29 +41,14 @@ EVERY_STEP = ("--checkpoint-minutes", "0")
 
 @pytest.fixture
 def waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
-    """waits("slow"): install a module that makes a file `there` at its third step, and waits for a file `go`; their folder."""
-
-    def make(name: str) -> Path:
-        signs = tmp_path / f"{name} signs"
-        signs.mkdir()
-        act = f"""
-if self.training and self.step == 3 and not os.path.exists({str(signs / "go")!r}):
-    import time
-    open({str(signs / "there")!r}, "w").close()
-    while not os.path.exists({str(signs / "go")!r}):
-        time.sleep(0.01)"""
-        install_module(tmp_path / name, monkeypatch, name, act)
-        return signs
-
-    return make
+    """waits("slow"): a module of that name, see `install_waiting`; the file that is made when it waits."""
+    return lambda name: install_waiting(tmp_path / name, monkeypatch, name)
 
 
-@pytest.fixture(autouse=True)
-def _ctrl_c_is_heard() -> Iterator[None]:
-    """A shell's background jobs, CI among them, ignore SIGINT."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
+@pytest.fixture
+def one_restart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that dies is started again once, not twice: every start costs seconds."""
+    monkeypatch.setattr(worker_file, "RESTARTS", 1)
 
 
 @pytest.fixture
@@ -64,13 +63,6 @@ def undisturbed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[...
     return run
 
 
-def until(condition: Callable[[], object], seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
-
-
 def planned(store: Path, module: str, **changes: object) -> Path:
     """The folder of a cell that is planned and has not run."""
     (cell,) = cells(module, **changes)
@@ -79,7 +71,9 @@ def planned(store: Path, module: str, **changes: object) -> Path:
     return folder.path
 
 
-def test_each_cell_has_its_own_fate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undisturbed: Callable[..., Path]) -> None:
+def test_each_cell_has_its_own_fate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undisturbed: Callable[..., Path], workers: None, one_restart: None
+) -> None:
     """Killed in the middle of a checkpoint; killed again and again; out of memory; and one that is well."""
     once = tmp_path / "killed once"
     acts = {
@@ -105,7 +99,7 @@ if self.training and self.step == 3 and not os.path.exists({str(once)!r}):
     assert not list(store.rglob("*.draft"))
     failures = {name: record(only_cell(store, name))["failure"] for name in ("doomed", "greedy")}
     assert failures["doomed"]["message"] == (
-        "killed by SIGKILL 3 times at step 0, without a new checkpoint, perhaps out of memory"
+        "killed by SIGKILL 2 times at step 0, without a new checkpoint, perhaps out of memory"
     )
     assert failures["greedy"]["message"].startswith("RuntimeError: ")
     assert "memory" in failures["greedy"]["message"]
@@ -115,15 +109,33 @@ if self.training and self.step == 3 and not os.path.exists({str(once)!r}):
     assert not list(store.rglob("progress.json"))
 
 
-def test_a_cell_that_hangs_is_ended_and_says_where_it_hung(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_dies_is_given_up_after_two_restarts_that_got_no_further(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = planned(tmp_path / "results", "sga")
+    worker, starts = Worker(folder, CellOptions(), label="it"), []
+    monkeypatch.setattr(worker, "start", lambda: starts.append(worker.folder.step))
+    assert [worker.restart("killed by SIGBUS") for _ in range(2)] == [None, None]
+    CellFolder(folder).write_record({**record(folder), "step": 5})
+    assert [worker.restart("killed by SIGBUS") for _ in range(3)] == [None, None, "failed"]
+    assert starts == [0, 0, 5, 5]
+    assert record(folder)["failure"]["message"] == "killed by SIGBUS 3 times at step 5, without a new checkpoint"
+
+
+def test_a_cell_that_hangs_is_ended_and_says_where_it_hung(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: None
+) -> None:
     hung = tmp_path / "hung"
     act = f"if self.training and self.step == 3:\n    import time\n    open({str(hung)!r}, 'w').close()\n    time.sleep(1000)"
     install_module(tmp_path / "site", monkeypatch, "hangs", act)
     folder = planned(tmp_path / "results", "hangs")
-    worker = Worker(folder, CellOptions(device="cpu", grace=0.5), label="it")
+    worker = Worker(folder, CellOptions(device="cpu"), label="it")
     worker.start()
     until(hung.exists)
     worker.options = replace(worker.options, time_limit=0.001)
+    assert worker.poll() is None  # it is asked where it is, and to end
+    until(lambda: "hangs_package.py" in worker.log.read_text())
+    worker.options = replace(worker.options, grace=0)
     until(lambda: worker.poll() == "failed")
     failure = record(folder)["failure"]
     assert failure["message"].startswith("longer than the 0.001 seconds that a cell may take")
@@ -131,16 +143,14 @@ def test_a_cell_that_hangs_is_ended_and_says_where_it_hung(tmp_path: Path, monke
 
 
 def test_a_slow_cell_that_is_over_its_time_is_saved_and_can_go_on(
-    tmp_path: Path, waits: Callable[[str], Path], undisturbed: Callable[..., Path]
+    tmp_path: Path, waits: Callable[[str], Path], undisturbed: Callable[..., Path], workers: None
 ) -> None:
-    signs = waits("slow")
+    waiting = waits("slow")
     folder = planned(tmp_path / "results", "slow")
     worker = Worker(folder, CellOptions(device="cpu"), label="it")
     worker.start()
-    until((signs / "there").exists)
+    until(waiting.exists)
     worker.options = replace(worker.options, time_limit=0.001)
-    assert worker.poll() is None  # it is asked to end
-    (signs / "go").touch()
     until(lambda: worker.poll() == "failed")
     assert record(folder)["step"] == 3
     again = attnbench(*tiny(tmp_path / "results", "slow"), "--retry-failed")
@@ -148,37 +158,38 @@ def test_a_slow_cell_that_is_over_its_time_is_saved_and_can_go_on(
     assert same_result(folder, undisturbed("slow"))
 
 
-def test_ctrl_c_saves_all_running_cells(tmp_path: Path, waits: Callable[[str], Path], undisturbed: Callable[..., Path]) -> None:
+def test_ctrl_c_saves_all_running_cells(
+    tmp_path: Path, waits: Callable[[str], Path], undisturbed: Callable[..., Path], workers: None, ctrl_c_is_heard: None
+) -> None:
     store, names = tmp_path / "results", ("composed", "quiet")
-    signs = [waits(name) for name in names]
-    runner = process(*tiny(store, ",".join(names), executor="local"), "--jobs", "2")
-    until(lambda: all((sign / "there").exists() for sign in signs))
-    runner.send_signal(signal.SIGINT)
-    assert runner.stderr is not None
-    assert any("waiting for the running cells to save" in line for line in runner.stderr)
-    time.sleep(0.5)  # for its processes to hear of it
-    for sign in signs:
-        (sign / "go").touch()
-    _, err = runner.communicate(timeout=120)
-    assert runner.returncode == EXIT_INTERRUPTED, err
-    assert err.splitlines()[-1] == "stopped; nothing that was saved is lost, the same command goes on"
+    both = [waits(name) for name in names]
+
+    def press_ctrl_c() -> None:
+        until(lambda: all(waiting.exists() for waiting in both))
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=press_ctrl_c)
+    thread.start()
+    stopped = attnbench(*tiny(store, ",".join(names), executor="local"), "--jobs", "2")
+    thread.join()
+    assert stopped.code == EXIT_INTERRUPTED, stopped.err
+    assert "stopping: waiting for the running cells to save" in stopped.err
+    assert stopped.err.splitlines()[-1] == "stopped; nothing that was saved is lost, the same command goes on"
     for name in names:
         found = record(only_cell(store, name))
         assert (found["status"], found["step"]) == ("interrupted", 3)
-    assert err.count("continues at step 3") == 2
+    assert stopped.err.count("continues at step 3") == 2
     again = attnbench(*tiny(store, ",".join(names)))
     assert again.code == 0, again.err
     assert same_result(only_cell(store, "composed"), undisturbed("composed"))
 
 
-def test_cells_save_and_end_when_their_runner_is_killed(tmp_path: Path, waits: Callable[[str], Path]) -> None:
-    signs = waits("orphan")
+def test_cells_save_and_end_when_their_runner_is_killed(tmp_path: Path, waits: Callable[[str], Path], process: Process) -> None:
+    waiting = waits("orphan")
     runner = process(*tiny(tmp_path / "results", "orphan", executor="local"))
-    until((signs / "there").exists)
+    until(waiting.exists)
     runner.kill()
     runner.communicate()
-    time.sleep(0.5)  # for the end of its standard input to be read
-    (signs / "go").touch()
     folder = CellFolder(only_cell(tmp_path / "results"))
     until(lambda: not folder.is_held())
     assert (record(folder.path)["status"], record(folder.path)["step"]) == ("interrupted", 3)
@@ -194,7 +205,9 @@ def test_a_module_that_exits_fails_its_cell(code: int, tmp_path: Path, monkeypat
     assert found["failure"]["message"] == f"SystemExit: {code}"
 
 
-def test_a_process_that_somebody_keeps_ending_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_somebody_keeps_ending_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: None, one_restart: None
+) -> None:
     act = """
 if self.training and self.step == 1:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -202,10 +215,12 @@ if self.training and self.step == 1:
     install_module(tmp_path / "site", monkeypatch, "unwanted", act)
     outcome = attnbench(*tiny(tmp_path / "results", "unwanted", executor="local"))
     assert outcome.code == 1
-    assert record(only_cell(tmp_path / "results"))["failure"]["message"].startswith("told to end 3 times at step 0")
+    assert record(only_cell(tmp_path / "results"))["failure"]["message"].startswith("told to end 2 times at step 0")
 
 
-def test_a_cell_that_is_run_anew_can_be_killed_before_its_first_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cell_that_is_run_anew_can_be_killed_before_its_first_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: None, one_restart: None
+) -> None:
     """Its record stands as soon as the old one is set aside; and its log stays, from which its failure is told."""
     install_module(tmp_path / "site", monkeypatch, "revised", "pass")
     store = tmp_path / "results"
@@ -218,27 +233,34 @@ def test_a_cell_that_is_run_anew_can_be_killed_before_its_first_step(tmp_path: P
     outcome = attnbench(*tiny(store, "revised", executor="local"), "--rerun-stale")
     assert outcome.code == 1
     after = record(only_cell(store, "revised"))
-    assert after["failure"]["message"] == "ended with code 7 3 times at step 0, without a new checkpoint"
+    assert after["failure"]["message"] == "ended with code 7 2 times at step 0, without a new checkpoint"
     assert "Mix on synthetic, seed 0: " in after["failure"]["traceback"]
     (old,) = (store / ".superseded").iterdir()
     assert record(old) == before
 
 
-def test_two_runners_share_a_store_and_do_nothing_twice(tmp_path: Path) -> None:
-    store = tmp_path / "results"
-    both = [process(*tiny(store, "sga,scft,cmft", executor="local", train__steps=30)) for _ in range(2)]
-    said = ""
-    for one in both:
-        _, err = one.communicate(timeout=300)
-        assert one.returncode == 0, err
-        said += err
-    for module in ("sga", "scft", "cmft"):
-        assert (only_cell(store, module) / "cell.log").read_text().count(": new\n") == 1, said
-    assert all(steps_in(log) == list(range(1, 31)) for log in store.glob("*/losses.jsonl"))
+def test_two_runners_share_a_store_and_do_nothing_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, waits: Callable[[str], Path], process: Process
+) -> None:
+    """One, in a process, is in the middle of the first cell until the other, in this one, is in that of the second."""
+    waiting, store = waits("first"), tmp_path / "results"
+    let_go_on = f"if os.path.exists({str(waiting)!r}): os.remove({str(waiting)!r})"
+    install_module(tmp_path / "second", monkeypatch, "second", let_go_on)
+    run = tiny(store, "first,second", executor="local")
+    one = process(*run)
+    until(waiting.exists)
+    other = attnbench(*run)
+    _, said = one.communicate(timeout=500)
+    assert (one.returncode, other.code) == (0, 0), said + other.err
+    for module in ("first", "second"):
+        log = (only_cell(store, module) / "cell.log").read_text()
+        assert (log.count(": new\n"), log.count(": continues")) == (1, 0), said + other.err
+        assert steps_in(only_cell(store, module) / "losses.jsonl") == [1, 2, 3, 4]
+    assert other.err.count("another process runs it; going on with the rest") == 1
 
 
 def test_a_full_disk_stops_the_runner_and_costs_nothing(
-    small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undisturbed: Callable[..., Path]
+    small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undisturbed: Callable[..., Path], workers: None
 ) -> None:
     filler = small_disk / "filler"
     act = f"""
@@ -330,30 +352,48 @@ def test_a_folder_given_by_a_relative_path_is_found_from_elsewhere(
     assert attnbench("cell", only_cell(tmp_path / "results"), "--device", "cpu").code == 0
 
 
-def test_a_cell_taken_over_by_another_runner_is_waited_for(tmp_path: Path) -> None:
-    """Its lock is held until it is finished by somebody else: here, by a thread that copies a finished one."""
-    done, store = tmp_path / "done", tmp_path / "results"
-    assert attnbench(*tiny(done, "sga")).code == 0
-    folder = planned(store, "sga")
+@contextmanager
+def another_runner_has(folder: Path, done: Path, until_seen: Callable[[], bool]) -> Iterator[None]:
+    """Its lock is held until it is finished by somebody else: here, by a thread that copies a finished cell."""
     held = threading.Event()
 
     def other_runner() -> None:
         with CellFolder(folder).locked(wait=False):
             held.set()
-            until(lambda: "another process runs it" in getattr(sys.stderr, "getvalue", str)())
-            for path in only_cell(done).iterdir():
+            until(until_seen)
+            for path in done.iterdir():
                 if path.is_file() and path.name != ".lock":
                     shutil.copy(path, folder)
 
     thread = threading.Thread(target=other_runner)
     thread.start()
-    assert held.wait(10)
-    outcome = attnbench(*tiny(store, "sga", executor="local"))
+    assert held.wait(60)
+    yield
     thread.join()
+
+
+def test_a_cell_that_another_runner_has_is_waited_for(tmp_path: Path, undisturbed: Callable[..., Path]) -> None:
+    folder, said = planned(tmp_path / "results", "sga"), "another process runs it; going on with the rest"
+    with another_runner_has(folder, undisturbed("sga"), lambda: said in getattr(sys.stderr, "getvalue", str)()):
+        outcome = attnbench(*tiny(tmp_path / "results", "sga", executor="local"))
     assert outcome.code == 0, outcome.err
-    assert "another process runs it; going on with the rest" in outcome.err
+    assert said in outcome.err
     assert "SGA on synthetic, seed 0: finished\n" in outcome.err
     assert not (folder / "cell.log").exists()
+
+
+def test_a_cell_that_another_runner_takes_at_the_same_moment_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undisturbed: Callable[..., Path], workers: None
+) -> None:
+    """It is free when this runner looks, and no longer when its process starts."""
+    folder, first_looks, is_held = planned(tmp_path / "results", "sga"), [False], CellFolder.is_held
+    monkeypatch.setattr(CellFolder, "is_held", lambda self: first_looks.pop() if first_looks else is_held(self))
+    log = folder / "cell.log"
+    with another_runner_has(folder, undisturbed("sga"), lambda: log.exists() and "another process" in log.read_text()):
+        outcome = attnbench(*tiny(tmp_path / "results", "sga", executor="local"))
+    assert outcome.code == 0, outcome.err
+    assert "SGA on synthetic, seed 0: finished\n" in outcome.err
+    assert log.read_text().count("another process runs it") == 1
 
 
 @pytest.mark.parametrize(("names", "found"), [("", ["cpu"]), ("cpu", ["cpu"]), ("cpu,cpu", ["cpu", "cpu"])])
