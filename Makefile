@@ -1,7 +1,8 @@
 # make demo         venv, install, train two modules on the built-in data, print the table, name the pictures
-# make test         venv, install, lint, types, and the tests that take seconds
-# make test-all     the same with all tests: processes, compilers, Chromium, a SLURM cluster, times
-# make test-lowest  a venv with the lowest versions that pyproject.toml promises, and the tests that take seconds
+# make test         venv, install, lint, types, and the quick tests
+# make test-all     the same, plus every other kind: processes, compilers, Chromium, a SLURM cluster, times
+# make test-lowest  a venv with the lowest versions that pyproject.toml promises, and the quick and slow tests
+#                   (Python 3.11 or 3.12: the lowest versions have no builds for newer ones)
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -9,7 +10,6 @@ WORKERS ?= auto
 BIN = $(VENV)/bin
 LOWEST = $(VENV)-lowest
 PARALLEL = -n $(WORKERS) --maxprocesses 8 --dist worksteal
-IN_SECONDS = -m "not (browser or cluster or perf or process or slow)"
 
 .PHONY: demo test test-all test-lowest lint clean
 
@@ -17,16 +17,16 @@ demo: $(BIN)/attnbench
 	$(BIN)/attnbench run --recipe demo --modules sga,scft --datasets synthetic --output results/demo
 
 test: lint
-	$(BIN)/python -m pytest $(PARALLEL) $(IN_SECONDS)
+	$(BIN)/python -m pytest $(PARALLEL) -m "not (browser or cluster or perf or process or slow)"
 
 # Times are compared last, with the machine to themselves.
 test-all: lint
 	$(BIN)/python -m pytest $(PARALLEL) -m "not perf"
 	$(BIN)/python -m pytest -m perf
 
-# What old versions say of newer ones beside them is not this project's.
+# Old versions beside newer ones raise deprecation warnings that are not ours.
 test-lowest: $(LOWEST)/.dev
-	$(LOWEST)/bin/python -m pytest $(PARALLEL) $(IN_SECONDS) -W default::DeprecationWarning
+	$(LOWEST)/bin/python -m pytest $(PARALLEL) -m "not (browser or cluster or perf or process)" -W default::DeprecationWarning
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

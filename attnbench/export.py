@@ -283,7 +283,7 @@ def _forget_paths(program: fx.GraphModule) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the pages that torch.export prints where it fails, and what some versions of it warn of."""
+    """Without the pages that torch.export prints where it fails, and without the warnings of some of its versions."""
     with redirect_stderr(io.StringIO()), warnings.catch_warnings(action="ignore"):
         yield
 

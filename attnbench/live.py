@@ -82,15 +82,16 @@ class Board:
         parts = [done, *(f"{count} {what}" for what, count in counts.items() if count)]
         line = f"{', '.join(parts)}; {duration(time.monotonic() - self._started)} so far"
         left = self._left([progress for _, progress in running], waiting)
-        return line if left is None else f"{line}, about {duration(left)} left"
+        return f"{line}, about {duration(left)} of training left" if left else line
 
     def _left(self, running: Sequence[Progress | None], waiting: int) -> float | None:
-        """Seconds, at the speed of the cells that run, or ran last; None until a first step was timed."""
+        """Seconds of training, at the speed of the cells that run, or ran last; None until a first step was timed."""
         if timed := [whole for progress in running if progress and (whole := progress.training_seconds) is not None]:
             self._whole = sum(timed) / len(timed)
         if self._whole is None or not running:
             return None
-        return (sum(_own_left(progress, self._whole) for progress in running) + waiting * self._whole) / len(running)
+        own = [_own_left(progress, self._whole) for progress in running]
+        return max(*own, (sum(own) + waiting * self._whole) / len(own))
 
 
 def _own_left(progress: Progress | None, whole: float) -> float:

@@ -1,7 +1,7 @@
 """How long OpenMP's threads spin while they wait for each other.
 
 PyTorch splits an operation over the cores and waits until every part is done. GNU's OpenMP waits by spinning, up to 300,000
-rounds, which is milliseconds, before a thread goes to sleep. On cores of one's own that saves a wake-up. Beside other processes
+rounds, which is milliseconds, before a thread goes to sleep. On idle cores that saves a wake-up. Beside other processes
 it is a trap: the spinning thread holds the core that the thread it waits for needs. docs/where-the-time-goes.md measures it.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 
-SPIN_COUNT = 1000  # what libgomp itself falls back to when it has more threads than cores
+SPIN_COUNT = 1000  # libgomp's own for OMP_WAIT_POLICY=active with more threads than cores
 
 
 def limit_spinning() -> None:

@@ -58,7 +58,7 @@ class Progress:
 
     @property
     def training_seconds(self) -> float | None:
-        """What the whole training takes at this speed; None where no step that tells was timed."""
+        """What the whole training takes at this speed; None before the first timed step, and after the last."""
         if self.seconds_left is None or self.step >= self.total:
             return None
         return self.seconds_left * self.total / (self.total - self.step)

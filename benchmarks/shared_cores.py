@@ -52,7 +52,7 @@ def train_cell(module: str, steps: int, spin_count: int) -> dict[str, float]:
         planned = [*ATTNBENCH, "run", "-m", module, "-d", "synthetic", "-r", "demo", "--set", f"train.steps={steps}"]
         planned += ["-o", store, "--executor", "commands"]
         listed = subprocess.run(planned, check=True, capture_output=True, text=True, env=environment).stdout
-        folder = Path(listed.split()[2])
+        folder = Path(listed.split()[2])  # attnbench cell FOLDER
         started = time.perf_counter()
         subprocess.run([*ATTNBENCH, "cell", str(folder), "--device", "cpu"], check=True, capture_output=True, env=environment)
         seconds = time.perf_counter() - started
@@ -60,21 +60,22 @@ def train_cell(module: str, steps: int, spin_count: int) -> dict[str, float]:
     return {"cell_seconds": seconds, "images_per_second": costs["images_per_second"]}
 
 
-def measure(module: str, steps: int, spin_count: int, busy: Sequence[int], rounds: int) -> list[dict[str, float]]:
-    """A row for each number of busy processes: medians over the rounds, in each of which all numbers have their turn."""
-    found: dict[int, list[dict[str, float]]] = {count: [] for count in (0, *busy)}
+def measure(module: str, steps: int, spin_counts: Sequence[int], busy: Sequence[int], rounds: int) -> list[dict[str, float]]:
+    """A row for each spin count and number of busy processes: medians over the rounds, in each of which all have their turn."""
+    cases = [(spin_count, count) for count in (0, *busy) for spin_count in spin_counts]
+    found: dict[tuple[int, int], list[dict[str, float]]] = {case: [] for case in cases}
     for _ in range(rounds):
-        for count, cells in found.items():
+        for spin_count, count in cases:
             with busy_processes(count):
-                cells.append(train_cell(module, steps, spin_count))
+                found[spin_count, count].append(train_cell(module, steps, spin_count))
     return [
         {
             "spin_count": spin_count,
             "busy": count,
             **{figure: median(cell[figure] for cell in cells) for figure in cells[0]},
-            "slowdown": median(b["cell_seconds"] / a["cell_seconds"] for a, b in zip(found[0], cells, strict=True)),
+            "slowdown": median(b["cell_seconds"] / a["cell_seconds"] for a, b in zip(found[spin_count, 0], cells, strict=True)),
         }
-        for count, cells in found.items()
+        for (spin_count, count), cells in found.items()
     ]
 
 
@@ -83,18 +84,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--module", default="sga")
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--busy", type=int, nargs="+", default=[1], help="numbers of busy processes")
+    parser.add_argument("--busy", type=int, nargs="+", default=[1], help="numbers of busy processes, above 0")
     parser.add_argument("--spin-counts", type=int, nargs="+", default=[SPIN_COUNT, UNLIMITED])
     parser.add_argument("--json", type=Path, help="a folder for shared-cores-<device>.json")
     asked = parser.parse_args(arguments)
-    rows: list[dict[str, float]] = []
-    sys.stdout.write("spin count  busy processes   cell s  images/s  slowdown\n")
-    for spin_count in asked.spin_counts:
-        for row in measure(asked.module, asked.steps, spin_count, asked.busy, asked.rounds):
-            rows.append(row)
-            line = "{spin_count:10,d} {busy:15d} {cell_seconds:8.1f} {images_per_second:9.1f} {slowdown:9.2f}\n"
-            sys.stdout.write(line.format(**row))
-        sys.stdout.flush()
+    rows = measure(asked.module, asked.steps, asked.spin_counts, asked.busy, asked.rounds)
+    sys.stdout.write("busy processes  spin count   cell s  images/s  slowdown\n")
+    for row in rows:
+        line = "{busy:14d} {spin_count:11,d} {cell_seconds:8.1f} {images_per_second:9.1f} {slowdown:9.2f}\n"
+        sys.stdout.write(line.format(**row))
     if asked.json:
         name = re.sub(r"[^a-z0-9]+", "-", f"shared cores {device_name(CPU)}".lower()).strip("-")
         report = {"module": asked.module, "steps": asked.steps, "rounds": asked.rounds, "rows": rows}

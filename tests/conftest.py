@@ -41,10 +41,11 @@ KINDS = {
     "process": ("process", "python", "venv", "workers"),
     "slow": ("compiler", "large_sheet", "measured", "released"),
 }
-WITH_PROCESSES = ("browser", "cluster", "process")
-PATIENCE = 600  # seconds until a test of a kind counts as hanging; others have what pyproject.toml says
+# Fixtures whose tests may start Python interpreters. The compiler has workers of its own.
+STARTERS = {*KINDS["browser"], *KINDS["cluster"], *KINDS["process"], "compiler"}
+PATIENCE = 1200  # seconds until a test of a kind counts as hanging; others have what pyproject.toml says
 # torch's compiler warns of its own doings, differently with every version.
-OF_THE_COMPILER = ("ignore::Warning:torch", "ignore:The .grad attribute")
+OF_THE_COMPILER = ("ignore::Warning:torch", "ignore::Warning:triton", "ignore:The .grad attribute")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -59,20 +60,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.filterwarnings(warning))
 
 
-@pytest.fixture(autouse=True)
-def _interpreters_start_only_where_a_kind_says_so(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    if any(request.node.get_closest_marker(kind) for kind in WITH_PROCESSES):
+_current: list[pytest.Item] = []  # the test that runs
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    _current[:] = [item]
+
+
+def _interpreters_start_only_where_a_fixture_says_so(event: str, arguments: tuple[Any, ...]) -> None:
+    if event != "subprocess.Popen" or not _current or STARTERS.intersection(getattr(_current[0], "fixturenames", ())):
         return
-    start = subprocess.Popen.__init__
+    program = Path(os.fspath(arguments[0] or arguments[1][0])).name
+    if program.startswith(("python", "attnbench")):
+        pytest.fail("this test starts an interpreter: let it take the fixture `python`, `process` or `workers`")
 
-    def refuse(self: Any, command: Any, *arguments: Any, **options: Any) -> None:
-        program = command if isinstance(command, str) else command[0]
-        assert not Path(os.fspath(program)).name.startswith("python"), (
-            "this test starts an interpreter: let it take the fixture `python`, `process` or `workers`"
-        )
-        start(self, command, *arguments, **options)
 
-    monkeypatch.setattr(subprocess.Popen, "__init__", refuse)
+sys.addaudithook(_interpreters_start_only_where_a_fixture_says_so)
 
 
 @pytest.fixture

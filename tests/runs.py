@@ -161,7 +161,8 @@ class Mix(nn.Module):
 
 
 def install_waiting(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, step: int = 3) -> Path:
-    """Install a module that waits in a training step, counted from its process's start, until its cell is told to stop.
+    """Install a module that waits in a training step, counted from its process's start, until its cell is told to stop: until
+    the event is set that `attnbench.execute.inline.stop_signals` binds to SIGTERM.
 
     Returns a file that is made when the wait begins. Without that file it goes on; where that file is already, it never waits.
     """

@@ -246,7 +246,11 @@ def test_without_baseline_and_growth_there_is_neither_ratio_nor_plot(measured: C
 
 
 def test_the_ceiling_is_the_rate_of_a_product_of_2048_by_2048(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measure, "second_run", lambda work, device: 2.0)
+    def two_seconds(work: Callable[[], Tensor], device: torch.device) -> float:
+        assert work().shape == (2048, 2048)
+        return 2.0
+
+    monkeypatch.setattr(measure, "second_run", two_seconds)
     assert ceiling("float32", CPU) == pytest.approx(2 * 2048**3 / 2.0 / 1e9)
 
 
@@ -266,6 +270,7 @@ def test_what_cannot_be_measured_is_refused_before_work_starts(changes: dict[str
         plan_tiny(**changes)
 
 
+@pytest.mark.usefixtures("measured")
 def test_the_command_prints_the_table_and_names_its_files(tmp_path: Path) -> None:
     options = [part for override in TINY for part in ("--set", override)]
     outcome = runs.attnbench("bench", "-m", "sga", *options, "--sizes", "32", "--steps", "1", "--growth", "", "-o", tmp_path)

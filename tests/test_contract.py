@@ -471,7 +471,7 @@ def command(*arguments):
     return attnbench("check", *arguments, "--channels", "6", "--size", "4", "--device", "cpu")
 
 
-def test_the_command_checks_an_import_path_with_options_and_compares_costs(package):
+def test_the_command_checks_an_import_path_with_options_and_compares_costs(package, compiler):
     path = list(sys.path)
     outcome = command(f"{package}:Good:weight=0.25")
     assert outcome.code == 0, outcome
@@ -486,7 +486,7 @@ def test_the_command_checks_an_import_path_with_options_and_compares_costs(packa
     assert all(len(line) <= 80 or "keeps the contract" in line for line in outcome.out.splitlines())
 
 
-def test_the_command_exits_with_1_if_something_failed(package):
+def test_the_command_exits_with_1_if_something_failed(package, compiler):
     outcome = command(f"{package}:Bad", "--no-costs")
     assert outcome.code == 1
     assert "failed  gradients" in outcome.out

@@ -102,7 +102,7 @@ def test_a_strangers_package_is_installed_trained_and_shown_and_its_rows_outlive
     assert "attnbench-seventh 0.3.1" in shown
 
 
-def test_adain_keeps_the_contract_and_transfers_mean_and_deviation(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_adain_keeps_the_contract_and_transfers_mean_and_deviation(compiler: None, monkeypatch: pytest.MonkeyPatch) -> None:
     from attnbench.contract import check
 
     monkeypatch.syspath_prepend(str(SEVENTH))

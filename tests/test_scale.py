@@ -64,7 +64,7 @@ def test_reading_a_store_and_printing_its_table_takes_a_few_times_what_json_load
     assert seconds(table) < 8 * reading  # 2.8 to 3.3, with what does not grow with the store
 
 
-def test_planning_ten_times_as_many_cells_takes_no_longer_than_five_times_as_long(
+def test_planning_a_hundred_times_as_many_cells_takes_less_than_twenty_times_as_long(
     tmp_path: Path, seconds: Callable[..., float]
 ) -> None:
     def look(count: int) -> None:
@@ -74,7 +74,7 @@ def test_planning_ten_times_as_many_cells_takes_no_longer_than_five_times_as_lon
         assert all(str(state_of(CellFolder(tmp_path / cell.folder_name))) == "new" for cell in cells)
 
     look(2)  # decodes the images
-    assert seconds(lambda: look(2000)) < 5 * seconds(lambda: look(200))  # 1.5 measured: most of it is the grid's own check
+    assert seconds(lambda: look(20_000)) < 20 * seconds(lambda: look(200))  # the grid's own check is most of the second
 
 
 def test_a_grid_of_thousands_of_seeds_is_checked_like_one_of_a_few(seconds: Callable[..., float]) -> None:

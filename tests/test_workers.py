@@ -159,26 +159,21 @@ def test_a_slow_cell_that_is_over_its_time_is_saved_and_can_go_on(
 
 
 def test_ctrl_c_saves_all_running_cells(
-    tmp_path: Path, waits: Callable[[str], Path], undisturbed: Callable[..., Path], workers: None, ctrl_c_is_heard: None
+    tmp_path: Path, waits: Callable[[str], Path], undisturbed: Callable[..., Path], process: Process, ctrl_c_is_heard: None
 ) -> None:
     store, names = tmp_path / "results", ("composed", "quiet")
     both = [waits(name) for name in names]
-
-    def press_ctrl_c() -> None:
-        until(lambda: all(waiting.exists() for waiting in both))
-        os.kill(os.getpid(), signal.SIGINT)
-
-    thread = threading.Thread(target=press_ctrl_c)
-    thread.start()
-    stopped = attnbench(*tiny(store, ",".join(names), executor="local"), "--jobs", "2")
-    thread.join()
-    assert stopped.code == EXIT_INTERRUPTED, stopped.err
-    assert "stopping: waiting for the running cells to save" in stopped.err
-    assert stopped.err.splitlines()[-1] == "stopped; nothing that was saved is lost, the same command goes on"
+    runner = process(*tiny(store, ",".join(names), executor="local"), "--jobs", "2")
+    until(lambda: all(waiting.exists() for waiting in both))
+    runner.send_signal(signal.SIGINT)
+    _, err = runner.communicate(timeout=500)
+    assert runner.returncode == EXIT_INTERRUPTED, err
+    assert "stopping: waiting for the running cells to save" in err
+    assert err.splitlines()[-1] == "stopped; nothing that was saved is lost, the same command goes on"
     for name in names:
         found = record(only_cell(store, name))
         assert (found["status"], found["step"]) == ("interrupted", 3)
-    assert stopped.err.count("continues at step 3") == 2
+    assert err.count("continues at step 3") == 2
     again = attnbench(*tiny(store, ",".join(names)))
     assert again.code == 0, again.err
     assert same_result(only_cell(store, "composed"), undisturbed("composed"))
@@ -239,7 +234,20 @@ def test_a_cell_that_is_run_anew_can_be_killed_before_its_first_step(
     assert record(old) == before
 
 
-def test_two_runners_share_a_store_and_do_nothing_twice(
+def test_two_runners_that_start_together_do_nothing_twice(tmp_path: Path, process: Process) -> None:
+    store = tmp_path / "results"
+    both = [process(*tiny(store, "sga,scft,cmft", executor="local")) for _ in range(2)]
+    said = ""
+    for one in both:
+        _, err = one.communicate(timeout=500)
+        assert one.returncode == 0, err
+        said += err
+    for module in ("sga", "scft", "cmft"):
+        assert (only_cell(store, module) / "cell.log").read_text().count(": new\n") == 1, said
+        assert steps_in(only_cell(store, module) / "losses.jsonl") == [1, 2, 3, 4]
+
+
+def test_a_runner_goes_on_with_the_cells_that_another_does_not_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, waits: Callable[[str], Path], process: Process
 ) -> None:
     """One, in a process, is in the middle of the first cell until the other, in this one, is in that of the second."""
