@@ -11,33 +11,30 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from attnbench.attention import Attention as Attention
-    from attnbench.backbone import Context as Context
-    from attnbench.backbone import Encoded as Encoded
-    from attnbench.colorization import colorize as colorize
-    from attnbench.comparison import compare as compare
-    from attnbench.contract import check as check
-    from attnbench.execute.run import run as run
-    from attnbench.precision import at_least_float32 as at_least_float32
-    from attnbench.precision import no_autocast as no_autocast
-    from attnbench.probe import branch as branch
-    from attnbench.probe import observe as observe
-    from attnbench.store import load as load
-    from attnbench.store import results as results
+    from attnbench.colorization.coloring import colorize
+    from attnbench.contract.checking import check
+    from attnbench.execute.run import run
+    from attnbench.method.attention import Attention
+    from attnbench.method.backbone import Context, Encoded
+    from attnbench.method.precision import at_least_float32, no_autocast
+    from attnbench.method.probe import branch, observe
+    from attnbench.store.frame import results
+    from attnbench.store.generators import load
+    from attnbench.tables.comparison import compare
 
 _HOME = {
-    "Attention": "attnbench.attention",
-    "Context": "attnbench.backbone",
-    "Encoded": "attnbench.backbone",
-    "at_least_float32": "attnbench.precision",
-    "branch": "attnbench.probe",
-    "check": "attnbench.contract",
-    "colorize": "attnbench.colorization",
-    "compare": "attnbench.comparison",
-    "load": "attnbench.store",
-    "no_autocast": "attnbench.precision",
-    "observe": "attnbench.probe",
-    "results": "attnbench.store",
+    "Attention": "attnbench.method.attention",
+    "Context": "attnbench.method.backbone",
+    "Encoded": "attnbench.method.backbone",
+    "at_least_float32": "attnbench.method.precision",
+    "branch": "attnbench.method.probe",
+    "check": "attnbench.contract.checking",
+    "colorize": "attnbench.colorization.coloring",
+    "compare": "attnbench.tables.comparison",
+    "load": "attnbench.store.generators",
+    "no_autocast": "attnbench.method.precision",
+    "observe": "attnbench.method.probe",
+    "results": "attnbench.store.frame",
     "run": "attnbench.execute.run",
 }
 __all__ = [

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     import pandas as pd
     from rich.table import Table as RichTable
 
+    from attnbench.cells.cell import Cell
     from attnbench.console import Reporter
     from attnbench.contract import Report
     from attnbench.execute.worker import CellOptions
-    from attnbench.grid import Cell
-    from attnbench.table_formats import Sheet
+    from attnbench.tables.formats import Sheet
 
 
 class PlainGroup(TyperGroup):
@@ -93,8 +93,8 @@ def list_() -> None:
     from rich.text import Text
 
     from attnbench import plugins
-    from attnbench.grid_file import built_in_grids
-    from attnbench.recipe import built_in_recipes
+    from attnbench.config.grid_files import built_in_grids
+    from attnbench.config.recipe import built_in_recipes
 
     console = Console(highlight=False)
     for title, group in (("Modules", plugins.MODULES), ("Datasets", plugins.DATASETS)):
@@ -235,11 +235,13 @@ def run(
         _refuse({"--jobs": jobs, "--time-limit": time_limit}, f"is not for --executor {executor}: its cells have no runner")
 
     from attnbench import weights
+    from attnbench.cells.grid import check_grid
     from attnbench.console import Reporter
-    from attnbench.execute.planning import check_space, pick_devices, plan
+    from attnbench.devices import pick_devices
+    from attnbench.execute.disk_space import check_space
+    from attnbench.execute.planning import plan
     from attnbench.execute.worker import CellOptions
-    from attnbench.grid import check_grid
-    from attnbench.store import open_store
+    from attnbench.store.folder import open_store
 
     weights.use_torch_home(torch_home)
     checked = check_grid(
@@ -252,7 +254,7 @@ def run(
         data_root=data_root,
     )
     if record_gradients:
-        from attnbench.analysis.cosines import check_recordable
+        from attnbench.training.gradient_cosines import check_recordable
 
         check_recordable(checked.recipe)
     if executor is Executor.slurm:
@@ -295,9 +297,9 @@ def run(
         if tally is None:
             return
     elif executor is Executor.inline:
-        from attnbench.cell import Settings
+        from attnbench.devices import pick_device
+        from attnbench.execute.cell_run import Settings
         from attnbench.execute.inline import run_inline
-        from attnbench.execute.planning import pick_device
 
         settings = Settings(store, pick_device(found[0]), 60 * checkpoint_minutes, retry_failed, rerun_stale, record_gradients)
         tally = run_inline(cells, settings, reporter)
@@ -313,7 +315,7 @@ def run(
 
 
 def _print_tables_of(cells: Sequence[Cell], store: Path, reporter: Reporter) -> None:
-    from attnbench.store import results
+    from attnbench.store.frame import results
 
     folders = {cell.folder_name for cell in cells}
     frame = results(store, reporter.say)
@@ -327,9 +329,9 @@ def _print_commands(cells: Sequence[Cell], store: Path, options: CellOptions, de
     from dataclasses import replace
     from itertools import cycle
 
-    from attnbench.execute.job import write_job
-    from attnbench.execute.planning import state_of
-    from attnbench.store import CellFolder
+    from attnbench.execute.planned_cell import write_job
+    from attnbench.execute.state import state_of
+    from attnbench.store.folder import CellFolder
 
     turns = cycle(devices or [None])
     for cell in cells:
@@ -397,7 +399,7 @@ def status(store: StoreArgument = Path("results")) -> None:
 
     It only reads the folder, so it works from any machine that sees it.
     """
-    from attnbench.status import print_status
+    from attnbench.tables.status import print_status
 
     print_status(store)
 
@@ -428,15 +430,15 @@ def table(
 
     Best bold, second underlined; CSV has one row a cell.
     """
-    from attnbench.store import without_collector
+    from attnbench.store.frame import without_collector
 
     with without_collector():  # for stores of thousands of cells
+        from attnbench.config.grid_files import load_grid
         from attnbench.console import Reporter
         from attnbench.errors import unknown
-        from attnbench.grid_file import load_grid
-        from attnbench.store import results
-        from attnbench.table_formats import FORMATS
-        from attnbench.tables import for_pandas, render, tables
+        from attnbench.store.frame import results
+        from attnbench.tables.compile import for_pandas, render, tables
+        from attnbench.tables.formats import FORMATS
 
         if style not in FORMATS:
             raise unknown("format", style, FORMATS)
@@ -526,11 +528,11 @@ def compare(
 
     Both coloured the same pairs, so the tests are paired: over the seeds that both have, and over the test images.
     """
-    from attnbench.comparison import FORMATS, as_frame, comparisons, sheet
     from attnbench.console import Reporter
     from attnbench.errors import unknown
-    from attnbench.store import results
-    from attnbench.table_formats import written
+    from attnbench.store.frame import results
+    from attnbench.tables.comparison import FORMATS, as_frame, comparisons, sheet
+    from attnbench.tables.formats import written
 
     if style not in FORMATS:
         raise unknown("format", style, FORMATS)
@@ -598,9 +600,10 @@ def colorize(
 
     Drawings of any size, grey or coloured paper, dark or light lines; the result has the drawing's size.
     """
-    from attnbench.colorization import checked_lines, colorize_files
+    from attnbench.colorization.colorize_files import colorize_files
+    from attnbench.colorization.line_art import checked_lines
     from attnbench.console import Reporter
-    from attnbench.execute.planning import pick_device
+    from attnbench.devices import pick_device
 
     failed = colorize_files(
         model.expanduser(),
@@ -643,8 +646,8 @@ def export(
 
     Weights, recipe, record, and a model card with metrics and pictures. `attnbench colorize` and `attnbench.load` take it.
     """
+    from attnbench.colorization.export import export as write
     from attnbench.console import Reporter
-    from attnbench.export import export as write
 
     folder = write(cell.expanduser(), output and output.expanduser(), program=program, pictures=pictures, warn=Reporter().say)
     typer.echo(f"written to {folder}; README.md is its model card, with a licence left for you to choose")
@@ -661,7 +664,7 @@ def merge(
     both stays as it is here.
     """
     from attnbench.console import Reporter
-    from attnbench.merge import merge as merge_stores
+    from attnbench.store.merge import merge as merge_stores
 
     typer.echo(str(merge_stores(other, store, Reporter().say)))
 
@@ -740,11 +743,12 @@ def bench(
     For each module, image size and precision: milliseconds, memory, operations, the share of what the device can do, and how
     many times faster it is than a step of the paper's released code (with SGA). Plots show how costs grow.
     """
-    from attnbench.bench import bench as measure
-    from attnbench.bench import plan_bench, rows_to_text
+    from attnbench.bench.measure import bench as measure
+    from attnbench.bench.output import rows_to_text
+    from attnbench.bench.plan import plan_bench
     from attnbench.console import Reporter
-    from attnbench.execute.planning import pick_device
-    from attnbench.store import open_store
+    from attnbench.devices import pick_device
+    from attnbench.store.folder import open_store
 
     chosen = pick_device(device)
     plan = plan_bench(
@@ -858,9 +862,9 @@ def _analyze(
     **options: Any,
 ) -> None:
     """Write an analysis of these cells, and print its numbers in short and where its files are."""
-    from attnbench.analysis.cells import find_cells
+    from attnbench.analysis.analysed_cells import find_cells
     from attnbench.console import Reporter
-    from attnbench.execute.planning import pick_device
+    from attnbench.devices import pick_device
 
     reporter, chosen = Reporter(), pick_device(device)
     files = write(find_cells(cells, reporter.say, data_root=data_root), chosen, reporter, **options)
@@ -883,7 +887,7 @@ def new_module_(
     """
     import shlex
 
-    from attnbench.new_module import module_name, new_module
+    from attnbench.contract.new_module import module_name, new_module
 
     target = new_module(name, folder.expanduser())
     module = module_name(name)
@@ -957,9 +961,10 @@ def _print_plan(cells: list[Cell], store: Path, devices: str) -> None:
     from rich.console import Console
     from rich.table import Table as RichTable
 
-    from attnbench.execute.planning import disk_bytes, state_of
-    from attnbench.store import CellFolder
-    from attnbench.train import total_steps
+    from attnbench.execute.disk_space import disk_bytes
+    from attnbench.execute.state import state_of
+    from attnbench.store.folder import CellFolder
+    from attnbench.training.loop import total_steps
 
     shown = RichTable(box=None, padding=(0, 2, 0, 0))
     for heading in ("cell", "state", "steps", "disk", "folder"):
@@ -991,7 +996,7 @@ def _weights_needed(cell: Cell) -> list[str]:
 
 
 def _print_tables(frame: pd.DataFrame, store: Path | None = None) -> None:
-    from attnbench.tables import tables
+    from attnbench.tables.compile import tables
 
     _show([one.sheet for one in tables(frame, store=store)])
 
@@ -999,7 +1004,7 @@ def _print_tables(frame: pd.DataFrame, store: Path | None = None) -> None:
 def _show(sheets: Sequence[Sheet]) -> None:
     from rich.console import Console
 
-    from attnbench.table_formats import show
+    from attnbench.tables.formats import show
 
     console = Console(highlight=False)
     for sheet in sheets:

@@ -64,3 +64,21 @@ class _PlainProgress:
 
 def _in_words(figures: Mapping[str, float]) -> str:
     return "  ".join(f"{name} {value:.3g}" for name, value in figures.items())
+
+
+Say = Callable[[str], None]
+
+
+def duration(seconds: float) -> str:
+    """
+    >>> duration(38), duration(754), duration(9000), duration(200000)
+    ('38 s', '12 min', '2 h 30 min', '2 d 7 h')
+    """
+    minutes, hours, days = int(seconds // 60), int(seconds // 3600), int(seconds // 86400)
+    if minutes < 1:
+        return f"{seconds:.0f} s"
+    if hours < 1:
+        return f"{minutes} min"
+    if days < 1:
+        return f"{hours} h {minutes % 60} min"
+    return f"{days} d {hours % 24} h"

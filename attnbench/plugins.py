@@ -5,10 +5,13 @@ Nothing is imported until it is asked for, so a plug-in that fails to import hur
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
+
+import yaml
 
 from attnbench.errors import UserError, unknown
 
@@ -72,3 +75,38 @@ def find(group: str, name: str) -> Plugin:
         claims = " and ".join(f"{plugin.package} {plugin.version}" for plugin in matches)
         raise UserError(f"{_KIND[group]} '{name}' is claimed by {claims}: uninstall one of them")
     return matches[0]
+
+
+def split_options(text: str, kind: str) -> tuple[str, dict[str, Any]]:
+    """`name:option=value:...`, values in YAML; `kind` is for messages.
+
+    Raises:
+        UserError: a part that is no option=value.
+    """
+    name, *assignments = text.split(":")
+    options = {}
+    for assignment in assignments:
+        key, equals, value = assignment.partition("=")
+        if not equals or not key:
+            raise UserError(f"{kind} '{text}': '{assignment}' is not option=value (for example {name}:option=value)")
+        try:
+            options[key.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise UserError(f"{kind} '{text}': '{value}' is not a YAML value") from None
+    return name.strip(), options
+
+
+def options_of(loaded: Callable[..., Any], name: str) -> dict[str, Any]:
+    """Options and their defaults: all parameters but the first (channels, or the data root)."""
+    try:
+        _, *parameters = inspect.signature(loaded).parameters.values()
+    except ValueError:
+        raise UserError(f"plug-in '{name}' takes no arguments: a module takes channels first, a data set its root") from None
+    kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return {p.name: None if p.default is p.empty else p.default for p in parameters if p.kind not in kinds}
+
+
+def check_names(options: Iterable[str], accepted: Mapping[str, Any], where: str) -> None:
+    for option in options:
+        if option not in accepted:
+            raise unknown("option", option, accepted, where=where)

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from attnbench.contract.checking import examine
 from attnbench.contract.promises import CHECKS
-from attnbench.contract.report import examine
 from attnbench.contract.subject import Constructor, find_subject
 from attnbench.errors import UserError
 

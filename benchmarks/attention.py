@@ -26,8 +26,8 @@ from torch import Tensor
 
 from attnbench import Attention
 from attnbench.bench.measure import alternate, second_run
-from attnbench.costs import peak_bytes
-from attnbench.provenance import device_name, now, provenance
+from attnbench.cells.provenance import device_name, now, provenance
+from attnbench.training.costs import peak_bytes
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 

@@ -35,12 +35,12 @@ from PIL import Image
 from torch import Tensor
 
 from attnbench import weights
+from attnbench.cells.provenance import device_name, now, provenance
+from attnbench.config.recipe import Data, Evaluation, Recipe
 from attnbench.data.images import PreparedDataset, prepare
 from attnbench.data.layouts import Dataset, ImageFile, cat
 from attnbench.errors import UserError
-from attnbench.evaluate import Pairs, measure, pair_list
-from attnbench.provenance import device_name, now, provenance
-from attnbench.recipe import Data, Evaluation, Recipe
+from attnbench.metrics.protocol import Pairs, measure, pair_list
 
 METRICS = ("fid", "kid", "lpips", "ssim", "ssim_global")
 USUAL, CELLS = ("PNG files", "pytorch-fid"), ("first cell", "later cell")

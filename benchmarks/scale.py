@@ -27,7 +27,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from attnbench.sources import sources_of
+from attnbench.cells.sources import sources_of
 
 PATTERNS = Path(__file__).resolve().parents[1] / "results" / "variants"
 VARIANTS, DATASETS = 10, ("anime", "cat", "dog", "wild")
@@ -44,9 +44,9 @@ PLAN = """
 import sys, time
 from pathlib import Path
 from attnbench.console import Reporter
-from attnbench.execute.job import plan_new
+from attnbench.execute.planned_cell import plan_new
 from attnbench.execute.planning import plan, state_of
-from attnbench.grid import check_grid
+from attnbench.cells.grid import check_grid
 from attnbench.store import CellFolder
 store, seeds, modules = Path(sys.argv[1]), range(int(sys.argv[2])), sys.argv[3].split(",")
 started = time.process_time()

@@ -25,8 +25,8 @@ from statistics import median
 
 import torch
 
+from attnbench.cells.provenance import device_name, now, provenance
 from attnbench.openmp import SPIN_COUNT
-from attnbench.provenance import device_name, now, provenance
 
 UNLIMITED = 300_000  # libgomp's default, where threads are not more than cores
 CPU = torch.device("cpu")

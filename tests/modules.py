@@ -13,7 +13,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from attnbench.backbone import Context, Encoded
+from attnbench.method.backbone import Context, Encoded
 from attnbench_baselines.cmft import CMFT
 from attnbench_baselines.cocosnet import CoCosNet
 from attnbench_baselines.scft import SCFT

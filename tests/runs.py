@@ -19,10 +19,12 @@ from unittest.mock import patch
 import pytest
 import torch
 
-from attnbench import cli, sources
+from attnbench import cli
+from attnbench.cells import sources
+from attnbench.cells.cell import Cell
+from attnbench.cells.grid import check_grid
 from attnbench.console import Reporter
 from attnbench.execute.planning import plan
-from attnbench.grid import Cell, check_grid
 
 torch.set_num_threads(1)  # tensors this small gain nothing from more, and equal thread counts make processes comparable
 

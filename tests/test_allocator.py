@@ -11,7 +11,7 @@ from runs import Python
 FAULTS = """
 import json, resource, sys
 import torch
-from attnbench.allocator import freed_memory_kept
+from attnbench.training.allocator import freed_memory_kept
 
 def faults(times):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

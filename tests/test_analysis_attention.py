@@ -19,9 +19,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from attnbench import branch, observe
+from attnbench.analysis.analysed_cells import find_cells
 from attnbench.analysis.attention import Looked, Maps, entropy, normalized, points_on_lines, store_section
-from attnbench.analysis.cells import find_cells
-from attnbench.probe import listening
+from attnbench.method.probe import listening
 
 
 def test_a_uniform_row_has_entropy_log_m_and_a_single_entry_none() -> None:

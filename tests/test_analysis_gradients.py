@@ -17,19 +17,9 @@ from PIL import Image
 from runs import HEADS, attnbench, cells, install, only_cell, record, same_result, steps_in, tiny
 from torch import Tensor, nn
 
-from attnbench import probe
-from attnbench.analysis.cells import find_cells
-from attnbench.analysis.cosines import (
-    BINS,
-    Counts,
-    GradientCosines,
-    added,
-    as_json,
-    channel_axis,
-    count_cosines,
-    from_json,
-)
+from attnbench.analysis.analysed_cells import find_cells
 from attnbench.analysis.gradients import (
+    added,
     buffers_kept,
     cosines_of,
     epochs_section,
@@ -39,12 +29,15 @@ from attnbench.analysis.gradients import (
     read_epochs,
 )
 from attnbench.analysis.sections import table_text
+from attnbench.config.recipe import load_recipe
 from attnbench.errors import Interrupted
 from attnbench.execute.worker import CellOptions
-from attnbench.probe import branch, listening
-from attnbench.recipe import load_recipe
-from attnbench.train import assemble, batches, build
-from attnbench.train import train as train_cell
+from attnbench.method import probe
+from attnbench.method.probe import branch, listening
+from attnbench.training.gradient_cosines import BINS, Counts, GradientCosines, as_json, channel_axis, count_cosines, from_json
+from attnbench.training.loop import batches
+from attnbench.training.loop import train as train_cell
+from attnbench.training.state import assemble, build
 from attnbench.weights import find as find_weights
 
 CPU = torch.device("cpu")
@@ -239,7 +232,7 @@ def test_what_was_stopped_within_an_epoch_is_recorded_as_far_as_it_was_counted(t
     recipe, images = cell.recipe, cell.dataset.train
 
     def run(log: object, training: object, until: int) -> None:
-        from attnbench.cell import GradientLog
+        from attnbench.training.logs import GradientLog
 
         assert isinstance(log, GradientLog)
         train_cell(
@@ -254,7 +247,7 @@ def test_what_was_stopped_within_an_epoch_is_recorded_as_far_as_it_was_counted(t
             listener=log.cosines,
         )
 
-    from attnbench.cell import GradientLog
+    from attnbench.training.logs import GradientLog
 
     training = build(cell.variant.factory, recipe, 0, CPU)
     first = GradientLog(tmp_path / "gradients.jsonl", training.generator.module, 56)

@@ -15,10 +15,10 @@ from runs import attnbench, cells, install, only_cell, record, tiny
 from torch import Tensor
 
 from attnbench import load
-from attnbench.analysis.cells import features
+from attnbench.analysis.analysed_cells import features
 from attnbench.analysis.spectrum import accumulated, needed, store_section
 from attnbench.data.batches import pair_batch
-from attnbench.evaluate import pair_list
+from attnbench.metrics.protocol import pair_list
 
 
 def test_a_matrix_of_rank_three_is_done_after_three_values() -> None:

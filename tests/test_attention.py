@@ -6,9 +6,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from attnbench import Attention, attention, observe
-from attnbench.costs import LiveMemory
-from attnbench.probe import Observations, listening
+from attnbench import Attention, observe
+from attnbench.method import attention
+from attnbench.method.probe import Observations, listening
+from attnbench.training.costs import LiveMemory
 from attnbench_baselines.scft import SCFT
 from attnbench_baselines.sga import SGA
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from attnbench.backbone import (
+from attnbench.method.backbone import (
     Colorizer,
     Decoder,
     Discriminator,

@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from attnbench.config.recipe import Data, Sketch, Warp
 from attnbench.data.batches import Batch, epoch_order, pair_batch, training_batch
 from attnbench.data.images import ImageSet, draw_sketches, prepare
 from attnbench.data.layouts import synthetic
 from attnbench.data.warp import warp
-from attnbench.recipe import Data, Sketch, Warp
 
 CPU = torch.device("cpu")
 NATIVE = Data(size=32)

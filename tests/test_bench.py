@@ -17,16 +17,19 @@ from PIL import Image
 from torch import Tensor
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from attnbench import winograd
-from attnbench.bench import bench, measure, plan_bench, rows_to_text
-from attnbench.bench.measure import Plan, alternate, ceiling, second_run
+from attnbench.bench import measure
+from attnbench.bench.measure import alternate, bench, ceiling, second_run, time
+from attnbench.bench.output import rows_to_text
+from attnbench.bench.plan import Plan, plan_bench
 from attnbench.bench.released import ReleasedStep
+from attnbench.config.recipe import Recipe, load_recipe
 from attnbench.data.batches import Batch
 from attnbench.errors import UserError
-from attnbench.losses import PerceptualFeatures
-from attnbench.precision import tf32
-from attnbench.recipe import Recipe, load_recipe
-from attnbench.train import Training, assemble, train_step
+from attnbench.method import winograd
+from attnbench.method.losses import PerceptualFeatures
+from attnbench.method.precision import tf32
+from attnbench.training.loop import train_step
+from attnbench.training.state import Training, assemble
 from attnbench_baselines.sga import SGA
 
 CPU = torch.device("cpu")
@@ -189,7 +192,7 @@ def test_a_real_change_is_not_taken_for_rounding(vgg19: dict[str, Tensor], plain
 
 def test_works_take_turns_and_the_second_run_of_a_turn_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     calls, clock = [], [0.0]
-    monkeypatch.setattr(measure.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
 
     def work(name: str, durations: Iterator[float]) -> float:
         def once() -> None:

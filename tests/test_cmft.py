@@ -5,9 +5,9 @@ import torch
 import torch.nn.functional as F
 from modules import C, build, maps, naive_attention, naive_conv, naive_vectors, naive_warp, run, tokens
 
-from attnbench.backbone import Colorizer, Context, Encoded, feature_channels
-from attnbench.recipe import load_recipe
-from attnbench.train import build_generator
+from attnbench.config.recipe import load_recipe
+from attnbench.method.backbone import Colorizer, Context, Encoded, feature_channels
+from attnbench.training.state import build_generator
 from attnbench_baselines.cmft import CMFT
 
 

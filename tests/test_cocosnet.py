@@ -18,7 +18,7 @@ from modules import (
     with_variants,
 )
 
-from attnbench.probe import Observations, listening
+from attnbench.method.probe import Observations, listening
 from attnbench_baselines.cocosnet import CoCosNet
 
 

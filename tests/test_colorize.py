@@ -15,16 +15,19 @@ from PIL import Image, ImageDraw, ImageFilter, ImageOps
 from runs import attnbench, install_module, only_cell, record, tiny, tree
 
 import attnbench as library
-from attnbench import colorization
-from attnbench.backbone import Colorizer
-from attnbench.colorization import cleaned, colorize_files, extracted, frame_of, redrawn
+from attnbench.colorization import colorize_files as colorize_files_module
+from attnbench.colorization.coloring import frame_of
+from attnbench.colorization.colorize_files import colorize_files
+from attnbench.colorization.line_art import Lines, cleaned, extracted, redrawn
+from attnbench.colorization.picture_files import backdrop, read_picture
+from attnbench.config.recipe import Sketch
 from attnbench.data.batches import pair_batch
 from attnbench.data.images import ImageSet
 from attnbench.data.synthetic import draw
 from attnbench.errors import UserError
-from attnbench.evaluate import to_bytes
-from attnbench.recipe import Sketch
-from attnbench.store import recipe_of
+from attnbench.method.backbone import Colorizer
+from attnbench.metrics.protocol import to_bytes
+from attnbench.store.generators import recipe_of
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +162,7 @@ def test_drawings_of_every_kind_become_the_same_black_on_white(
     lines = drawing((256, 256))
     path = tmp_path / "drawing.tif"
     kind(lines).save(path)
-    found = array(cleaned(colorization.read_picture(path).convert("L")))
+    found = array(cleaned(read_picture(path).convert("L")))
     assert (found.min(), found.max()) == (0, 255)
     wanted = array(lines)
     assert found[wanted == 255].mean() > 235  # antialiasing darkens what is beside a line
@@ -429,7 +432,7 @@ def test_what_concerns_a_whole_folder_is_said_once_and_before_the_work(
 ) -> None:
     drawings, colours = folders(tmp_path, "a.png b.png", "a.png b.png")
     (tmp_path / "circle").symlink_to(tmp_path / "circle")
-    monkeypatch.setattr(colorization, "load", never)
+    monkeypatch.setattr(colorize_files_module, "load", never)
     where = ["-s", drawings, "-r", colours, "-o", output.format(tmp_path)]
     outcome = attnbench("colorize", "-m", cell, *where, *options)
     assert outcome.code == 2
@@ -439,7 +442,7 @@ def test_what_concerns_a_whole_folder_is_said_once_and_before_the_work(
 
 def test_a_name_has_room_for_its_draft(cell: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """255 bytes: the name would fit, that of the draft would not."""
-    monkeypatch.setattr(colorization, "load", never)
+    monkeypatch.setattr(colorize_files_module, "load", never)
     code, _, err = colorize(cell, pictures, "-o", pictures / ("o" * 251 + ".png"))
     assert code == 2
     assert "cannot be written (File name too long)" in one_line(err)
@@ -458,7 +461,7 @@ def test_a_disk_that_fills_ends_the_run(cell: Path, tmp_path: Path, monkeypatch:
 
 def test_a_format_without_room_is_said_before_the_work(cell: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Image.new("L", (16_384, 1_100), 255).save(pictures / "a.png")
-    monkeypatch.setattr(colorization, "load", never)
+    monkeypatch.setattr(colorize_files_module, "load", never)
     code, _, err = colorize(cell, pictures, "-o", pictures / "out.webp")
     assert code == 2
     assert "such files have 16,383 pixels a side at most, " in one_line(err)
@@ -484,12 +487,12 @@ def test_a_callers_picture_stays_open(generator: Colorizer, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("lines", ["auto", "light"])
 @pytest.mark.parametrize("tone", ["white", (255, 220, 120)])
-def test_light_lines_on_nothing_lie_on_black(lines: colorization.Lines, tone: Any, tmp_path: Path) -> None:
+def test_light_lines_on_nothing_lie_on_black(lines: Lines, tone: Any, tmp_path: Path) -> None:
     wanted = drawing((128, 128))
     chalk = Image.new("RGBA", wanted.size, tone)
     chalk.putalpha(ImageOps.invert(wanted))
     chalk.save(tmp_path / "chalk.png")
-    found = cleaned(colorization.read_picture(tmp_path / "chalk.png", lines).convert("L"), lines)
+    found = cleaned(read_picture(tmp_path / "chalk.png", lines).convert("L"), lines)
     assert np.abs(array(found) - array(wanted)).mean() < 8
 
 
@@ -498,14 +501,14 @@ def test_a_cut_out_with_dark_lines_lies_on_white() -> None:
     alpha = Image.new("L", cut.size, 0)
     alpha.paste(255, (8, 8, 120, 120))
     cut.putalpha(alpha)
-    assert colorization.backdrop(cut, "auto") == "white"
+    assert backdrop(cut, "auto") == "white"
 
 
 def test_a_file_of_another_kind_is_no_picture_whatever_its_name(tmp_path: Path) -> None:
     """Pillow would hand an EPS to Ghostscript."""
     (tmp_path / "a.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 40 40\n%%EndComments\n%%EOF\n")
     with pytest.raises(UserError, match="it is damaged, or no picture"):
-        colorization.read_picture(tmp_path / "a.png")
+        read_picture(tmp_path / "a.png")
 
 
 def one_pixel(folder: Path) -> None:

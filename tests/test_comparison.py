@@ -9,11 +9,11 @@ import scipy.stats
 from runs import attnbench
 from test_tables import cell, scored, typeset
 
-from attnbench.comparison import as_frame, comparisons, published_improvements, sheet
 from attnbench.errors import UserError
-from attnbench.rows import Row
-from attnbench.table_formats import written
-from attnbench.tables import published
+from attnbench.tables.comparison import as_frame, comparisons, published_improvements, sheet
+from attnbench.tables.formats import written
+from attnbench.tables.published import published
+from attnbench.tables.rows import Row
 
 FIDS = {"SGA": [30.0, 31.0, 29.5], "SCFT": [33.0, 33.5, 33.1]}
 
@@ -164,7 +164,7 @@ def test_the_better_one_is_marked_by_the_metrics_direction_and_by_the_test():
 
 def test_the_command_prints_every_format(tmp_path, monkeypatch):
     rows = with_pairs(tmp_path, seeds=(0, 1))
-    monkeypatch.setattr("attnbench.store.results", lambda *_: pd.DataFrame(rows))
+    monkeypatch.setattr("attnbench.store.frame.results", lambda *_: pd.DataFrame(rows))
     command = ("compare", tmp_path, "sga", "scft")
     text = attnbench(*command, "--published").out
     assert "A: SGA; B: SCFT." in text
@@ -186,4 +186,4 @@ def test_its_latex_compiles(tmp_path):
 
 def test_comparing_does_not_import_torch(python):
     """`compare` only reads: it must not pay for importing torch."""
-    python("-c", "import sys, attnbench.comparison; sys.exit('torch' in sys.modules)")
+    python("-c", "import sys, attnbench.tables.comparison; sys.exit('torch' in sys.modules)")

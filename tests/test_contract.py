@@ -19,13 +19,13 @@ from runs import attnbench
 from torch import nn
 
 from attnbench import branch, check, observe, plugins
-from attnbench.backbone import feature_channels
-from attnbench.contract.costs import compare_costs
+from attnbench.contract.checking import examine
+from attnbench.contract.cost_table import compare_costs
 from attnbench.contract.promises import CHECKS
-from attnbench.contract.report import examine
 from attnbench.contract.subject import find_subject
-from attnbench.costs import LiveMemory
 from attnbench.errors import UserError
+from attnbench.method.backbone import feature_channels
+from attnbench.training.costs import LiveMemory
 
 C = feature_channels(2, 4)
 COMPILERS = ("compile", "export")  # slow

@@ -2,8 +2,8 @@
 
 import pytest
 
-from attnbench.costs import count_costs
-from attnbench.recipe import Recipe, load_recipe
+from attnbench.config.recipe import Recipe, load_recipe
+from attnbench.training.costs import count_costs
 from attnbench_baselines.sga import SGA
 
 
@@ -40,7 +40,7 @@ def test_counting_parameters_needs_no_memory(full):
 
 COME_AND_GO = """
 import torch
-from attnbench.costs import peak_memory, reset_peak_memory
+from attnbench.training.costs import peak_memory, reset_peak_memory
 cpu = torch.device("cpu")
 reset_peak_memory(cpu)
 before = peak_memory(cpu)

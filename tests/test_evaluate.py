@@ -16,16 +16,16 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision import models
 
-from attnbench import evaluate as evaluation
 from attnbench import weights
+from attnbench.config.recipe import Data, Evaluation, Recipe
 from attnbench.data.images import PreparedDataset, prepare
 from attnbench.data.layouts import synthetic
-from attnbench.evaluate import Measured, evaluate, generate, pair_list, to_bytes
+from attnbench.method.precision import tf32
+from attnbench.metrics import protocol as evaluation
 from attnbench.metrics.frechet import InceptionFeatures, features_of, frechet_distance, kernel_distance
 from attnbench.metrics.perceptual import LPIPS
+from attnbench.metrics.protocol import Measured, evaluate, generate, pair_list, to_bytes
 from attnbench.metrics.ssim import grey_levels, ssim, ssim_global
-from attnbench.precision import tf32
-from attnbench.recipe import Data, Evaluation, Recipe
 
 CPU = torch.device("cpu")
 INCEPTION = "pt_inception-2015-12-05-6726825d.pth"

@@ -29,10 +29,9 @@ from runs import (
     until,
 )
 
-from attnbench import cell as cell_file
-from attnbench import sources
-from attnbench.execute import planning
-from attnbench.store import CellFolder
+from attnbench.cells import sources
+from attnbench.execute import cell_run, planning
+from attnbench.store.folder import CellFolder
 
 pytestmark = pytest.mark.usefixtures("ctrl_c_is_heard")
 
@@ -43,7 +42,7 @@ NOW = {"SIGINT": "os.kill(os.getpid(), signal.SIGINT)"}
 @pytest.fixture(autouse=True)
 def _no_costs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Counting FLOPs takes longer than these runs; test_costs.py has its tests, and the processes below count."""
-    monkeypatch.setattr(cell_file, "count_costs", lambda factory, recipe: {})
+    monkeypatch.setattr(cell_run, "count_costs", lambda factory, recipe: {})
 
 
 def on_cue(condition: str, action: str) -> str:
@@ -59,7 +58,7 @@ def test_a_second_run_does_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     store = tmp_path / "results"
     assert attnbench(*tiny(store, "sga,scft")).code == 0
     before = tree(store)
-    monkeypatch.setattr(cell_file, "train", refuse_to_train)
+    monkeypatch.setattr(cell_run, "train", refuse_to_train)
     again = attnbench(*tiny(store, "sga,scft"))
     assert again.code == 0, again.err
     assert "SGA on synthetic, seed 0: finished\n" in again.err
@@ -131,7 +130,7 @@ def test_a_cell_stopped_in_its_last_evaluation_still_reports_its_losses(
     monkeypatch.setenv("CUE", "1")
     assert attnbench(*tiny(tmp_path / "results", "late")).code == 130
     monkeypatch.delenv("CUE")
-    monkeypatch.setattr("attnbench.train.train_step", refuse_to_train)
+    monkeypatch.setattr("attnbench.training.loop.train_step", refuse_to_train)
     assert attnbench(*tiny(tmp_path / "results", "late")).code == 0
     folder = only_cell(tmp_path / "results")
     last = json.loads((folder / "losses.jsonl").read_text().splitlines()[-1])
@@ -364,7 +363,7 @@ def test_a_metric_whose_weights_appear_later_is_measured_without_training(
         assert attnbench(*run).code == 0
         assert record(only_cell(store)) == lacking
 
-    monkeypatch.setattr(cell_file, "train", refuse_to_train)
+    monkeypatch.setattr(cell_run, "train", refuse_to_train)
     monkeypatch.setenv("CUE", "1")  # Ctrl-C in the middle of it
     assert attnbench(*run).code == 130
     assert record(only_cell(store)) == lacking

@@ -15,14 +15,17 @@ from PIL import Image
 from runs import Python, attnbench, install_module, only_cell, overrides, record, tiny, tree
 
 import attnbench as library
-from attnbench import export as exporting
-from attnbench.backbone import Colorizer
+from attnbench.cells.variant import parse_variant
+from attnbench.colorization import export as exporting
+from attnbench.colorization import program
+from attnbench.colorization.export import export, pair_sheet, public_record
+from attnbench.colorization.model_card import model_card
+from attnbench.colorization.program import Program, write_program
+from attnbench.config.recipe import Recipe, load_recipe
 from attnbench.errors import UserError
-from attnbench.export import export, pair_sheet, public_record, write_program
-from attnbench.grid import parse_variant
-from attnbench.pictures import PICTURES
-from attnbench.recipe import Recipe, load_recipe
-from attnbench.train import build_generator
+from attnbench.method.backbone import Colorizer
+from attnbench.store.pictures import PICTURES
+from attnbench.training.state import build_generator
 
 SIX = ["spade", "cocosnet", "scft", "unite", "cmft", "sga"]
 
@@ -206,7 +209,7 @@ def test_a_module_that_looks_at_values_has_no_program(
 def test_a_program_that_differs_is_not_kept(
     compiler: None, cell: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exporting, "TOLERANCE", -1.0)
+    monkeypatch.setattr(program, "TOLERANCE", -1.0)
     outcome = attnbench("export", cell, "-o", tmp_path / "out" / "mine", "--program")
     assert outcome.code == 2
     assert outcome.err.startswith("error: the program of module 'sga' differs from its generator by ")
@@ -350,7 +353,7 @@ def test_pictures_are_those_of_the_pairs_or_of_the_last_grid(cell: Path, tmp_pat
 def test_a_module_of_another_package_is_named(cell: Path, tmp_path: Path) -> None:
     said = record(cell)
     said["module"] |= {"package": "colour-tools", "version": "2.1"}
-    card = exporting.model_card(public_record(said), "mine", "", None)
+    card = model_card(public_record(said), "mine", "", None)
     version = said["provenance"]["versions"]["attnbench"]
     assert (
         f"With the Python package attnbench {version} (`pip install .` in a checkout of it) and colour-tools 2.1, which" in card
@@ -362,6 +365,6 @@ def test_a_module_of_another_package_is_named(cell: Path, tmp_path: Path) -> Non
     [(0.0, "exactly what the generator gives."), (3.2e-6, "what the generator gives but for differences of 3e-06 and less.")],
 )
 def test_the_card_says_how_a_program_differs(difference: float, words: str, cell: Path) -> None:
-    program = exporting.Program(size=16, any_batch=True, checked=8, difference=difference)
-    card = exporting.model_card(public_record(record(cell)), "mine", "", program)
+    program = Program(size=16, any_batch=True, checked=8, difference=difference)
+    card = model_card(public_record(record(cell)), "mine", "", program)
     assert f"On 8 drawings it gave\n{words}\n" in card

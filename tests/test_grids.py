@@ -8,10 +8,12 @@ import yaml
 from runs import HEADS, attnbench, overrides, record, tiny
 from test_tables import cell, one_table, texts
 
+from attnbench.cells.grid import check_grid
+from attnbench.cells.variant import make_variant, parse_variant
+from attnbench.config.grid_files import GridFile, built_in_grids, load_grid
 from attnbench.errors import UserError
-from attnbench.grid import check_grid, make_variant, parse_variant
-from attnbench.grid_file import GridFile, built_in_grids, load_grid
-from attnbench.tables import published, tables
+from attnbench.tables.compile import tables
+from attnbench.tables.published import published
 
 
 @pytest.mark.parametrize(("name", "table"), [("comparison", 2), ("ablation", 3), ("scft-stopgrad", 1)])
@@ -156,7 +158,7 @@ def test_an_option_that_is_new_makes_another_row():
 
 def test_the_terminal_shows_what_tells_rows_apart(monkeypatch, capsys):
     frame = pd.DataFrame([cell("Attention", module="mine"), cell("Attention", module="yours")])
-    monkeypatch.setattr("attnbench.store.results", lambda *_: frame)
+    monkeypatch.setattr("attnbench.store.frame.results", lambda *_: frame)
     shown = attnbench("table", "anywhere").out
     assert "Attention [mine]" in shown
     assert "Attention [yours]" in shown
@@ -177,7 +179,7 @@ def test_a_grid_that_is_no_text_is_refused(tmp_path):
 
 
 def test_a_csv_of_a_grid_without_any_cell_is_refused(monkeypatch):
-    monkeypatch.setattr("attnbench.store.results", lambda *_: pd.DataFrame([cell("SGA")]))
+    monkeypatch.setattr("attnbench.store.frame.results", lambda *_: pd.DataFrame([cell("SGA")]))
     refused = attnbench("table", "anywhere", "--grid", "scft-stopgrad", "--format", "csv")
     assert (refused.code, refused.out) == (2, "")
 

@@ -15,12 +15,12 @@ import pytest
 import torch
 from PIL import Image
 
+from attnbench.config.recipe import Data, Sketch
 from attnbench.data.images import ImageSet, PreparedDataset, cache_folder, decode, prepare, resident, resize, sigma_index
 from attnbench.data.layouts import Dataset, ImageFile, folder, synthetic
 from attnbench.data.synthetic import draw
 from attnbench.data.xdog import xdog
 from attnbench.errors import UserError
-from attnbench.recipe import Data, Sketch
 
 Heads = Callable[..., Path]
 HEAD = draw(0, 0, 32)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from attnbench.console import Reporter
-from attnbench.live import Board
-from attnbench.progress import Progress
+from attnbench.execute.board import Board
+from attnbench.store.progress import Progress
 
 
 def training(step: int, seconds_left: float | None, total: int = 100) -> Progress:

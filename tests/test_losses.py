@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from attnbench import losses
-from attnbench.recipe import Loss
+from attnbench.config.recipe import Loss
+from attnbench.method import losses
 
 
 def layers(batch=3, seed=0):

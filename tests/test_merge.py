@@ -12,9 +12,11 @@ import pytest
 from filelock import FileLock
 from runs import attnbench, only_cell, record, tree
 
-from attnbench import merge as merge_file
-from attnbench import store as stores
-from attnbench.merge import merge
+from attnbench.errors import UserError
+from attnbench.store import merge as merge_file
+from attnbench.store.frame import results
+from attnbench.store.merge import merge
+from attnbench.store.reading import records
 
 VARIANTS = Path(__file__).parents[1] / "results" / "variants"
 NAME = "scft-cat-seed0-2c544f9b2c"
@@ -74,8 +76,8 @@ def test_all_that_was_measured_here_passes_the_check_and_shows_in_the_table(mine
     said = attnbench("merge", VARIANTS, mine)
     count = len(list(VARIANTS.iterdir()))
     assert (said.code, said.out) == (0, f"merged {count}, already there 0, left out 0\n")
-    frame = stores.results(mine)
-    assert frame.drop(columns="folder").equals(stores.results(VARIANTS).drop(columns="folder"))
+    frame = results(mine)
+    assert frame.drop(columns="folder").equals(results(VARIANTS).drop(columns="folder"))
 
 
 def test_a_cell_in_a_folder_of_the_other_store_and_a_store_that_is_a_cell_are_found(other: Path, mine: Path) -> None:
@@ -93,7 +95,7 @@ def test_an_unfinished_cell_gives_way_and_is_kept(other: Path, mine: Path) -> No
     assert (aside / "checkpoint.pt").read_text() == "ours"
     assert not (cell / "checkpoint.pt").exists()
     assert (cell / "job.json").read_text() == "our job"
-    assert [found["status"] for found in stores.records(mine)] == ["finished"]
+    assert [found["status"] for found in records(mine)] == ["finished"]
 
 
 def test_an_unfinished_cell_of_the_same_identity_under_another_name_gives_way(other: Path, mine: Path) -> None:
@@ -215,8 +217,8 @@ def test_a_merge_that_breaks_off_leaves_no_half_cell_and_the_next_one_ends_it(
 
 def test_a_draft_of_a_merge_that_was_killed_is_no_cell_and_is_cleared_away(other: Path, mine: Path) -> None:
     shutil.copytree(VARIANTS / NAME, mine / ".merging" / NAME)
-    with pytest.raises(stores.UserError, match="no cells"):
-        stores.records(mine)
+    with pytest.raises(UserError, match="no cells"):
+        records(mine)
     merge(other, mine)
     assert [path.name for path in mine.iterdir()] == [NAME]
 

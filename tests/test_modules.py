@@ -29,7 +29,7 @@ from modules import (
 )
 from torch import nn
 
-from attnbench.probe import BranchGradients, Observations, listening
+from attnbench.method.probe import BranchGradients, Observations, listening
 from attnbench_baselines.cmft import CMFT
 from attnbench_baselines.cocosnet import CoCosNet
 from attnbench_baselines.scft import SCFT

@@ -15,8 +15,8 @@ import pytest
 import torch
 from runs import attnbench, install, only_cell, record, tiny, tree
 
-from attnbench import new_module as new_module_file
-from attnbench.new_module import files, new_module
+from attnbench.contract import new_module as new_module_file
+from attnbench.contract.new_module import files, new_module
 
 SEVENTH = Path(__file__).parent / "seventh_module"
 

@@ -23,8 +23,9 @@ if sys.argv[1] == "limited":
 import torch
 from attnbench.data.batches import training_batch
 from attnbench.data.images import ImageSet
-from attnbench.recipe import load_recipe
-from attnbench.train import assemble, train_step
+from attnbench.config.recipe import load_recipe
+from attnbench.training.loop import train_step
+from attnbench.training.state import assemble
 from attnbench_baselines.sga import SGA
 
 recipe, cpu = load_recipe("demo"), torch.device("cpu")

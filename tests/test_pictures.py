@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from attnbench.errors import UserError
-from attnbench.pictures import PICTURES, PairPictures, as_webp, write_pair_pictures
+from attnbench.store.pictures import PICTURES, PairPictures, as_webp, write_pair_pictures
 
 
 def opened(data: bytes) -> Tensor:

@@ -2,8 +2,8 @@
 
 import pytest
 
+from attnbench.config.recipe import Recipe, built_in_recipes, describe, digest, load_recipe
 from attnbench.errors import UserError
-from attnbench.recipe import Recipe, built_in_recipes, describe, digest, load_recipe
 
 
 def test_official_yaml_writes_out_every_default():

@@ -24,19 +24,21 @@ from PIL import Image
 from runs import Process, attnbench, only_cell, record, tiny
 
 from attnbench import cli
+from attnbench.config.grid_files import load_grid
 from attnbench.errors import UserError
-from attnbench.grid_file import load_grid, split_options
-from attnbench.pictures import PICTURES, PairPictures
-from attnbench.report.cells import command_of, with_options
+from attnbench.plugins import split_options
+from attnbench.report.cell_facts import command_of, with_options
 from attnbench.report.collect import collect
 from attnbench.report.curves import POINTS, epoch_metrics, loss_curves
 from attnbench.report.figures import find_figures
 from attnbench.report.page import render, write_report
-from attnbench.report.pairs import BUDGET, EXTREMES, Album, fit
+from attnbench.report.pair_grid import BUDGET, EXTREMES, Album, fit
 from attnbench.report.serve import Site, version_of
-from attnbench.store import CellFolder, results
-from attnbench.tables import render as render_table
-from attnbench.tables import tables
+from attnbench.store.folder import CellFolder
+from attnbench.store.frame import results
+from attnbench.store.pictures import PICTURES, PairPictures
+from attnbench.tables.compile import render as render_table
+from attnbench.tables.compile import tables
 
 HEADS = "synthetic:train=4:test=9:size=16"
 MODULES = "sga,scft,cmft"

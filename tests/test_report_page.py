@@ -16,11 +16,11 @@ import pytest
 from PIL import Image
 from runs import attnbench, only_cell, record, tiny, until
 
-from attnbench.pictures import PairPictures
 from attnbench.report import serve
 from attnbench.report.collect import Report
 from attnbench.report.page import render, write_report
-from attnbench.store import CellFolder
+from attnbench.store.folder import CellFolder
+from attnbench.store.pictures import PairPictures
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
 

@@ -14,10 +14,12 @@ from types import ModuleType
 import pytest
 from runs import HEADS, Python, attnbench, overrides
 
+from attnbench.cells.grid import check_grid
 from attnbench.console import Reporter
-from attnbench.execute.planning import plan, state_of
-from attnbench.grid import check_grid
-from attnbench.store import CellFolder, results
+from attnbench.execute.planning import plan
+from attnbench.execute.state import state_of
+from attnbench.store.folder import CellFolder
+from attnbench.store.frame import results
 
 BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "scale.py"
 CELLS = 1000

@@ -14,15 +14,15 @@ from runs import attnbench as run_attnbench
 from runs import cells, install_waiting, only_cell, record, same_result, steps_in, tiny
 from slurm_cluster import Cluster, Unavailable, running_cluster
 
-from attnbench.cell import Settings
 from attnbench.console import Reporter
 from attnbench.errors import UserError
 from attnbench.execute import slurm
+from attnbench.execute.cell_run import Settings
 from attnbench.execute.inline import run_inline
-from attnbench.execute.job import write_job
+from attnbench.execute.planned_cell import write_job
 from attnbench.execute.slurm import CellJob, SlurmOptions, active, submit
 from attnbench.execute.worker import CellOptions
-from attnbench.store import CellFolder
+from attnbench.store.folder import CellFolder
 
 EACH = 3  # steps until a cell that is disturbed waits for that
 CPU = CellOptions(device="cpu")

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 from runs import Python, install
 
-from attnbench import sources, store
-from attnbench.sources import changed_sources, code_digest, sources_of
+from attnbench.cells import sources
+from attnbench.cells.sources import changed_sources, code_digest, sources_of
+from attnbench.store.frame import results
 
 OWN = "import nothing_that_is_installed\nfrom .layers import Layer\n\nclass Mine(Layer):\n    pass\n"
 LAYERS = "from . import cycle\n\ndef scale(x):\n    return 2 * x\n\nclass Layer: ...\n"
@@ -62,7 +63,7 @@ def test_imports_in_a_circle_are_followed_once_and_nothing_is_imported(package: 
 
 
 def test_neither_torch_nor_pandas_is_imported(python: Python) -> None:
-    code = "import sys; from attnbench.sources import sources_of; assert sources_of('attnbench_baselines.cmft:CMFT'); "
+    code = "import sys; from attnbench.cells.sources import sources_of; assert sources_of('attnbench_baselines.cmft:CMFT'); "
     code += "print([name for name in ('torch', 'pandas', 'attnbench_baselines') if name in sys.modules])"
     assert python("-c", code).stdout == "[]\n"
 
@@ -186,6 +187,6 @@ def test_the_frame_names_the_stale_files_of_each_cell(package: Path, tmp_path: P
         (tmp_path / "results" / name).mkdir(parents=True)
         said = {**record, "module": {**record["module"], **module}}
         (tmp_path / "results" / name / "cell.json").write_text(json.dumps(said))
-    frame = store.results(tmp_path / "results").set_index("folder")
+    frame = results(tmp_path / "results").set_index("folder")
     assert frame["stale"].isna().to_dict() == {"same": True, "stale": False}
     assert frame.loc["stale", "stale"] == "my_package.cycle, my_package.layers, my_package.mine"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from attnbench.statistics import (
+from attnbench.tables.statistics import (
     bootstrap_interval,
     by_length,
     mean_relative_improvement,

@@ -15,16 +15,19 @@ from PIL import Image
 from runs import HEADS, attnbench, cells, install_module, only_cell, record, same_result, steps_in, tiny, tree
 
 import attnbench as library
-from attnbench import cell as cell_file
-from attnbench import store as stores
+from attnbench.cells.cell import Cell
+from attnbench.cells.sources import sources_of
+from attnbench.config.recipe import load_recipe
 from attnbench.data.batches import pair_batch
 from attnbench.errors import UserError
-from attnbench.evaluate import to_bytes
-from attnbench.grid import Cell
-from attnbench.recipe import load_recipe
-from attnbench.sources import sources_of
-from attnbench.store import CellFolder
-from attnbench.train import Training, build
+from attnbench.execute import cell_run
+from attnbench.files import replacing, write_text
+from attnbench.metrics.protocol import to_bytes
+from attnbench.store.folder import CellFolder
+from attnbench.store.generators import side_of
+from attnbench.store.reading import read_record, records
+from attnbench.training.loop import train
+from attnbench.training.state import Training, build
 
 FULL_STEPS = 4
 STOP = 'if os.environ.get("CUE") and self.training and self.step == 3:\n    os.kill(os.getpid(), signal.SIGINT)'
@@ -33,7 +36,7 @@ STOP = 'if os.environ.get("CUE") and self.training and self.step == 3:\n    os.k
 @pytest.fixture(autouse=True)
 def _no_costs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Counting FLOPs takes longer than these runs; test_costs.py has its tests."""
-    monkeypatch.setattr(cell_file, "count_costs", lambda factory, recipe: {})
+    monkeypatch.setattr(cell_run, "count_costs", lambda factory, recipe: {})
 
 
 @pytest.fixture(scope="module")
@@ -129,13 +132,13 @@ def test_damaged_checkpoints_are_set_aside_and_the_best_that_is_left_is_used(
     for file in damaged:
         cut(folder / file)
 
-    started_at, train = [], cell_file.train
+    started_at, trained = [], train
 
     def watched(training: Training, *arguments: Any, **options: Any) -> None:
         started_at.append(training.step)
-        train(training, *arguments, **options)
+        trained(training, *arguments, **options)
 
-    monkeypatch.setattr(cell_file, "train", watched)
+    monkeypatch.setattr(cell_run, "train", watched)
     again = attnbench(*tiny(tmp_path / "results", name))
     assert again.code == 0, again.err
     assert started_at == [goes_on_after]
@@ -165,12 +168,12 @@ def test_a_second_damaged_file_does_not_overwrite_the_first(tmp_path: Path) -> N
 
 def test_a_write_that_fails_keeps_the_old_file_and_leaves_no_draft(tmp_path: Path) -> None:
     file = tmp_path / "cell.json"
-    stores.write_text(file, "old")
-    with pytest.raises(RuntimeError, match="half way"), stores.replacing(file) as draft:
+    write_text(file, "old")
+    with pytest.raises(RuntimeError, match="half way"), replacing(file) as draft:
         draft.write_text("ne")
         raise RuntimeError("half way")
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"cell.json": "old"}
-    stores.write_text(file, "new")
+    write_text(file, "new")
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"cell.json": "new"}
 
 
@@ -301,11 +304,11 @@ def test_load_refuses_a_record_without_a_part(copied: Path) -> None:
 
 def test_the_side_of_the_trainings_images_is_in_the_record_and_no_part_of_the_identity(copied: Path) -> None:
     folder = only_cell(copied)
-    assert stores.side_of(library.load(folder)) == record(folder)["dataset"]["side"] == 16
+    assert side_of(library.load(folder)) == record(folder)["dataset"]["side"] == 16
     said = record(folder)
     del said["dataset"]["side"]
     (folder / "cell.json").write_text(json.dumps(said))
-    assert stores.side_of(library.load(folder)) is None
+    assert side_of(library.load(folder)) is None
     assert is_the_finished_cell(tiny(copied))
 
 
@@ -339,7 +342,7 @@ def test_a_record_that_is_not_one_is_damaged(tmp_path: Path) -> None:
     for content in (*map(json.dumps, damaged), "[]", ""):
         (tmp_path / "cell.json").write_text(content)
         with pytest.raises(ValueError, match="."):
-            stores.read_record(tmp_path / "cell.json")
+            read_record(tmp_path / "cell.json")
 
 
 def write_records(store: Path, *folders: str) -> None:
@@ -350,8 +353,8 @@ def write_records(store: Path, *folders: str) -> None:
 
 def test_cells_are_found_at_any_depth_but_not_in_cells_or_hidden_folders(tmp_path: Path) -> None:
     write_records(tmp_path, "b", "a/deep/er", "b/samples/x", ".superseded/b-1", "a/.merging/c")
-    assert [found["folder"] for found in stores.records(tmp_path)] == ["a/deep/er", "b"]
-    assert [found["folder"] for found in stores.records(tmp_path / "b")] == [".", "samples/x"]
+    assert [found["folder"] for found in records(tmp_path)] == ["a/deep/er", "b"]
+    assert [found["folder"] for found in records(tmp_path / "b")] == [".", "samples/x"]
 
 
 def test_a_link_to_a_cell_is_a_cell_and_a_link_in_a_circle_is_harmless(tmp_path: Path) -> None:
@@ -359,7 +362,7 @@ def test_a_link_to_a_cell_is_a_cell_and_a_link_in_a_circle_is_harmless(tmp_path:
     (tmp_path / "store").mkdir()
     (tmp_path / "store" / "linked").symlink_to(tmp_path / "elsewhere" / "a")
     (tmp_path / "store" / "circle").symlink_to(tmp_path / "store")
-    assert [found["folder"] for found in stores.records(tmp_path / "store")] == ["linked"]
+    assert [found["folder"] for found in records(tmp_path / "store")] == ["linked"]
 
 
 def test_a_record_of_a_newer_attnbench_or_without_its_parts_is_left_out_of_the_frame_and_said(copied: Path) -> None:

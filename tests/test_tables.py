@@ -10,8 +10,9 @@ import pytest
 from rich.console import Console
 
 from attnbench.errors import UserError
-from attnbench.table_formats import show
-from attnbench.tables import for_pandas, published, render, tables
+from attnbench.tables.compile import for_pandas, render, tables
+from attnbench.tables.formats import show
+from attnbench.tables.published import published
 
 
 def cell(label="SGA", dataset="cat", seed=0, fid=30.0, ssim=0.8, **changes):

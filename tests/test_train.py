@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 from torch._dynamo.testing import CompileCounterWithBackend
 
+from attnbench.config.recipe import Recipe, load_recipe
 from attnbench.data.images import ImageSet
 from attnbench.errors import Interrupted
-from attnbench.recipe import Recipe, load_recipe
-from attnbench.store import CellFolder
-from attnbench.train import Training, build, total_steps, train
+from attnbench.store.folder import CellFolder
+from attnbench.training.loop import total_steps, train
+from attnbench.training.state import Training, build
 
 CPU = torch.device("cpu")
 SEED = 3

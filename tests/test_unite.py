@@ -19,7 +19,7 @@ from modules import (
     with_variants,
 )
 
-from attnbench.probe import Observations, listening
+from attnbench.method.probe import Observations, listening
 from attnbench_baselines import unite
 from attnbench_baselines.cocosnet import unit_vectors
 from attnbench_baselines.unite import UNITE, sinkhorn

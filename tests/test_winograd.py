@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from attnbench import winograd as algorithm
-from attnbench.backbone import ResidualBlock
-from attnbench.winograd import Conv3x3, winograd
+from attnbench.method import winograd as algorithm
+from attnbench.method.backbone import ResidualBlock
+from attnbench.method.winograd import Conv3x3, winograd
 
 
 def values(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:

@@ -29,12 +29,12 @@ from runs import (
     until,
 )
 
-from attnbench import cell as cell_file
-from attnbench import sources
+from attnbench.cells import sources
+from attnbench.execute import cell_run
 from attnbench.execute import worker as worker_file
-from attnbench.execute.job import write_job
+from attnbench.execute.planned_cell import write_job
 from attnbench.execute.worker import EXIT_BUSY, EXIT_INTERRUPTED, CellOptions, Worker
-from attnbench.store import CellFolder
+from attnbench.store.folder import CellFolder
 
 EVERY_STEP = ("--checkpoint-minutes", "0")
 
@@ -54,7 +54,7 @@ def one_restart(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def undisturbed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
     """undisturbed("sga"): the folder of the cell that an inline run makes of a module."""
-    monkeypatch.setattr(cell_file, "count_costs", lambda factory, recipe: {})
+    monkeypatch.setattr(cell_run, "count_costs", lambda factory, recipe: {})
 
     def run(module: str, **changes: object) -> Path:
         assert attnbench(*tiny(tmp_path / "undisturbed", module, **changes)).code == 0
@@ -406,7 +406,7 @@ def test_a_cell_that_another_runner_takes_at_the_same_moment_is_waited_for(
 
 @pytest.mark.parametrize(("names", "found"), [("", ["cpu"]), ("cpu", ["cpu"]), ("cpu,cpu", ["cpu", "cpu"])])
 def test_without_a_gpu_cells_run_on_the_processor(names: str, found: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    from attnbench.execute.planning import pick_devices
+    from attnbench.devices import pick_devices
 
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     assert pick_devices([name for name in names.split(",") if name]) == found
@@ -434,8 +434,8 @@ def test_options_that_do_not_go_together_are_refused_before_anything_is_written(
 
 
 def test_gpus_are_spread_over_and_can_be_named_by_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    from attnbench.devices import pick_devices
     from attnbench.errors import UserError
-    from attnbench.execute.planning import pick_devices
 
     monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
     assert pick_devices() == ["cuda:0", "cuda:1", "cuda:2"]

@@ -24,16 +24,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from attnbench.analysis.cells import AnalysedCell, each_usable
+from attnbench.analysis.analysed_cells import AnalysedCell, each_usable
 from attnbench.analysis.sections import COLOURS, Section, by_store, paper_style, percent, table_text, write_section
-from attnbench.backbone import Colorizer
 from attnbench.console import Reporter
 from attnbench.data.batches import pair_batch
 from attnbench.data.images import PreparedDataset
 from attnbench.errors import UserError
-from attnbench.evaluate import pair_list
-from attnbench.precision import tf32
-from attnbench.probe import listening
+from attnbench.method.backbone import Colorizer
+from attnbench.method.precision import tf32
+from attnbench.method.probe import listening
+from attnbench.metrics.protocol import pair_list
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -20,23 +20,27 @@ import torch
 from torch import Tensor, nn
 
 from attnbench import weights
-from attnbench.analysis.cells import AnalysedCell, each_usable, unusable
-from attnbench.analysis.cosines import BINS, DOMINANT, GRADIENTS, Counts, GradientCosines, added, from_json
+from attnbench.analysis.analysed_cells import AnalysedCell, each_usable, unusable
 from attnbench.analysis.sections import COLOURS, Section, by_store, paper_style, percent, table_text, write_section
-from attnbench.backbone import feature_channels
+from attnbench.config.recipe import Recipe
 from attnbench.console import Reporter
 from attnbench.data.batches import Batch
 from attnbench.data.images import PreparedDataset
 from attnbench.errors import UserError
-from attnbench.losses import PerceptualFeatures, generator_losses
-from attnbench.precision import tf32
-from attnbench.probe import listening
-from attnbench.recipe import Recipe
-from attnbench.train import Training, assemble, batches, precision
+from attnbench.method.backbone import feature_channels
+from attnbench.method.losses import PerceptualFeatures, generator_losses
+from attnbench.method.precision import tf32
+from attnbench.method.probe import listening
+from attnbench.training.gradient_cosines import BINS, DOMINANT, GRADIENTS, Counts, GradientCosines, from_json
+from attnbench.training.loop import batches, precision
+from attnbench.training.state import Training, assemble
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+from collections.abc import Iterable
+
+from attnbench.training.gradient_cosines import Key
 
 TERMS = ("total", "reconstruction", "adversarial", "perceptual", "style")
 SHOWN_BINS = 50  # of the 200, four together, in figures
@@ -644,3 +648,11 @@ def overview_figure(groups: pd.DataFrame) -> Figure:
 def _say_no_gradient(axis: Axes) -> None:
     box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8}
     axis.text(0.5, 0.5, "no gradient", transform=axis.transAxes, ha="center", va="center", color="0.3", bbox=box)
+
+
+def added(counts: Iterable[Counts]) -> list[Counts]:
+    """One for each branch, summed, in the order in which they first come."""
+    sums: dict[Key, Counts] = {}
+    for one in counts:
+        sums[one.key] = sums[one.key] + one if one.key in sums else one
+    return list(sums.values())

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from attnbench import store as stores
-from attnbench.analysis.cells import AnalysedCell
+from attnbench.analysis.analysed_cells import AnalysedCell
+from attnbench.files import replacing, write_text
+from attnbench.store.folder import ANALYSIS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -63,15 +64,15 @@ def paper_style() -> Iterator[None]:
 
 def write_section(base: Path, section: Section) -> list[Path]:
     """`<base>/analysis/<name>.png`, `.pdf`, `.csv`, `.json`, the last one last. Returns their paths."""
-    folder = base / stores.ANALYSIS
+    folder = base / ANALYSIS
     folder.mkdir(exist_ok=True)
     files = [folder / f"{section.name}.{suffix}" for suffix in ("png", "pdf", "csv", "json")]
     for file in files[:2]:
-        with stores.replacing(file) as draft, paper_style():
+        with replacing(file) as draft, paper_style():
             section.figure.savefig(draft, format=file.suffix[1:], dpi=DPI)
-    stores.write_text(files[2], section.table.to_csv(index=False))
+    write_text(files[2], section.table.to_csv(index=False))
     words = {"title": section.title, "caption": section.caption, "alt": section.alt}
-    stores.write_text(files[3], json.dumps(words, indent=1, ensure_ascii=False) + "\n")
+    write_text(files[3], json.dumps(words, indent=1, ensure_ascii=False) + "\n")
     return files
 
 

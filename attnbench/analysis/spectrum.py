@@ -19,7 +19,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from attnbench.analysis.cells import AnalysedCell, each_usable, features
+from attnbench.analysis.analysed_cells import AnalysedCell, each_usable, features
 from attnbench.analysis.sections import (
     COLOURS,
     Section,
@@ -35,8 +35,8 @@ from attnbench.console import Reporter
 from attnbench.data.batches import pair_batch
 from attnbench.data.images import PreparedDataset
 from attnbench.errors import UserError
-from attnbench.evaluate import BATCH, pair_list
-from attnbench.precision import tf32
+from attnbench.method.precision import tf32
+from attnbench.metrics.protocol import BATCH, pair_list
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

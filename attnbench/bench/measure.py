@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -14,118 +13,32 @@ from typing import Any
 import torch
 from torch import nn
 
-from attnbench.allocator import freed_memory_kept
-from attnbench.backbone import feature_channels
+from attnbench.bench.output import write_report
+from attnbench.bench.plan import PRECISIONS, Plan, Row, stride
 from attnbench.bench.released import ReleasedStep
-from attnbench.bench.report import write_report
-from attnbench.contract.costs import cost_of
+from attnbench.cells.provenance import provenance
+from attnbench.cells.variant import Variant, parse_variant
+from attnbench.config.recipe import Recipe
+from attnbench.contract.cost_table import cost_of
 from attnbench.contract.subject import Subject
-from attnbench.costs import count_costs, peak_bytes
 from attnbench.data.batches import training_batch
 from attnbench.data.images import ImageSet
-from attnbench.errors import UserError, unknown
-from attnbench.grid import Variant, parse_variant
-from attnbench.grid_file import COMPARISON, load_grid
-from attnbench.losses import PerceptualFeatures
-from attnbench.precision import tf32
-from attnbench.provenance import provenance
-from attnbench.recipe import Recipe, describe, load_recipe
-from attnbench.train import Training, assemble, train_step
+from attnbench.errors import UserError
+from attnbench.method.backbone import feature_channels
+from attnbench.method.losses import PerceptualFeatures
+from attnbench.method.precision import tf32
+from attnbench.training.allocator import freed_memory_kept
+from attnbench.training.costs import count_costs, peak_bytes
+from attnbench.training.loop import train_step
+from attnbench.training.state import Training, assemble
 
-PRECISIONS = {  # -> train.precision, train.tf32
-    "float32": ("float32", False),
-    "tf32": ("float32", True),
-    "bfloat16": ("bfloat16", True),
-}
 BASELINE_MODULE = "sga"
+
+
 _PRODUCT = {"cpu": 2048, "cuda": 8192}  # side of the matrices whose product is the ceiling
 
-Row = dict[str, Any]
+
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What is measured.
-
-    Attributes:
-        sizes: of images, in pixels.
-        precisions: of PRECISIONS.
-        steps: that are timed, each after one that is not.
-        baseline: whether the released code's step is timed between them.
-        growth: image sizes at which each module is run alone; none for no such curves.
-    """
-
-    variants: Sequence[Variant]
-    recipe: Recipe
-    recipe_name: str
-    sizes: Sequence[int]
-    precisions: Sequence[str]
-    steps: int
-    baseline: bool = True
-    growth: Sequence[int] = ()
-
-
-@dataclass(frozen=True)
-class _Defaults:
-    """What is measured where nothing else is asked for; `overrides` are of `recipe` alone."""
-
-    recipe: str
-    overrides: Sequence[str]
-    sizes: Sequence[int]
-    precisions: Sequence[str]
-    steps: int
-    growth: Sequence[int]
-
-
-_ON_GPU = _Defaults("fast", (), (256, 512), ("bfloat16", "tf32", "float32"), 20, (128, 256, 512, 1024))
-_ON_CPU = _Defaults("official", ("train.batch_size=4",), (64, 128), ("float32",), 2, (64, 128, 256, 512))
-
-
-def plan_bench(
-    device: torch.device,
-    *,
-    modules: Sequence[str] = (),
-    recipe: str | Path | None = None,
-    overrides: Sequence[str] | None = None,
-    sizes: Sequence[int] | None = None,
-    precisions: Sequence[str] | None = None,
-    steps: int | None = None,
-    baseline: bool = True,
-    growth: Sequence[int] | None = None,
-) -> Plan:
-    """What is asked for, and for the rest what a GPU does in minutes; on a CPU, much smaller.
-
-    Raises:
-        UserError: an unknown module, recipe or precision; a size or a precision that cannot be measured here.
-    """
-    defaults = _ON_GPU if device.type == "cuda" else _ON_CPU
-    if overrides is None:
-        overrides = defaults.overrides if recipe is None else ()
-    recipe = defaults.recipe if recipe is None else recipe
-    modules = modules or [entry.module for entry in load_grid(COMPARISON).variants]
-    plan = Plan(
-        [parse_variant(text) for text in modules],
-        load_recipe(recipe, overrides),
-        describe(recipe, overrides),
-        defaults.sizes if sizes is None else sizes,
-        defaults.precisions if precisions is None else precisions,
-        defaults.steps if steps is None else steps,
-        baseline,
-        defaults.growth if growth is None else growth,
-    )
-    if not plan.sizes or not plan.precisions:
-        raise UserError("nothing to measure: name an image size (--sizes 256) and a precision (--precisions float32)")
-    for name in plan.precisions:
-        if name not in PRECISIONS:
-            raise unknown("precision", name, PRECISIONS)
-        if name == "tf32" and device.type != "cuda":
-            raise UserError(f"precision 'tf32' is for NVIDIA GPUs, not for device '{device}': leave it out of --precisions")
-    stride = _stride(plan.recipe)
-    for size in (*plan.sizes, *plan.growth):
-        if size < 2 * stride or size % stride:
-            raise UserError(f"size {size}: this backbone takes multiples of {stride} from {2 * stride} on")
-    return plan
 
 
 def bench(plan: Plan, device: torch.device, store: Path, say: Say = lambda line: None) -> tuple[list[Row], list[Path]]:
@@ -245,7 +158,7 @@ def _row(
     return {
         "module": variant.label,
         "size": size,
-        "tokens": (size // _stride(recipe)) ** 2,
+        "tokens": (size // stride(recipe)) ** 2,
         "precision": precision,
         **costs,
         "networks_gflop": costs["step_gflop"] - costs["gram_gflop"],
@@ -302,7 +215,7 @@ def _growth(plan: Plan, variant: Variant, device: torch.device) -> Iterable[Row]
     """The module alone, forward and backward of two images, at the feature maps of growing images."""
     shape = plan.recipe.backbone
     for size in plan.growth:
-        side = size // _stride(plan.recipe)
+        side = size // stride(plan.recipe)
         subject = Subject(variant.label, variant.factory, {}, feature_channels(shape.width, shape.levels), side, device)
         _forget(device)
         with tf32(False):
@@ -322,11 +235,6 @@ def _at(recipe: Recipe, size: int, precision: str) -> Recipe:
     kind, allow_tf32 = PRECISIONS[precision]
     train = recipe.train.model_copy(update={"precision": kind, "tf32": allow_tf32})
     return recipe.model_copy(update={"data": recipe.data.model_copy(update={"size": size}), "train": train})
-
-
-def _stride(recipe: Recipe) -> int:
-    """Pixels of a side that make a position of the feature map."""
-    return int(2 ** (recipe.backbone.levels - 1))
 
 
 def _batch(recipe: Recipe, device: torch.device) -> Callable[[], Any]:

@@ -2,7 +2,7 @@
 
 Two forwards of the generator; the whole VGG19, classifier included, on both images, neither frozen nor in eval mode; every Gram
 matrix a product of its own, and gradients through both images' features; everything eager, in float32, with Adam's defaults.
-Its losses are those of `attnbench.train.train_step` with the same weights; only the way to them is longer.
+Its losses are those of `attnbench.training.loop.train_step` with the same weights; only the way to them is longer.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 from torch.optim import Adam
 
+from attnbench.config.recipe import Recipe
 from attnbench.data.batches import Batch
-from attnbench.losses import adversarial_loss, discriminator_loss, perceptual_loss, reconstruction_loss
-from attnbench.recipe import Recipe
-from attnbench.train import ModuleFactory, assemble
-from attnbench.winograd import Conv3x3
+from attnbench.method.losses import adversarial_loss, discriminator_loss, perceptual_loss, reconstruction_loss
+from attnbench.method.winograd import Conv3x3
+from attnbench.training.state import ModuleFactory, assemble
 
 _PERCEPTUAL_LAYERS = (3, 8)  # relu1_2 and relu2_2 among torchvision's `features`
 

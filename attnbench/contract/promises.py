@@ -17,11 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from attnbench.contract.devices import MOVE, DevicesMixed, OneDevice, to_cuda_and_back
-from attnbench.contract.splits import Splits
-from attnbench.contract.subject import INPUTS, Constructor, InContext, Subject, call, forward_backward, objective
-from attnbench.contract.traces import eager_random_numbers, quiet_compiler
-from attnbench.contract.words import (
+from attnbench.contract.device_moves import MOVE, DevicesMixed, OneDevice, to_cuda_and_back
+from attnbench.contract.messages import (
     Verdict,
     apart,
     close,
@@ -33,7 +30,10 @@ from attnbench.contract.words import (
     same,
     shape,
 )
-from attnbench.probe import Observations, listening
+from attnbench.contract.splits import Splits
+from attnbench.contract.subject import INPUTS, Constructor, InContext, Subject, call, forward_backward, objective
+from attnbench.contract.traces import eager_random_numbers, quiet_compiler
+from attnbench.method.probe import Observations, listening
 
 HUGE = 1e4  # what no healthy network feeds a module; half precision still holds it
 

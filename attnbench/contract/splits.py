@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attnbench.probe import BranchGradients
+from attnbench.method.probe import BranchGradients
 
 
 class Splits(BranchGradients):

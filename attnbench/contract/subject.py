@@ -17,12 +17,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attnbench import plugins
-from attnbench.backbone import Context, Encoded, feature_channels, wants_context
-from attnbench.contract.words import explain
+from attnbench.cells.variant import parse_variant
+from attnbench.contract.messages import explain
+from attnbench.devices import pick_device
 from attnbench.errors import UserError, unknown
-from attnbench.execute.planning import pick_device
-from attnbench.grid import check_names, options_of, parse_variant
-from attnbench.grid_file import split_options
+from attnbench.method.backbone import Context, Encoded, feature_channels, wants_context
+from attnbench.plugins import check_names, options_of, split_options
 
 Constructor = Callable[..., Any]
 

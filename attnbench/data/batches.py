@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from attnbench.config.recipe import Data, Sketch, Warp
 from attnbench.data.images import ImageSet, draw_sketches
 from attnbench.data.jitter import jitter
 from attnbench.data.warp import grid_points, official_points, tps_offsets, warp
-from attnbench.recipe import Data, Sketch, Warp
 
 _ORDER, _JITTER, _WARP, _SIGMA = range(4)  # independent random streams
 

@@ -20,11 +20,11 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from attnbench.config.recipe import Data, Sketch, digest
 from attnbench.data import xdog as xdog_file
 from attnbench.data.layouts import Dataset, Picture
 from attnbench.data.xdog import xdog
 from attnbench.errors import UserError
-from attnbench.recipe import Data, Sketch, digest
 
 Progress = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]  # label -> update(done, total)
 

@@ -7,17 +7,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from attnbench.cells.cell import Cell
 from attnbench.console import Reporter
 from attnbench.errors import UserError
+from attnbench.execute.board import Board, Running
 from attnbench.execute.inline import Tally
-from attnbench.execute.job import plan_new, read_job, update_job, write_job
-from attnbench.execute.planning import State, state_of
+from attnbench.execute.planned_cell import plan_new, write_job
 from attnbench.execute.slurm import SlurmOptions, active, submit
+from attnbench.execute.state import State, state_of
 from attnbench.execute.worker import CellOptions
-from attnbench.grid import Cell
-from attnbench.live import Board, Running
-from attnbench.progress import read_progress
-from attnbench.store import CellFolder
+from attnbench.store.folder import CellFolder
+from attnbench.store.job import read_job, update_job
+from attnbench.store.progress import read_progress
 
 POLL = 2.0  # seconds between looks at the cells
 ASK_SLURM = 15.0  # seconds between looks at its queue

@@ -9,15 +9,16 @@ import sys
 import threading
 from pathlib import Path
 
-from attnbench.analysis.cosines import check_recordable
-from attnbench.cell import Settings
 from attnbench.console import Reporter
+from attnbench.devices import pick_device
 from attnbench.errors import DiskFull, Interrupted, UserError
+from attnbench.execute.cell_run import Settings
 from attnbench.execute.inline import run_cell, stop_signals
-from attnbench.execute.job import load_cell
-from attnbench.execute.planning import pick_device, state_of
+from attnbench.execute.planned_cell import load_cell
+from attnbench.execute.state import state_of
 from attnbench.execute.worker import EXIT_BUSY, EXIT_DISK_FULL, EXIT_INTERRUPTED
-from attnbench.store import CellFolder
+from attnbench.store.folder import CellFolder
+from attnbench.training.gradient_cosines import check_recordable
 
 
 def run_command(

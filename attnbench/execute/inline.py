@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from attnbench import store as stores
-from attnbench.cell import CellRun, Settings, new_record
+from attnbench.cells.cell import Cell
+from attnbench.cells.record import DIVERGED, FAILED, INTERRUPTED, new_record
 from attnbench.console import Reporter
 from attnbench.errors import DiskFull, Diverged, Interrupted
-from attnbench.execute.planning import state_of
-from attnbench.grid import Cell
-from attnbench.store import CellFolder
+from attnbench.execute.cell_run import CellRun, Settings
+from attnbench.execute.state import state_of
+from attnbench.store.folder import CellFolder
 
 
 @dataclass
@@ -83,12 +83,12 @@ def run_cell(cell: Cell, folder: CellFolder, settings: Settings, reporter: Repor
                 work.run()
     except Interrupted as interrupted:
         if not state.finished:  # else its record still holds
-            work.close(stores.INTERRUPTED, str(interrupted))
+            work.close(INTERRUPTED, str(interrupted))
         raise
     except DiskFull:
         raise
     except Diverged as diverged:
-        work.close(stores.DIVERGED, str(diverged))
+        work.close(DIVERGED, str(diverged))
         reporter.say(f"{cell.label}: {diverged}; the checkpoint before it is kept")
         return False
     except (Exception, SystemExit) as error:  # whatever a module raises, exit() too, is its cell's affair, not the grid's
@@ -96,7 +96,7 @@ def run_cell(cell: Cell, folder: CellFolder, settings: Settings, reporter: Repor
         if state.finished:  # it could not be measured again: its record still holds
             reporter.say(f"{cell.label}: not measured again: {reason}")
         else:
-            work.close(stores.FAILED, reason, traceback.format_exc())
+            work.close(FAILED, reason, traceback.format_exc())
             reporter.say(f"{cell.label}: failed: {reason} (traceback in {work.folder.record_file})")
         return False
     finally:

@@ -10,16 +10,16 @@ from dataclasses import replace
 from itertools import cycle, islice
 from pathlib import Path
 
-from attnbench.console import Reporter
+from attnbench.cells.cell import Cell
+from attnbench.cells.provenance import now
+from attnbench.console import Reporter, duration
 from attnbench.errors import DiskFull
+from attnbench.execute.board import Board, Running
 from attnbench.execute.inline import Tally, disk_is_full, stop_signals
-from attnbench.execute.job import plan_new, write_job
-from attnbench.execute.planning import state_of
+from attnbench.execute.planned_cell import plan_new, write_job
+from attnbench.execute.state import state_of
 from attnbench.execute.worker import CellOptions, Outcome, Worker
-from attnbench.grid import Cell
-from attnbench.live import Board, Running, duration
-from attnbench.provenance import now
-from attnbench.store import CellFolder
+from attnbench.store.folder import CellFolder
 
 POLL = 0.1  # seconds between looks at the processes
 LOOK_ELSEWHERE = 2.0  # seconds between looks at cells that another runner has

@@ -7,13 +7,17 @@ from pathlib import Path
 
 import pandas as pd
 
-from attnbench import store as stores
-from attnbench.analysis.cosines import check_recordable
+from attnbench.cells.grid import check_grid
 from attnbench.console import Reporter
+from attnbench.data.origin import default_data_root
+from attnbench.devices import pick_devices
+from attnbench.execute.disk_space import check_space
 from attnbench.execute.local import run_local
-from attnbench.execute.planning import check_space, default_data_root, pick_devices, plan
+from attnbench.execute.planning import plan
 from attnbench.execute.worker import CellOptions
-from attnbench.grid import check_grid
+from attnbench.store.folder import open_store
+from attnbench.store.frame import results
+from attnbench.training.gradient_cosines import check_recordable
 
 
 def run(
@@ -52,8 +56,8 @@ def run(
     if record_gradients:
         check_recordable(checked.recipe)
     found, reporter = pick_devices(devices), Reporter()
-    folder = stores.open_store(Path(store))
+    folder = open_store(Path(store))
     cells = plan(checked, reporter)
     check_space(cells, folder, jobs or len(found))
     run_local(cells, folder, reporter, CellOptions(record_gradients=record_gradients), devices=found, jobs=jobs)
-    return stores.results(store)
+    return results(store)

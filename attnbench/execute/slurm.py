@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Any
 
 from attnbench.errors import UserError, unknown
 from attnbench.execute.worker import CellOptions, Outcome, Worker
-from attnbench.progress import slurm_job
-from attnbench.store import CellFolder
+from attnbench.store.folder import CellFolder
+from attnbench.store.progress import slurm_job
 
 if TYPE_CHECKING:
     from submitit.helpers import DelayedSubmission

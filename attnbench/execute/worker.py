@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from attnbench import store as stores
-from attnbench.progress import ProgressFile
-from attnbench.store import CellFolder
+from attnbench.cells.record import DIVERGED, FAILED, FINISHED
+from attnbench.store.folder import CellFolder
+from attnbench.store.progress import ProgressFile
 
 Outcome = Literal["finished", "failed", "diverged", "interrupted", "busy", "disk full"]
 
@@ -134,14 +134,14 @@ class Worker:
     def _outcome(self, code: int) -> Outcome | None:
         """What an exit code means, after what is to be done about it; None if the process was started again."""
         status = (self.folder.record() or {}).get("status")
-        if code == 0 and status == stores.FINISHED:
+        if code == 0 and status == FINISHED:
             return "finished"
         if code == EXIT_BUSY:
             return "busy"
         if code == EXIT_DISK_FULL:
             return "disk full"
-        if code == 1 and status in (stores.FAILED, stores.DIVERGED, stores.FINISHED):  # finished, and not measured again
-            return "diverged" if status == stores.DIVERGED else "failed"
+        if code == 1 and status in (FAILED, DIVERGED, FINISHED):  # finished, and not measured again
+            return "diverged" if status == DIVERGED else "failed"
         if self._over_time:
             limit = self.options.time_limit or 0.0
             return self._fail(f"longer than the {_duration(limit)} that a cell may take, at step {self.folder.step}")

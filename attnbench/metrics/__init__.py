@@ -1,1 +1,1 @@
-"""What is measured, as functions of images or of features; `attnbench.evaluate` says on which."""
+"""How coloured pictures are scored."""

@@ -10,19 +10,24 @@ from typing import Any
 
 import pandas as pd
 
-from attnbench import store as stores
-from attnbench import tables as compiled
-from attnbench.progress import read_progress
-from attnbench.report.cells import command_of, facts, metrics, numbers_in, troubles
+from attnbench.cells.record import DIVERGED, FAILED, FINISHED, INTERRUPTED, RUNNING, WAITING
+from attnbench.console import Say
+from attnbench.metrics.known import METRIC_NAMES
+from attnbench.report.cell_facts import command_of, facts, metrics, numbers_in, troubles
 from attnbench.report.curves import epoch_metrics, loss_curves, rounded
 from attnbench.report.figures import Analysed, find_figures
-from attnbench.report.pairs import Album, finite_numbers, pair_grid
-from attnbench.rows import Cells, Row, by_recipe, once_each, rows_of
-from attnbench.status import label_of
-from attnbench.store import Say
-from attnbench.table_formats import Entry
+from attnbench.report.pair_grid import Album, finite_numbers, pair_grid
+from attnbench.store.frame import results
+from attnbench.store.progress import read_progress
+from attnbench.store.reading import records
+from attnbench.tables.columns import Column, columns_of, values_of
+from attnbench.tables.compile import for_pandas, render, tables
+from attnbench.tables.cost_columns import Cost
+from attnbench.tables.formats import Entry
+from attnbench.tables.rows import Cells, Row, by_recipe, rows_of, without_copies
+from attnbench.tables.status import label_of
 
-STATUSES = (stores.FINISHED, stores.RUNNING, stores.WAITING, stores.INTERRUPTED, stores.FAILED, stores.DIVERGED)
+STATUSES = (FINISHED, RUNNING, WAITING, INTERRUPTED, FAILED, DIVERGED)
 _COSTS = (  # (column of the frame, title, unit, whether each device has its own)
     ("images_per_second", "images a second, training", 1.0, True),
     ("module_parameters", "parameters of the module (M)", 1e6, False),
@@ -120,9 +125,9 @@ def collect(store: Path, *, pairs: int, say: Say = lambda line: None) -> Report:
             notes.append(line)
             say(line)
 
-    frame = _with_numbers(stores.results(store, note), store, note)
-    records = {record["folder"]: record for record in stores.records(store)}
-    frame = once_each(frame[frame["folder"].isin(records)])
+    frame = _with_numbers(results(store, note), store, note)
+    by_folder = {record["folder"]: record for record in records(store)}
+    frame = without_copies(frame[frame["folder"].isin(by_folder)])
     status = _statuses(frame, store)
     shown, rows = rows_of(frame.assign(status=status))
     groups = list(by_recipe(shown, store))
@@ -131,14 +136,12 @@ def collect(store: Path, *, pairs: int, say: Say = lambda line: None) -> Report:
         for view, album in _views(cells, rows, pairs, note, several=len(groups) > 1):
             views.append(view)
             albums.append(album)
-    listed = [_cell(records[row["folder"]], row, store) for row in shown.to_dict("records")]
+    listed = [_cell(by_folder[row["folder"]], row, store) for row in shown.to_dict("records")]
     return Report(
         store=store,
         counts={name: count for name in STATUSES if (count := Counter(status)[name])},
-        running={cell["folder"]: (cell["label"], cell["status"]) for cell in listed if cell["status"] == stores.RUNNING},
-        waiting=[
-            f"{cell['label']} ({cell['status']})" for cell in listed if cell["status"] in (stores.WAITING, stores.INTERRUPTED)
-        ],
+        running={cell["folder"]: (cell["label"], cell["status"]) for cell in listed if cell["status"] == RUNNING},
+        waiting=[f"{cell['label']} ({cell['status']})" for cell in listed if cell["status"] in (WAITING, INTERRUPTED)],
         troubles=[(cell["label"], cell["folder"], text) for cell in listed for text in cell["troubles"]],
         tables=_tables(frame, groups, store),
         variants=[row.label for row in rows],
@@ -146,7 +149,7 @@ def collect(store: Path, *, pairs: int, say: Say = lambda line: None) -> Report:
         albums=albums,
         figures=find_figures(store, {cell["folder"]: cell["label"] for cell in listed}, note),
         cells=listed,
-        recipes=_recipes(records[folder] for folder in shown["folder"]),
+        recipes=_recipes(by_folder[folder] for folder in shown["folder"]),
         notes=notes,
     )
 
@@ -154,7 +157,7 @@ def collect(store: Path, *, pairs: int, say: Say = lambda line: None) -> Report:
 def _with_numbers(frame: pd.DataFrame, store: Path, say: Say) -> pd.DataFrame:
     """The frame with metrics and costs that are finite numbers, or missing; `say` hears of what else there was."""
     changed = {}
-    for name in (*compiled.METRIC_NAMES, *(cost[0] for cost in _COSTS)):
+    for name in (*METRIC_NAMES, *(cost[0] for cost in _COSTS)):
         if name not in frame:
             continue
         numbers, others = finite_numbers(frame[name])
@@ -168,7 +171,7 @@ def _with_numbers(frame: pd.DataFrame, store: Path, say: Say) -> pd.DataFrame:
 def _statuses(frame: pd.DataFrame, store: Path) -> list[str]:
     """A cell whose process was killed says `running` and has no progress: it is interrupted."""
     return [
-        stores.INTERRUPTED if status == stores.RUNNING and read_progress(store / folder) is None else status
+        INTERRUPTED if status == RUNNING and read_progress(store / folder) is None else status
         for status, folder in zip(frame["status"], frame["folder"], strict=True)
     ]
 
@@ -178,10 +181,10 @@ def _tables(frame: pd.DataFrame, groups: Sequence[Cells], store: Path) -> list[P
     choices = {" ".join(filter(None, [p, c])): (bool(p), bool(c)) for p in ("", "published") for c in ("", "costs")}
 
     made = {
-        name: compiled.tables(frame, with_published=published, costs=costs, significance=True, store=store)
+        name: tables(frame, with_published=published, costs=costs, significance=True, store=store)
         for name, (published, costs) in choices.items()
     }
-    csv = {name: compiled.for_pandas(frame, with_published=published) for name, (published, _) in choices.items()}
+    csv = {name: for_pandas(frame, with_published=published) for name, (published, _) in choices.items()}
     found = []
     for place, cells in enumerate(groups):
         whole = made["published costs"][place]
@@ -193,8 +196,8 @@ def _tables(frame: pd.DataFrame, groups: Sequence[Cells], store: Path) -> list[P
         columns = [
             {
                 "title": column.heading.title,
-                "is_cost": isinstance(column, compiled.Cost),
-                "falls": isinstance(column, compiled.Column) and column.falls,
+                "is_cost": isinstance(column, Cost),
+                "falls": isinstance(column, Column) and column.falls,
             }
             for column in whole.columns
         ]
@@ -206,7 +209,7 @@ def _tables(frame: pd.DataFrame, groups: Sequence[Cells], store: Path) -> list[P
         folders = cells.frame["folder"]
         texts = {
             name: {
-                **{style: compiled.render(one[place], style) for style in ("latex", "md")},
+                **{style: render(one[place], style) for style in ("latex", "md")},
                 "csv": csv[name][csv[name]["folder"].isin(folders)].to_csv(index=False),
             }
             for name, one in made.items()
@@ -215,10 +218,10 @@ def _tables(frame: pd.DataFrame, groups: Sequence[Cells], store: Path) -> list[P
     return found
 
 
-def _groups(columns: Sequence[compiled.Column | compiled.Cost]) -> list[tuple[str, int, bool]]:
+def _groups(columns: Sequence[Column | Cost]) -> list[tuple[str, int, bool]]:
     found: list[tuple[str, int, bool]] = []
     for column in columns:
-        name, is_cost = column.heading.group, isinstance(column, compiled.Cost)
+        name, is_cost = column.heading.group, isinstance(column, Cost)
         count = found.pop()[1] if found and (found[-1][0], found[-1][2]) == (name, is_cost) else 0
         found.append((name, count + 1, is_cost))
     return found
@@ -239,10 +242,10 @@ def _views(cells: Cells, rows: Sequence[Row], pairs: int, say: Say, *, several: 
 
 def _qualities(cells: Cells, dataset: str, labels: Sequence[str]) -> list[dict[str, Any]]:
     """Of each metric that any of the cells has."""
-    known = [name for name in compiled.METRIC_NAMES if name in cells.finished and cells.finished[name].notna().any()]
+    known = [name for name in METRIC_NAMES if name in cells.finished and cells.finished[name].notna().any()]
     found = []
-    for column in compiled.columns_of(cells, [dataset], known):
-        values = {label: compiled.values_of(cells, label, column) for label in labels}
+    for column in columns_of(cells, [dataset], known):
+        values = {label: values_of(cells, label, column) for label in labels}
         entries = {
             label: (rounded(series.mean(), 6), rounded(series.std(), 3) if len(series) > 1 else None, len(series))
             for label, series in values.items()
@@ -255,7 +258,7 @@ def _qualities(cells: Cells, dataset: str, labels: Sequence[str]) -> list[dict[s
 
 def _costs(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """Means over a variant's finished cells; what was measured on different devices stays apart."""
-    finished = frame[frame["status"] == stores.FINISHED]
+    finished = frame[frame["status"] == FINISHED]
     devices = sorted(finished["device"].dropna().unique())
     found = []
     for name, title, unit, per_device in _COSTS:
@@ -302,7 +305,7 @@ def _cell(record: dict[str, Any], row: Mapping[Any, Any], store: Path) -> dict[s
         "facts": facts(record),
         "metrics": metrics(record),
         "troubles": troubles(record, stale),
-        "traceback": (record.get("failure") or {}).get("traceback") if record["status"] != stores.FINISHED else None,
+        "traceback": (record.get("failure") or {}).get("traceback") if record["status"] != FINISHED else None,
     }
 
 

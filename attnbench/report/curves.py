@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from pydantic_core import from_json
 
-from attnbench.store import Say
-from attnbench.tables import METRIC_NAMES, SET_METRICS
+from attnbench.console import Say
+from attnbench.metrics.known import METRIC_NAMES, SET_METRICS
 
 POINTS = 240  # of a curve
 SAMPLED = 12  # steps that a point averages at most: a full training has 40,000 lines a cell, of which 200 are read here

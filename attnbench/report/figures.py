@@ -12,7 +12,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from attnbench.store import ANALYSIS, Say
+from attnbench.console import Say
+from attnbench.store.folder import ANALYSIS
 
 BUDGET = 8_000_000  # bytes of figures in a page, of `pairs.BUDGET` for all pictures
 _WIDE, _HIGH = 1240, 3720  # pixels: a figure is shown at most 620 wide, and screens may have two pixels for one

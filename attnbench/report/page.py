@@ -16,12 +16,14 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from attnbench.cells.provenance import now
+from attnbench.console import Say
 from attnbench.errors import UserError
-from attnbench.provenance import now
-from attnbench.report.cells import running_cells
+from attnbench.files import replacing
+from attnbench.report.cell_facts import running_cells
 from attnbench.report.collect import Report, collect
-from attnbench.report.pairs import BUDGET, fit
-from attnbench.store import Say, each_record, replacing
+from attnbench.report.pair_grid import BUDGET, fit
+from attnbench.store.reading import each_record
 
 NAME = "report.html"  # in the store, unless another is asked for
 _STATUS_MARKS = {"finished": "●", "running": "◐", "waiting": "○", "interrupted": "◌", "failed": "✕", "diverged": "✕"}

@@ -15,10 +15,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from attnbench.console import Say
 from attnbench.errors import UserError
 from attnbench.report.collect import Report, collect
 from attnbench.report.page import render, render_running
-from attnbench.store import ANALYSIS, Say
+from attnbench.store.folder import ANALYSIS
 
 HOST = "127.0.0.1"
 _WATCHED = ("cell.json", "evaluations.jsonl", "pairs.csv", "pictures.zip")

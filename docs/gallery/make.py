@@ -13,9 +13,9 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from PIL import Image, ImageFilter, ImageOps
 
-from attnbench.colorization import extracted
+from attnbench.colorization.line_art import extracted
+from attnbench.config.recipe import Sketch
 from attnbench.data.synthetic import draw
-from attnbench.recipe import Sketch
 
 HERE = Path(__file__).parent
 OTHER_HEADS = 1  # the seed of the heads here; those of the data set have seed 0

@@ -1,0 +1,115 @@
+"""What a benchmark measures: modules, image sizes, precisions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from attnbench.cells.variant import Variant, parse_variant
+from attnbench.config.grid_files import COMPARISON, load_grid
+from attnbench.config.recipe import Recipe, describe, load_recipe
+from attnbench.errors import UserError, unknown
+
+PRECISIONS = {  # -> train.precision, train.tf32
+    "float32": ("float32", False),
+    "tf32": ("float32", True),
+    "bfloat16": ("bfloat16", True),
+}
+
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is measured.
+
+    Attributes:
+        sizes: of images, in pixels.
+        precisions: of PRECISIONS.
+        steps: that are timed, each after one that is not.
+        baseline: whether the released code's step is timed between them.
+        growth: image sizes at which each module is run alone; none for no such curves.
+    """
+
+    variants: Sequence[Variant]
+    recipe: Recipe
+    recipe_name: str
+    sizes: Sequence[int]
+    precisions: Sequence[str]
+    steps: int
+    baseline: bool = True
+    growth: Sequence[int] = ()
+
+
+@dataclass(frozen=True)
+class _Defaults:
+    """What is measured where nothing else is asked for; `overrides` are of `recipe` alone."""
+
+    recipe: str
+    overrides: Sequence[str]
+    sizes: Sequence[int]
+    precisions: Sequence[str]
+    steps: int
+    growth: Sequence[int]
+
+
+_ON_GPU = _Defaults("fast", (), (256, 512), ("bfloat16", "tf32", "float32"), 20, (128, 256, 512, 1024))
+
+
+_ON_CPU = _Defaults("official", ("train.batch_size=4",), (64, 128), ("float32",), 2, (64, 128, 256, 512))
+
+
+def plan_bench(
+    device: torch.device,
+    *,
+    modules: Sequence[str] = (),
+    recipe: str | Path | None = None,
+    overrides: Sequence[str] | None = None,
+    sizes: Sequence[int] | None = None,
+    precisions: Sequence[str] | None = None,
+    steps: int | None = None,
+    baseline: bool = True,
+    growth: Sequence[int] | None = None,
+) -> Plan:
+    """What is asked for, and for the rest what a GPU does in minutes; on a CPU, much smaller.
+
+    Raises:
+        UserError: an unknown module, recipe or precision; a size or a precision that cannot be measured here.
+    """
+    defaults = _ON_GPU if device.type == "cuda" else _ON_CPU
+    if overrides is None:
+        overrides = defaults.overrides if recipe is None else ()
+    recipe = defaults.recipe if recipe is None else recipe
+    modules = modules or [entry.module for entry in load_grid(COMPARISON).variants]
+    plan = Plan(
+        [parse_variant(text) for text in modules],
+        load_recipe(recipe, overrides),
+        describe(recipe, overrides),
+        defaults.sizes if sizes is None else sizes,
+        defaults.precisions if precisions is None else precisions,
+        defaults.steps if steps is None else steps,
+        baseline,
+        defaults.growth if growth is None else growth,
+    )
+    if not plan.sizes or not plan.precisions:
+        raise UserError("nothing to measure: name an image size (--sizes 256) and a precision (--precisions float32)")
+    for name in plan.precisions:
+        if name not in PRECISIONS:
+            raise unknown("precision", name, PRECISIONS)
+        if name == "tf32" and device.type != "cuda":
+            raise UserError(f"precision 'tf32' is for NVIDIA GPUs, not for device '{device}': leave it out of --precisions")
+    pixels = stride(plan.recipe)
+    for size in (*plan.sizes, *plan.growth):
+        if size < 2 * pixels or size % pixels:
+            raise UserError(f"size {size}: this backbone takes multiples of {pixels} from {2 * pixels} on")
+    return plan
+
+
+def stride(recipe: Recipe) -> int:
+    """Pixels of a side that make a position of the feature map."""
+    return int(2 ** (recipe.backbone.levels - 1))

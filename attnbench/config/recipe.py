@@ -1,0 +1,209 @@
+"""The recipe: everything that is held fixed while modules are compared.
+
+The defaults below *are* the `official` recipe: what the paper's released code does, but for the departures that
+`configs/official.yaml` lists, where every key is written out. A recipe file holds what it changes. Unknown keys and values out
+of range are refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from attnbench.config.yaml_files import built_in_files, read_mapping, validated
+from attnbench.errors import UserError
+
+Metric = Literal["fid", "kid", "ssim_global", "ssim", "lpips"]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Sketch(_Section):
+    """How line art is made from a colour image: XDoG (paper section 4.1; Winnemoeller et al. 2012)."""
+
+    source: Literal["xdog", "dataset"] = "xdog"
+    """`dataset` reads the line art that the data set ships (anime: stage 0; AFHQ: the sibling folder `<class>_sketch`)."""
+    at: Literal["native", "target"] = "native"
+    """`native`: drawn at the image's own size, then resized, as stored sketches are; `target`: at `data.size`, stays binary."""
+    sigma: tuple[Annotated[float, Field(gt=0, le=20)], ...] = Field((0.3, 0.4, 0.5), min_length=1)
+    """Standard deviations of the narrower Gaussian in pixels; one is drawn per image."""
+    sigma_per: Literal["image", "epoch"] = "image"
+    """`image`: chosen once, from the file's name; `epoch`: drawn again every epoch (test sketches keep the file's)."""
+    p: float = Field(19.0, ge=0)
+    k: float = Field(4.5, gt=1)
+    epsilon: float = 0.01
+    phi: float = Field(1e9, gt=0)
+
+
+class Warp(_Section):
+    """The thin-plate spline that turns the target into its own reference (paper section 3.1)."""
+
+    kind: Literal["official", "grid", "none"] = "official"
+    """`official`: two points on the diagonal move along it; `grid`: a `points` x `points` lattice moves freely."""
+    points: int = Field(3, ge=2, le=16)
+    magnitude: float = Field(0.1, ge=0, le=1)
+    """`grid` only: the largest displacement of a point along an axis, as a share of the image's side."""
+    border: Literal["constant", "replicate", "reflect"] = "constant"
+    """What lies outside of the image; `constant` is black."""
+
+
+class Data(_Section):
+    """Images and what is done to them."""
+
+    size: int = Field(256, ge=16, le=4096)
+    """Side of the square images, in pixels."""
+    jitter: Literal["official", "channel_shift", "color_jitter", "none"] = "official"
+    """`official` is what the released code computes: a dither of at most one grey level, no change of colour."""
+    sketch: Sketch = Sketch()
+    warp: Warp = Warp()
+
+
+class Backbone(_Section):
+    """The shared colorization network (SCFT's, as the released code builds it)."""
+
+    width: int = Field(16, ge=1, le=256)
+    """Channels of the encoders' first level; each level doubles them."""
+    levels: int = Field(5, ge=2, le=8)
+    """Resolutions of the encoders; the bottleneck has 1/2^(levels-1) of the image's side."""
+    residual_blocks: int = Field(4, ge=0, le=64)
+    discriminator_width: int = Field(16, ge=1, le=256)
+    discriminator_layers: int = Field(4, ge=1, le=8)
+
+
+class Loss(_Section):
+    """Weights of the generator's losses (paper eq. 5) and the choices within them."""
+
+    adversarial: float = Field(1.0, ge=0)
+    reconstruction: float = Field(30.0, ge=0)
+    perceptual: float = Field(0.01, ge=0)
+    style: float = Field(50.0, ge=0)
+    gram: Literal["joint", "per_sample"] = "joint"
+    """`joint`: one Gram matrix over a batch, as released; its loss falls like 1/batch. `per_sample`: the usual one."""
+    imagenet_normalization: bool = False
+    """Normalise the perceptual network's input by ImageNet's mean and deviation; the released code does not."""
+
+
+class Train(_Section):
+    """Optimisation and its budget."""
+
+    epochs: int = Field(40, ge=1)
+    steps: int | None = Field(None, ge=1)
+    """Stop after this many steps, whatever `epochs` says."""
+    batch_size: int = Field(16, ge=2)
+    lr_generator: float = Field(1e-4, gt=0)
+    lr_discriminator: float = Field(2e-4, gt=0)
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.5, 0.999)
+    schedule: Literal["constant", "linear"] = "constant"
+    """`linear`: constant for the first half, then straight down to zero."""
+    generator_forwards: Literal[1, 2] = 1
+    """Generator forwards a step. The released code makes two equal ones; one, with the batch norms' momentum raised from 0.1
+    to 0.19, gives the same losses, gradients and running statistics."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """`bfloat16` trains under autocast; similarities, softmax and losses stay in float32."""
+    tf32: bool = True
+    """Convolutions in TF32 on GPUs that have it, which is PyTorch's default; matrix products stay in float32."""
+    channels_last: bool = False
+    compile: bool = False
+
+
+class Evaluation(_Section):
+    """The protocol by which a trained generator is measured."""
+
+    metrics: tuple[Metric, ...] = Field(("fid", "kid", "ssim_global", "ssim", "lpips"), min_length=1)
+    when: Literal["last", "each_epoch"] = "last"
+    """`each_epoch` measures after every epoch, and reports the epoch with the best FID beside the last."""
+    pairing: Literal["derangement", "official"] = "derangement"
+    """`derangement`: every test sketch once, never with its own image. `official`: shift by one within shuffled batches of 16,
+    incomplete batch dropped."""
+    pair_seed: int = Field(0, ge=0)
+    fid_dims: Literal[64, 192, 768, 2048] = 2048
+    """Width of the Inception layer; values at different widths are different quantities."""
+    real_size: Literal["native", "target"] = "native"
+    """Size at which the real images enter the Inception network."""
+    format: Literal["png", "jpeg75"] = "png"
+    """What a generated image goes through before it is measured."""
+    lpips_network: Literal["alex", "vgg", "squeeze"] = "alex"
+
+    @model_validator(mode="after")
+    def _metrics_are_distinct(self) -> Evaluation:
+        if len(set(self.metrics)) != len(self.metrics):
+            raise ValueError("a metric is named twice")
+        return self
+
+
+class Recipe(_Section):
+    """Everything that is held fixed. `Recipe()` is `official`."""
+
+    data: Data = Data()
+    backbone: Backbone = Backbone()
+    loss: Loss = Loss()
+    train: Train = Train()
+    evaluation: Evaluation = Evaluation()
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> Recipe:
+        if self.data.size < 2 ** (smallest := self.backbone.levels):
+            raise ValueError(
+                f"data.size = {self.data.size} leaves no bottleneck: backbone.levels = {smallest} needs {2**smallest} pixels"
+            )
+        if self.data.size < 2 ** (layers := self.backbone.discriminator_layers):
+            raise ValueError(f"data.size = {self.data.size} is too small for backbone.discriminator_layers = {layers}")
+        return self
+
+    @property
+    def needs_perceptual_network(self) -> bool:
+        return self.loss.perceptual > 0 or self.loss.style > 0
+
+    def to_yaml(self) -> str:
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+def digest(value: Any) -> str:
+    """SHA-256, in hex, of plain values, whatever the order of their keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def built_in_recipes() -> dict[str, str]:
+    """Name -> YAML text of the recipes that come with the package (the files of `configs/`)."""
+    return built_in_files()
+
+
+def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a built-in recipe by name, or a YAML file by path, and apply `section.key=value` overrides.
+
+    Raises:
+        UserError: no such recipe, no such key, a value of the wrong kind or out of range.
+    """
+    values = read_mapping("recipe", name_or_path, built_in_recipes())
+    for override in overrides:
+        _set(values, override)
+    return validated(Recipe, values, f"recipe '{name_or_path}'")
+
+
+def describe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> str:
+    """A recipe's name for captions: `official`, or `official with train.epochs=1`."""
+    name = Path(name_or_path).stem
+    return f"{name} with {', '.join(overrides)}" if overrides else name
+
+
+def _set(values: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key.strip():
+        raise UserError(f"--set {override}: expected section.key=value, for example --set train.epochs=1")
+    *sections, last = key.strip().split(".")
+    for section in sections:
+        values = values.setdefault(section, {})
+        if not isinstance(values, dict):
+            raise UserError(f"--set {override}: '{section}' is a value, not a section")
+    try:
+        values[last] = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise UserError(f"--set {override}: '{text}' is not a YAML value") from None

@@ -1,0 +1,62 @@
+"""Datasets by what a user types: found on this machine, and found again by another process."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from attnbench import plugins
+from attnbench.data.layouts import Dataset, folder
+from attnbench.errors import UserError
+from attnbench.plugins import check_names, options_of, split_options
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a data set is on this machine: enough for another process to find it.
+
+    Attributes:
+        text: as on the command line, paths absolute.
+        root: the data root.
+        skip_corrupt: whether images that cannot be decoded are left out.
+    """
+
+    text: str
+    root: Path | None
+    skip_corrupt: bool = False
+
+    @classmethod
+    def of(cls, text: str, root: Path | None) -> Origin:
+        name, equals, path = text.partition("=")
+        if equals and ":" not in name:
+            text = f"{name}={Path(path).expanduser().absolute()}"
+        return cls(text, root.absolute() if root else None)
+
+    def find(self) -> Dataset:
+        """Raises UserError as `parse_dataset` does."""
+        return parse_dataset(self.text, self.root)
+
+
+def parse_dataset(text: str, root: Path | None) -> Dataset:
+    """`cat`, `synthetic:train=200:size=64`, or `name=folder`.
+
+    Raises:
+        UserError: no such data set, option or folder; no images.
+    """
+    head, equals, path = text.partition("=")
+    if equals and ":" not in head:
+        return folder(head.strip(), Path(path).expanduser())
+    name, options = split_options(text, "dataset")
+    loaded = plugins.find(plugins.DATASETS, name).load()
+    check_names(options, options_of(loaded, name), f"dataset '{name}'")
+    dataset = loaded(root, **options)
+    if not isinstance(dataset, Dataset):
+        raise UserError(f"dataset '{name}' returned a {type(dataset).__name__}, not an attnbench.data.layouts.Dataset")
+    return dataset
+
+
+def default_data_root() -> Path | None:
+    """`$ATTNBENCH_DATA`."""
+    root = os.environ.get("ATTNBENCH_DATA")
+    return Path(root).expanduser() if root else None

@@ -1,0 +1,255 @@
+"""One cell, run: training with its log, checkpoints and pictures, then the evaluation and the record."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+
+from attnbench.cells.cell import Cell
+from attnbench.cells.provenance import now, provenance
+from attnbench.cells.record import FINISHED, RUNNING
+from attnbench.console import Reporter
+from attnbench.data.batches import pair_batch
+from attnbench.data.images import resident
+from attnbench.errors import Interrupted
+from attnbench.files import replacing, write_text
+from attnbench.method.backbone import Colorizer, feature_channels
+from attnbench.metrics.protocol import BATCH, Measured, evaluate, generate, pair_list, to_bytes
+from attnbench.store.folder import CellFolder
+from attnbench.store.generators import load
+from attnbench.store.pictures import PICTURES, sample_grid, write_pair_pictures
+from attnbench.store.progress import Phase, Progress, ProgressFile
+from attnbench.training.costs import count_costs, peak_memory, reset_peak_memory
+from attnbench.training.gradient_cosines import GRADIENTS
+from attnbench.training.logs import GradientLog, History, LossLog, truncate
+from attnbench.training.loop import Progressed, steps_per_epoch, total_steps, train
+from attnbench.training.state import Training, build, check_weights_are_finite
+
+SAMPLE_PAIRS, SAMPLE_GRIDS = 8, 10  # rows of a grid; grids over a run
+
+
+SPEED_WINDOW = 20  # steps over which images a second are shown
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How cells run; none of it changes a number."""
+
+    store: Path
+    device: torch.device
+    checkpoint_seconds: float = 600.0
+    retry_failed: bool = False
+    rerun_stale: bool = False
+    record_gradients: bool = False
+
+
+class CellRun:
+    """One cell being run: the callbacks that training calls, and the files they keep."""
+
+    def __init__(
+        self,
+        cell: Cell,
+        folder: CellFolder,
+        settings: Settings,
+        reporter: Reporter,
+        stop: threading.Event,
+        record: dict[str, Any],
+    ):
+        self.cell, self.folder, self.settings, self.reporter = cell, folder, settings, reporter
+        self.stop, self.record = stop, record
+        self.recipe, self.dataset = cell.recipe, cell.dataset
+        self.saved_at = time.monotonic()
+        self.total = total_steps(self.dataset.train, self.recipe)
+        self.progress = ProgressFile(folder.path)
+
+    def run(self) -> None:
+        """Train, or go on training, then measure."""
+        cell, recipe, device = self.cell, self.recipe, self.settings.device
+        reset_peak_memory(device)
+        self.record |= {"status": RUNNING, "provenance": provenance(device), "started": now()}
+        training = build(cell.variant.factory, recipe, cell.seed, device)
+        if state := self.folder.read_checkpoint(self.reporter.say):
+            training.load_state_dict(state)
+        write_text(self.folder.path / "recipe.yaml", recipe.to_yaml())
+        self.record["step"] = training.step
+        self.folder.write_record(self.record)
+        self._tell("starting", training.step, always=True)
+
+        history = History(self.folder.path / "evaluations.jsonl", keep_until=training.step)
+        self.log = LossLog(self.folder.path / "losses.jsonl", keep_until=training.step)
+        gradients = self._gradient_log(training)
+        try:
+            per_epoch = steps_per_epoch(self.dataset.train, recipe)
+            if self._measures_epochs and training.step % per_epoch == 0 and history.step < training.step:
+                # It was stopped while this epoch was measured.
+                history.add(training.step, training.step // per_epoch, self._measure(training.generator).metrics)
+            with self.reporter.progress(cell.label, start=training.step) as update:
+                speed = _Speed(training)
+
+                def after_step(now: Progressed) -> None:
+                    if gradients:  # before a checkpoint says that the step is done
+                        gradients.after_step(now)
+                    self._after_step(training, now, history)
+                    images_per_second = speed(recipe.train.batch_size)
+                    left = (self.total - now.step) * recipe.train.batch_size / images_per_second
+                    losses = self.log.shown()
+                    self._tell("training", now.step, losses=losses, images_per_second=images_per_second, seconds_left=left)
+                    update(now.step, self.total, **losses, **{"images/s": images_per_second})
+
+                train(
+                    training,
+                    resident(self.dataset.train, device),
+                    recipe,
+                    seed=cell.seed,
+                    device=device,
+                    log=self.log.add,
+                    after_step=after_step,
+                    should_stop=self.stop.is_set,
+                    listener=gradients.cosines if gradients else None,
+                )
+        except Interrupted:
+            if self.record["step"] != training.step:  # else the checkpoint is there, and again would push out the one before
+                self._save(training)
+            raise
+        finally:
+            self.log.close()
+            if gradients:
+                gradients.close()
+        self._finish(training, history)
+
+    @property
+    def _measures_epochs(self) -> bool:
+        return self.recipe.evaluation.when == "each_epoch"
+
+    def measure_again(self) -> None:
+        """Only evaluate: for a finished cell that lacked a metric's network."""
+        device = self.settings.device
+        self.record = self.folder.record() or self.record
+        generator = load(self.folder.path, str(device))
+        self._write_measured(self._measure(generator))
+        self.folder.write_record(self.record)
+
+    def close(self, status: str, message: str, trace: str | None = None) -> None:
+        """Record an end that is not a finish."""
+        self.record |= {"status": status, "failure": {"message": message, "traceback": trace}, "ended": now()}
+        self.folder.write_record(self.record)
+
+    def _gradient_log(self, training: Training) -> GradientLog | None:
+        """None where gradients are not recorded. What an earlier start recorded of steps that are made again is dropped."""
+        path = self.folder.path / GRADIENTS
+        truncate(path, training.step)
+        shape = self.recipe.backbone
+        channels = feature_channels(shape.width, shape.levels)
+        return GradientLog(path, training.generator.module, channels) if self.settings.record_gradients else None
+
+    def _tell(self, phase: Phase, step: int, *, always: bool = False, **more: Any) -> None:
+        self.progress.write(Progress(phase, step, self.total, str(self.settings.device), **more), always=always)
+
+    def _after_step(self, training: Training, now: Progressed, history: History) -> None:
+        if self.settings.device.type == "cpu" or now.step % LossLog.FLUSH == 0:
+            self.log.flush()
+        if now.step % math.ceil(self.total / SAMPLE_GRIDS) == 0 or now.last:
+            self._draw_samples(training.generator, now.step)
+        if now.epoch_ends and self._measures_epochs:
+            history.add(now.step, now.epoch + 1, self._measure(training.generator).metrics)
+        if now.last or time.monotonic() - self.saved_at > self.settings.checkpoint_seconds:
+            self._save(training)
+
+    def _save(self, training: Training) -> None:
+        self.log.flush()
+        check_weights_are_finite(training)
+        self.folder.write_checkpoint(training.state_dict())
+        self.record["step"] = training.step
+        self.folder.write_record(self.record)
+        self.saved_at = time.monotonic()
+
+    def _finish(self, training: Training, history: History) -> None:
+        generator, batch = training.generator, self.recipe.train.batch_size
+        weights_of = {name: value.detach().cpu().contiguous() for name, value in generator.state_dict().items()}
+        with replacing(self.folder.path / "generator.safetensors") as draft:
+            draft.write_bytes(save(weights_of, metadata={"format": "pt"}))
+        costs = {
+            **self._count_costs(),
+            "train_seconds": training.seconds,
+            "images_per_second": training.step * batch / training.seconds,
+            "peak_memory_bytes": peak_memory(self.settings.device),
+        }
+        self._write_measured(self._measure(generator))
+        self.record |= {
+            "status": FINISHED,
+            "step": training.step,
+            "losses": self.log.last,
+            "best": history.best(),
+            "costs": costs,
+            "ended": now(),
+        }
+        self.folder.drop_previous_checkpoint()
+        self.folder.write_record(self.record)
+
+    def _count_costs(self) -> dict[str, float]:
+        try:
+            return count_costs(self.cell.variant.factory, self.recipe)
+        except Exception as error:  # a forward that looks at values cannot be counted; the cell's numbers stand without it
+            self.reporter.say(f"{self.cell.label}: operations are not counted: {type(error).__name__}: {error}")
+            return {}
+
+    def _measure(self, generator: Colorizer) -> Measured:
+        with self.reporter.progress(f"{self.cell.label}: colouring test pairs") as update:
+            return evaluate(
+                generator,
+                self.dataset,
+                self.recipe,
+                self.settings.device,
+                progress=lambda done, total: self._go_on(update, done, total),
+            )
+
+    def _go_on(self, update: Callable[..., None], done: int, total: int) -> None:
+        if self.stop.is_set():
+            raise Interrupted(self.record["step"])
+        self._tell("measuring", self.record["step"], done=done, of=total, always=done == total)
+        update(done, total)
+
+    def _write_measured(self, measured: Measured) -> None:
+        with replacing(self.folder.path / "pairs.csv") as draft:
+            measured.scores.to_csv(draft, index=False)
+        images, data = self.dataset.test, self.recipe.data
+        batches = (measured.pairs[start : start + BATCH] for start in range(0, len(measured.pairs), BATCH))
+        cpu = torch.device("cpu")
+        sketches = torch.cat([to_bytes(pair_batch(images, pairs, data=data, device=cpu).sketch) for pairs in batches])
+        with replacing(self.folder.path / PICTURES) as draft:
+            write_pair_pictures(draft, measured.pairs, sketches, images.images, measured.generated)
+        self.record["metrics"] = measured.metrics
+
+    def _draw_samples(self, generator: Colorizer, step: int) -> None:
+        images, recipe = self.dataset.test, self.recipe
+        pairs = pair_list(len(images), recipe.evaluation)[:SAMPLE_PAIRS]
+        generated = generate(generator, images, pairs, recipe, self.settings.device)
+        batch = pair_batch(images, pairs, data=recipe.data, device=torch.device("cpu"))
+        grid = sample_grid([to_bytes(batch.sketch), to_bytes(batch.reference), generated, to_bytes(batch.target)])
+        folder = self.folder.path / "samples"
+        folder.mkdir(exist_ok=True)
+        for path in (folder / f"step{step:07d}.png", self.folder.path / "samples.png"):
+            with replacing(path) as draft:
+                grid.save(draft, "PNG")
+        self.log.picture(step, grid)
+
+
+class _Speed:
+    """Images a second over the latest steps."""
+
+    def __init__(self, training: Training):
+        self.training = training
+        self.marks = [(training.step, training.seconds)]
+
+    def __call__(self, batch_size: int) -> float:
+        self.marks = [*self.marks[-SPEED_WINDOW:], (self.training.step, self.training.seconds)]
+        (step, seconds), (latest_step, latest_seconds) = self.marks[0], self.marks[-1]
+        return (latest_step - step) * batch_size / max(latest_seconds - seconds, 1e-9)

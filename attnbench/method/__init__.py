@@ -1,0 +1,1 @@
+"""The network that is held fixed, and what modules may use: attention, probes, precision."""

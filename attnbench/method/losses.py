@@ -1,0 +1,160 @@
+"""Losses, as pure functions (paper section 3.2; where it and the released code differ, the code).
+
+    L_D = |D(I) - 1|^2 + |D(G)|^2
+    L_G = w_adv |D(G) - 1|^2 + w_rec |G - I| + w_perc sum_l |phi_l(G) - phi_l(I)| + w_style sum_l |Gram_l(G) - Gram_l(I)|
+
+Bars are means over all elements; phi_l are the activations relu1_2 and relu2_2 of VGG19. Equation 2 of the paper has the
+labels of real and generated swapped; this is the least-squares GAN that the code trains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from attnbench import weights
+from attnbench.config.recipe import Loss
+from attnbench.method.precision import at_least_float32, no_autocast
+
+Features = Callable[[Tensor], list[Tensor]]
+
+
+def discriminator_loss(real_scores: Tensor, fake_scores: Tensor) -> Tensor:
+    """Least squares: real -> 1, generated -> 0."""
+    return _mean_square(real_scores - 1) + _mean_square(fake_scores)
+
+
+def adversarial_loss(fake_scores: Tensor) -> Tensor:
+    """The generator's side: generated -> 1."""
+    return _mean_square(fake_scores - 1)
+
+
+def reconstruction_loss(generated: Tensor, target: Tensor) -> Tensor:
+    """Mean absolute difference (eq. 1)."""
+    return _mean_difference(generated, target)
+
+
+def perceptual_loss(generated: Sequence[Tensor], target: Sequence[Tensor]) -> Tensor:
+    """Mean absolute difference of activations, summed over layers (eq. 3)."""
+    return torch.stack([_mean_difference(a, b) for a, b in zip(generated, target, strict=True)]).sum()
+
+
+def style_loss(generated: Sequence[Tensor], target: Sequence[Tensor], *, gram: str = "joint") -> Tensor:
+    """Mean absolute difference of Gram matrices, summed over layers (eq. 4). No gradient flows to `target`.
+
+    Args:
+        generated, target: activations, (B, c, H, W) a layer.
+        gram: `joint`, as the released code has it: one matrix over the batch, rows (B c), divided by B c H W. It includes
+            products across samples, and the loss falls like 1/B: the style weight 50 is meant for batches of 16.
+            `per_sample`: the usual matrix, rows c, divided by c H W.
+    """
+    rows = {"joint": lambda x: x.flatten(2).flatten(0, 1), "per_sample": lambda x: x.flatten(2)}[gram]
+    layers = []
+    for a, b in zip(generated, target, strict=True):
+        with no_autocast(a):
+            layers.append(_gram_difference(rows(at_least_float32(a)), rows(at_least_float32(b))).abs().mean())
+    return torch.stack(layers).sum()
+
+
+def _mean_square(x: Tensor) -> Tensor:
+    return at_least_float32(x).square().mean()
+
+
+def _mean_difference(a: Tensor, b: Tensor) -> Tensor:
+    return (at_least_float32(a) - at_least_float32(b)).abs().mean()
+
+
+def _gram_difference(a: Tensor, b: Tensor) -> Tensor:
+    """(a a^T - b b^T) / elements of a matrix; (..., M, P), (..., M, P) -> (..., M, M).
+
+    Computed as the symmetric part of (a + b)(a - b)^T: one product instead of two, and nothing large cancels.
+    """
+    difference: Tensor = _GramDifference.apply(a, b)
+    return difference / (a.shape[-2] * a.shape[-1])
+
+
+class _GramDifference(torch.autograd.Function):
+    """a a^T - b b^T. Autograd would spend two products of the same size on the gradient, (G + G^T) a needs one."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
+        ctx.save_for_backward(a)
+        product = (a + b) @ (a - b).mT
+        return (product + product.mT) / 2
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (a,) = ctx.saved_tensors
+        return (gradient + gradient.mT) @ a, None
+
+
+def generator_losses(
+    generated: Tensor, target: Tensor, fake_scores: Tensor, recipe: Loss, features: Features | None
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The weighted total (eq. 5) and its unweighted parts.
+
+    Args:
+        generated, target: (B, 3, S, S) in [-1, 1].
+        fake_scores: the discriminator's scores of `generated`.
+        features: image -> [relu1_2, relu2_2]; None if neither perceptual nor style loss has a weight.
+    """
+    parts = {
+        "adversarial": adversarial_loss(fake_scores),
+        "reconstruction": reconstruction_loss(generated, target),
+    }
+    if features is not None:
+        with torch.no_grad():
+            wanted = features(target)
+        got = features(generated)
+        parts["perceptual"] = perceptual_loss(got, wanted)
+        parts["style"] = style_loss(got, wanted, gram=recipe.gram)
+    total = torch.stack([getattr(recipe, name) * value for name, value in parts.items()]).sum()
+    return total, parts
+
+
+class PerceptualFeatures(nn.Module):
+    """relu1_2 and relu2_2 of VGG19, frozen; nothing above them is computed. Weights are unset until they are loaded.
+
+    Args:
+        imagenet_normalization: normalise the input, taken as [-1, 1], by ImageNet's statistics. The released code does
+            not.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, *, imagenet_normalization: bool = False):
+        import timm
+
+        super().__init__()
+        with torch.device("meta"):  # the layers above these, which timm drops, take seconds to initialise
+            network = timm.create_model("vgg19", pretrained=False, features_only=True, out_indices=(0, 1))
+        self.network = network.to_empty(device=torch.get_default_device())
+        self.imagenet_normalization = imagenet_normalization
+        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1))
+        self.register_buffer("deviation", torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1))
+        self.requires_grad_(False).eval()
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        if self.imagenet_normalization:
+            image = ((image + 1) / 2 - self.mean) / self.deviation
+        return self.network(image)
+
+    @classmethod
+    def pretrained(cls, *, imagenet_normalization: bool = False) -> PerceptualFeatures:
+        """With the ImageNet weights.
+
+        Raises:
+            weights.MissingWeights: they are not on this machine and cannot be downloaded.
+        """
+        features = cls(imagenet_normalization=imagenet_normalization)
+        features.load_vgg19(weights.load_state(weights.find_or_download("vgg19")))
+        return features
+
+    def load_vgg19(self, state: Mapping[str, Tensor]) -> None:
+        """Take the layers' weights from those of a whole VGG19, as torchvision names them."""
+        names = self.network.state_dict()  # timm writes features_0.weight where torchvision has features.0.weight
+        self.network.load_state_dict({name: state[name.replace("_", ".", 1)] for name in names})

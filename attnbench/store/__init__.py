@@ -1,0 +1,1 @@
+"""A results folder: cells on disk, read, loaded and merged."""

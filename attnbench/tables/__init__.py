@@ -1,0 +1,1 @@
+"""Results as tables: rows, columns, statistics, comparison, formats."""

@@ -1,0 +1,387 @@
+"""Two modules against each other: the difference on each data set, how sure it is, and the mean relative improvement.
+
+Only what is the same but for the module is compared: cells of one recipe, with the same training weights, on the same images,
+their metric measured by the same protocol, at the seeds that both have. `statistics` says what the two units mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from attnbench.cells.record import FINISHED
+from attnbench.config.grid_files import GridFile, GridVariant
+from attnbench.errors import UserError, unknown
+from attnbench.metrics.known import DEFAULT_METRICS, IMAGE_METRICS, LOWER_IS_BETTER, METRIC_NAMES, SET_METRICS, check_metrics
+from attnbench.plugins import split_options
+from attnbench.store.frame import results
+from attnbench.tables.columns import Column, columns_of, values_of
+from attnbench.tables.formats import Entry, Heading, Line, Sheet
+from attnbench.tables.notes import Footnotes, listed_seeds, recipe_caption, set_distances
+from attnbench.tables.published import PaperValues, published, published_value, published_values
+from attnbench.tables.rows import Cells, Row, by_recipe, rows_of, without_copies
+from attnbench.tables.statistics import (
+    LEVEL,
+    SIGNIFICANT,
+    Difference,
+    by_length,
+    mean_relative_improvement,
+    over_images,
+    over_seeds,
+    relative_improvement,
+)
+
+SEEDS, IMAGES = "seeds", "images"  # what a comparison counts
+
+
+_UNSCORED = "the scores of test pairs (pairs.csv) are not here"
+
+
+FORMATS = ("text", "md", "latex", "csv")
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A metric on a data set, A against B.
+
+    Attributes:
+        seeds: those that both have.
+        a, b: means over these seeds.
+        unit: what `difference` counts, `seeds` or `images`.
+        reason: why there is no interval, where there is none.
+        paper: the published numbers of A and B, where there are both.
+    """
+
+    column: Column
+    seeds: Sequence[int]
+    a: float
+    b: float
+    unit: str
+    difference: Difference
+    reason: str | None = None
+    paper: tuple[float, float] | None = None
+
+    @property
+    def better(self) -> str | None:
+        """`a` or `b`, by the mean; None where they are equal."""
+        if self.a == self.b:
+            return None
+        return "a" if (self.a < self.b) == self.column.falls else "b"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All that one recipe's cells say about A and B."""
+
+    a: Row
+    b: Row
+    cells: Cells
+    found: Sequence[Compared]
+    notes: Sequence[str]  # on data sets that only one of them has
+
+
+def compare(store: str | Path = "results", a: str = "sga", b: str = "scft", *, metrics: Sequence[str] = ()) -> pd.DataFrame:
+    """Compare two modules: a row for each recipe, data set, metric and unit (`seeds`, `images`).
+
+    Columns: recipe, recipe_digest, dataset, metric, title (with its protocol), unit, n (how many), seeds, a and b (means over
+    the seeds that both have), difference (a - b), low, high (95 % interval), p, better (A's or B's label), improvement
+    (relative; positive where A is better), reason (why there is no interval), published_a, published_b.
+
+    Args:
+        store: the results folder.
+        a, b: `sga`, or `sga:stop_gradient=false`.
+        metrics: which, in which order; by default all that the recipe asks for.
+
+    Raises:
+        UserError: a module without finished cells, A equal to B, no data set or no seed in common.
+    """
+    return as_frame(comparisons(results(store), a, b, metrics=metrics, store=Path(store)))
+
+
+def comparisons(
+    frame: pd.DataFrame, a: str, b: str, *, metrics: Sequence[str] = (), store: Path | None = None
+) -> list[Comparison]:
+    """One for each recipe under which both have cells with a data set and a seed in common.
+
+    Args:
+        frame: as from `attnbench.results`.
+        a, b, metrics: as for `compare`.
+        store: the folder that has the scores of the test pairs; None: no comparison over images.
+
+    Raises:
+        UserError: as for `compare`.
+    """
+    check_metrics(metrics)
+    frame = without_copies(frame)
+    finished = frame[frame["status"] == FINISHED]
+    if finished.empty:
+        raise UserError("no cell is finished here: `attnbench run` goes on with them")
+    rows = [_row(finished, text, store) for text in (a, b)]
+    if rows[0] == rows[1]:
+        raise UserError(f"'{a}' and '{b}' are the same variant: a comparison needs two")
+    variants = tuple(GridVariant(module=row.module, options=dict(row.options)) for row in rows)
+    mine, (row_a, row_b) = rows_of(finished, GridFile(title=f"{a}, {b}", variants=variants))
+    found = [_comparison(cells, row_a, row_b, metrics) for cells in by_recipe(mine, store)]
+    found = [one for one in found if one.found]
+    if not found:
+        raise UserError(_nothing_in_common(mine, row_a, row_b))
+    return found
+
+
+def _row(finished: pd.DataFrame, text: str, store: Path | None) -> Row:
+    """The variant that `text` names, among those that have finished cells."""
+    module, options = split_options(text, "module")
+    where = f" in '{store}'" if store is not None else ""
+    if module not in set(finished["module"]):
+        near = str(unknown("module", module, set(finished["module"]))).partition(": ")[2]
+        raise UserError(f"no finished cell of '{module}'{where}: {near}; `attnbench run --modules {text}` makes its cells")
+    try:
+        _, rows = rows_of(finished, GridFile(title=text, variants=(GridVariant(module=module, options=options),)))
+    except UserError:
+        _, rows = rows_of(finished[finished["module"] == module])
+        here = ", ".join(row.label for row in rows)
+        raise UserError(
+            f"no finished cell of '{text}'{where} (of {module}: {here}): `attnbench run --modules {text}` makes its cells"
+        ) from None
+    if len(rows) > 1:
+        raise UserError(
+            f"'{text}' is several variants{where}: {', '.join(row.label for row in rows)}: name what tells them apart"
+        )
+    return rows[0]
+
+
+def _nothing_in_common(mine: pd.DataFrame, a: Row, b: Row) -> str:
+    """Both have cells, but none that differ in the module alone: which each has."""
+    has = {}
+    for row in (a, b):
+        cells = mine[mine["label"] == row.label]
+        named = {f"{cell.dataset} seed {cell.seed} ({str(cell.recipe_digest)[:8]})" for cell in cells.itertuples()}
+        has[row.label] = ", ".join(sorted(named))
+    said = "; ".join(f"{label}: {cells}" for label, cells in has.items())
+    return (
+        f"{a.label} and {b.label} share no data set and seed under one recipe ({said}): `attnbench run` makes what is missing"
+    )
+
+
+def _comparison(cells: Cells, a: Row, b: Row, metrics: Sequence[str]) -> Comparison:
+    finished = cells.finished
+    datasets = list(dict.fromkeys(finished["dataset"]))
+    shown = list(metrics) or cells.frame["recipe_metrics"].iloc[0].split(",")
+    paper = published_values(a), published_values(b)
+    found: list[Compared] = []
+    notes = []
+    for dataset in datasets:
+        has = set(finished.loc[finished["dataset"] == dataset, "label"])
+        if len(has) < 2:
+            notes.append(f"{dataset}: no finished cell of {a.label if b.label in has else b.label}.")
+            continue
+        columns = columns_of(cells, [dataset], shown)
+        over_all = [one for column in columns for one in _over_seeds(cells, a, b, column, paper)]
+        compared, unscored = _with_images(cells, a, b, over_all)
+        found += compared
+        notes += unscored
+    return Comparison(a, b, cells, found, notes)
+
+
+def _over_seeds(cells: Cells, a: Row, b: Row, column: Column, paper: tuple[PaperValues, PaperValues]) -> list[Compared]:
+    """The metric over the common seeds: one comparison, or none where there is no common seed."""
+    ours, theirs = values_of(cells, a.label, column), values_of(cells, b.label, column)
+    seeds = sorted(int(seed) for seed in ours.index.intersection(theirs.index))
+    if not seeds:
+        return []
+    difference = over_seeds(ours[seeds] - theirs[seeds])
+    reason = None
+    if len(seeds) == 1:
+        lacking = "FID and KID have no score of an image" if column.metric in SET_METRICS else _UNSCORED
+        reason = f"one seed in common, and {lacking}"
+    elif np.isnan(difference.p):
+        reason = "the same difference at every seed: its spread is not known"
+    values = published_value(paper[0], column), published_value(paper[1], column)
+    both = None if values[0] is None or values[1] is None else (values[0], values[1])
+    means = float(ours[seeds].mean()), float(theirs[seeds].mean())
+    return [Compared(column, seeds, *means, SEEDS, difference, reason, both)]
+
+
+def _with_images(cells: Cells, a: Row, b: Row, found: Sequence[Compared]) -> tuple[list[Compared], list[str]]:
+    """The comparisons with those over images, which replace those of a single seed; and which could not be made."""
+    scores = {}
+    for place, one in enumerate(found):
+        if one.column.metric in IMAGE_METRICS:
+            differences = cells.image_differences(a.label, b.label, one.column.dataset, one.column.metric, one.seeds)
+            if differences is not None:
+                scores[place] = differences
+    tested = by_length(scores, over_images)
+    over_all: list[Compared] = []
+    over_pairs = []
+    unscored = []
+    for place, one in enumerate(found):
+        if place in tested:
+            over_pairs.append(replace(one, unit=IMAGES, difference=tested[place], reason=None))
+        elif one.column.metric in IMAGE_METRICS:
+            unscored += [one.column.title] if len(one.seeds) > 1 else []
+        if place not in tested or len(one.seeds) > 1:
+            over_all.append(one)
+    notes = [f"{found[0].column.dataset}, {', '.join(unscored)}: not over images, {_UNSCORED}."] if unscored else []
+    return over_all + over_pairs, notes
+
+
+def improvements(found: Iterable[Compared]) -> list[tuple[str, list[str], float]]:
+    """Mean relative improvement of A over B over the data sets: (metric, data sets, part of B's value) for each metric."""
+    columns: dict[str, dict[str, Compared]] = {}
+    for one in found:
+        columns.setdefault(one.column.title, {}).setdefault(one.column.dataset, one)
+    return [
+        (
+            title,
+            list(by_dataset),
+            mean_relative_improvement(
+                [(one.a, one.b) for one in by_dataset.values()], falls=next(iter(by_dataset.values())).column.falls
+            ),
+        )
+        for title, by_dataset in columns.items()
+    ]
+
+
+def published_improvements(a: Row, b: Row) -> list[tuple[str, list[str], float]]:
+    """The same from the paper's numbers, over the data sets for which it has both."""
+    ours, theirs = published_values(a), published_values(b)
+    found = []
+    for metric in DEFAULT_METRICS:
+        datasets = [dataset for dataset, name in ours if name == metric and (dataset, metric) in theirs]
+        if datasets:
+            pairs = [(ours[dataset, metric], theirs[dataset, metric]) for dataset in datasets]
+            gain = mean_relative_improvement(pairs, falls=metric in LOWER_IS_BETTER)
+            found.append((METRIC_NAMES[metric], datasets, gain))
+    return found
+
+
+def as_frame(found: Iterable[Comparison]) -> pd.DataFrame:
+    """As `compare` gives it."""
+    return pd.DataFrame([_record(comparison, one) for comparison in found for one in comparison.found])
+
+
+def _record(comparison: Comparison, one: Compared) -> dict[str, object]:
+    frame, difference = comparison.cells.frame, one.difference
+    labels = {"a": comparison.a.label, "b": comparison.b.label}
+    paper = one.paper or (np.nan, np.nan)
+    return {
+        "recipe": frame["recipe"].iloc[0],
+        "recipe_digest": frame["recipe_digest"].iloc[0],
+        "dataset": one.column.dataset,
+        "metric": one.column.metric,
+        "title": one.column.title,
+        "unit": one.unit,
+        "n": difference.n,
+        "seeds": ",".join(map(str, one.seeds)),
+        "a": one.a,
+        "b": one.b,
+        "difference": difference.mean,
+        "low": difference.low,
+        "high": difference.high,
+        "p": difference.p,
+        "better": labels[one.better] if one.better else None,
+        "improvement": relative_improvement(one.a, one.b, falls=one.column.falls),
+        "reason": one.reason,
+        "published_a": paper[0],
+        "published_b": paper[1],
+    }
+
+
+def sheet(comparison: Comparison, *, with_published: bool = False) -> Sheet:
+    """A comparison as it is printed: a section for each data set and unit, a line for each metric."""
+    a, b = comparison.a.label, comparison.b.label
+    titles = ["A", "B", f"A - B [{LEVEL:.0%}]", "p", "better", *(["paper A - B"] if with_published else [])]
+    footnotes = Footnotes()
+    lines = []
+    for one in comparison.found:
+        entries = _entries(one, footnotes)
+        if with_published:
+            theirs = one.column.written(one.paper[0] - one.paper[1], "+") if one.paper else "-"
+            entries.append(Entry(theirs))
+        lines.append(Line(one.column.heading.title, entries, _section(one)))
+    notes = [
+        _improvement_line(f"Mean relative improvement of {a} over {b}", improvements(comparison.found)),
+        *([_published_line(comparison)] if with_published else []),
+        *footnotes.lines,
+        *comparison.notes,
+        *_units(comparison.found),
+        *set_distances(comparison.cells.finished, [one.column for one in comparison.found]),
+        *_stale(comparison.cells.finished),
+    ]
+    return Sheet([Heading("", title) for title in titles], lines, f"A: {a}; B: {b}. {recipe_caption(comparison.cells)}.", notes)
+
+
+def _section(one: Compared) -> str:
+    n = one.difference.n
+    return f"{one.column.dataset}: {n} {one.unit.removesuffix('s') if n == 1 else one.unit}"
+
+
+def _entries(one: Compared, footnotes: Footnotes) -> list[Entry]:
+    """A, B, their difference, p, and which is better: in parentheses where it is not significant."""
+    written, difference = one.column.written, one.difference
+    finer = 4 if one.column.metric in IMAGE_METRICS else one.column.decimals
+    best = {one.better: 0}
+    interval = "" if np.isnan(difference.low) else f"[{difference.low:.{finer}f}, {difference.high:.{finer}f}]"
+    marks = (footnotes.mark(f"No interval: {one.reason}."),) if one.reason else ()
+    name = one.better.upper() if one.better else "-"
+    return [
+        Entry(written(one.a), best.get("a")),
+        Entry(written(one.b), best.get("b")),
+        Entry(f"{difference.mean:+.{finer}f}", None, interval, marks),
+        Entry("-" if np.isnan(difference.p) else f"{difference.p:.4f}"),
+        Entry(name if difference.significant or one.better is None else f"({name})"),
+    ]
+
+
+def _improvement_line(subject: str, found: Iterable[tuple[str, list[str], float]]) -> str:
+    """`Mean relative improvement of SGA over SCFT over anime, cat: FID 1.20 %, SSIM (global) -0.31 % (positive: ...).`"""
+    by_datasets: dict[str, list[str]] = {}
+    for title, datasets, gain in found:
+        number = "undefined" if np.isnan(gain) else f"{100 * gain:.2f} %"
+        by_datasets.setdefault(", ".join(datasets), []).append(f"{title} {number}")
+    said = "; ".join(f"over {datasets}: {', '.join(gains)}" for datasets, gains in by_datasets.items())
+    return f"{subject} {said}."
+
+
+def _published_line(comparison: Comparison) -> str:
+    source = published()["source"].iloc[0].partition(", Table")[0]
+    found = published_improvements(comparison.a, comparison.b)
+    if not found:
+        return f"{source} has no numbers for both."
+    return _improvement_line(f"The same of {source} (256 px, 40 epochs)", found)
+
+
+def _units(found: Sequence[Compared]) -> list[str]:
+    """What the tests say, and what they do not."""
+    units = {one.unit for one in found if not one.reason}
+    notes = ["Improvement is positive where A is better, by the metric's direction; bold: the better mean."]
+    if SEEDS in units:
+        seeds = sorted({seed for one in found for seed in one.seeds})
+        notes.append(
+            f"Over seeds ({listed_seeds(seeds)}): paired t-test of the differences at the seeds that both have, which covers "
+            "another training."
+        )
+    if IMAGES in units:
+        notes.append(
+            "Over images: the same test pairs, each score averaged over the common seeds; bootstrap interval, sign-flip "
+            "p-value. Says whether these trained networks differ on other such images, not whether another training would."
+        )
+    if units:
+        notes.append(
+            f"better: in parentheses where p ≥ {SIGNIFICANT} or untested. p is not corrected for the number of comparisons."
+        )
+    return notes
+
+
+def _stale(finished: pd.DataFrame) -> list[str]:
+    if "stale" not in finished:
+        return []
+    changed = finished[finished["stale"].notna()]
+    return [
+        f"{label}: stale: {files} changed since it was trained."
+        for label, files in changed[["label", "stale"]].drop_duplicates().itertuples(index=False)
+    ]

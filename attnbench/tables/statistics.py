@@ -1,0 +1,150 @@
+"""How sure a number is, and whether two differ: intervals, paired tests, relative improvements.
+
+Two units, never mixed. Over *seeds*, the difference of two modules is taken seed by seed (at one seed both saw the same images
+in the same order) and tested with a paired t: what it says holds for another training. Over *images*, it is taken test pair by
+test pair (every module colours the same ones), with a bootstrap interval and a sign-flip test: what it says holds for these
+trained networks on other such images, and nothing about another training. No p-value is corrected for how many there are.
+
+The generator of random numbers starts at the same place in every call, so one store gives one table. Resampling is written as a
+product with a matrix of counts or signs, for all rows at once: the same numbers as scipy.stats' `bootstrap` and
+`permutation_test` but for chance, in a fiftieth of the time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float64]
+
+
+Key = TypeVar("Key")
+
+
+LEVEL = 0.95  # of every interval
+
+
+SIGNIFICANT = 0.05  # differences with a smaller p-value count as told apart
+
+
+RESAMPLES = 9999  # so that the smallest p-value of a sign-flip test is 1 in 10,000
+
+
+_CHUNK = 2_000_000  # numbers of a resampling that are in memory at once
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A mean difference of n units (seeds or images), its interval at `LEVEL`, and a two-sided p-value; nan where undefined."""
+
+    mean: float
+    low: float
+    high: float
+    p: float
+    n: int
+
+    @property
+    def significant(self) -> bool:
+        return self.p < SIGNIFICANT
+
+
+def over_seeds(differences: npt.ArrayLike) -> Difference:
+    """Paired t over (n,) differences, one a seed: mean +- t(n - 1) s / sqrt(n).
+
+    Interval and p-value are nan for a single seed, and where all differences are the same number other than 0: the spread that
+    they would be held against is unknown. Differences that are all 0 have p = 1.
+    """
+    from scipy.special import stdtr, stdtrit  # a tenth of the time that scipy.stats takes to import
+
+    values = np.asarray(differences, dtype=float)
+    n, mean = len(values), float(values.mean())
+    if n < 2:
+        return Difference(mean, np.nan, np.nan, np.nan, n)
+    error = float(values.std(ddof=1)) / np.sqrt(n)
+    if error <= 1e-12 * abs(mean):
+        nothing = not values.any()
+        return Difference(mean, *((0.0, 0.0, 1.0) if nothing else (np.nan, np.nan, np.nan)), n)
+    half = float(stdtrit(n - 1, (1 + LEVEL) / 2)) * error
+    return Difference(mean, mean - half, mean + half, float(2 * stdtr(n - 1, -abs(mean) / error)), n)
+
+
+def over_images(differences: npt.ArrayLike) -> list[Difference]:
+    """(k, n) differences of n images, one row a comparison -> each with its bootstrap interval and sign-flip p-value."""
+    values = np.atleast_2d(np.asarray(differences, dtype=float))
+    intervals, p = bootstrap_interval(values), sign_flip_p(values)
+    return [
+        Difference(float(row.mean()), float(low), float(high), float(chance), values.shape[1])
+        for row, (low, high), chance in zip(values, intervals, p, strict=True)
+    ]
+
+
+def bootstrap_interval(scores: npt.ArrayLike) -> Array:
+    """Percentile bootstrap of means: (k, n) scores -> (k, 2), the interval's ends for each row at `LEVEL`.
+
+    The images of a resample are the same for all rows, as they are for modules that coloured the same pairs. Undefined (nan)
+    for a single image.
+    """
+    values = np.atleast_2d(np.asarray(scores, dtype=float))
+    k, n = values.shape
+    if n < 2:
+        return np.full((k, 2), np.nan)
+    rng = np.random.default_rng(0)
+    means = []
+    for count in _chunks(n):
+        drawn = rng.integers(n, size=(count, n)) + n * np.arange(count)[:, None]
+        times = np.bincount(drawn.ravel(), minlength=count * n).reshape(count, n)  # how often each image was drawn
+        means.append(times @ values.T / n)
+    tail = (1 - LEVEL) / 2
+    return np.quantile(np.concatenate(means), [tail, 1 - tail], axis=0).T
+
+
+def sign_flip_p(differences: npt.ArrayLike) -> Array:
+    """Two-sided sign-flip permutation test that means are 0: (k, n) paired differences -> (k,) p-values.
+
+    If the two modules were one, the sign of each difference would be a coin's: p is the share of random signs that give a mean
+    as far from 0 as the observed one, which itself counts as one of them (Phipson and Smyth 2010).
+    """
+    values = np.atleast_2d(np.asarray(differences, dtype=float))
+    k, n = values.shape
+    observed = np.abs(values.sum(axis=1)) * (1 - 1e-12)  # equal sums in another order of addition count as equal
+    rng = np.random.default_rng(0)
+    as_far = np.ones(k)
+    for count in _chunks(n):
+        signs = 2.0 * rng.integers(2, size=(count, n), dtype=np.int8) - 1
+        as_far += (np.abs(signs @ values.T) >= observed).sum(axis=0)
+    return as_far / (RESAMPLES + 1)
+
+
+def by_length(vectors: Mapping[Key, Array], function: Callable[[Array], Iterable[Any]]) -> dict[Key, Any]:
+    """Apply `function`, from (k, n) to k results, to vectors of several lengths n, all of one length in one call."""
+    found: dict[Key, Any] = {}
+    for n in {len(vector) for vector in vectors.values()}:
+        same = [key for key, vector in vectors.items() if len(vector) == n]
+        found |= dict(zip(same, function(np.stack([vectors[key] for key in same])), strict=True))
+    return found
+
+
+def relative_improvement(a: float, b: float, *, falls: bool) -> float:
+    """By which part of B's value A is better: (B - A) / B for metrics that fall, (A - B) / B for those that rise.
+
+    Undefined (nan) where B is not above 0, as an unbiased KID may be.
+    """
+    if not b > 0:
+        return np.nan
+    return (b - a) / b if falls else (a - b) / b
+
+
+def mean_relative_improvement(pairs: Iterable[tuple[float, float]], *, falls: bool) -> float:
+    """Mean of `relative_improvement` over (A, B), one pair a data set: the SGA paper's 27.21 % in FID and 25.67 % in SSIM."""
+    return float(np.mean([relative_improvement(a, b, falls=falls) for a, b in pairs]))
+
+
+def _chunks(n: int) -> Iterator[int]:
+    """`RESAMPLES`, in parts that are small enough for n images."""
+    size = max(1, _CHUNK // n)
+    for start in range(0, RESAMPLES, size):
+        yield min(size, RESAMPLES - start)

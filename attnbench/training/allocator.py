@@ -1,0 +1,50 @@
+"""Memory that a step frees stays with the process, for the next step.
+
+By default glibc maps every block of more than 32 MB for itself and gives it back to the system when it is freed. A training
+step on a CPU makes hundreds of such tensors, and every page of every one of them is faulted in anew: a quarter of the step.
+GPUs do not need this: PyTorch keeps what is freed there itself.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+import torch
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4  # of mallopt(3)
+
+
+_KEPT = {_MMAP_MAX: 0, _TRIM_THRESHOLD: -1}
+
+
+_GIVEN_BACK = {_MMAP_MAX: 65536, _MMAP_THRESHOLD: 32 << 20, _TRIM_THRESHOLD: 64 << 20}  # where glibc's own thresholds end up
+
+
+@contextmanager
+def freed_memory_kept(device: torch.device) -> Iterator[None]:
+    """Inside of the block, if the device is the CPU and the C library is glibc; elsewhere nothing changes."""
+    if device.type != "cpu" or _glibc() is None:
+        yield
+        return
+    _set(_KEPT)
+    try:
+        yield
+    finally:
+        _set(_GIVEN_BACK)
+        _glibc().malloc_trim(0)  # what is kept goes back now
+
+
+def _set(options: dict[int, int]) -> None:
+    for option, value in options.items():
+        _glibc().mallopt(option, value)
+
+
+@cache
+def _glibc() -> Any:
+    """None where the C library is another one."""
+    library = ctypes.CDLL(None)
+    return library if hasattr(library, "gnu_get_libc_version") else None

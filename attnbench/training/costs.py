@@ -1,0 +1,164 @@
+"""What a module costs: parameters and floating-point operations, counted without running it; time and memory, measured."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+import weakref
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+
+from attnbench.config.recipe import Recipe
+from attnbench.data.batches import Batch
+from attnbench.method.backbone import count_parameters
+from attnbench.method.losses import PerceptualFeatures, style_loss
+from attnbench.training.loop import train_step
+from attnbench.training.state import ModuleFactory, assemble
+
+
+def count_costs(factory: ModuleFactory, recipe: Recipe) -> dict[str, float]:
+    """Parameters, and GFLOP (1 multiply-add = 2 FLOP; convolutions and matrix products) an image, at the recipe's size.
+
+    Everything is laid out on the meta device: shapes without memory.
+
+    Returns:
+        module_parameters, generator_parameters, discriminator_parameters; generator_gflop: one forward of one image;
+        step_gflop: a whole training iteration, divided by the batch; gram_gflop: the part of it that the style loss's Gram
+        matrices need, which grows with the batch if they are joint.
+    """
+    plain = recipe.train.model_copy(update={"compile": False, "precision": "float32"})
+    recipe = recipe.model_copy(update={"train": plain})
+    size, count = recipe.data.size, recipe.train.batch_size
+    with (meta := torch.device("meta")):
+        features = PerceptualFeatures() if recipe.needs_perceptual_network else None
+        training = assemble(on_meta(factory), recipe, 0, meta, features)
+        batch = Batch(*(torch.zeros(count, channels, size, size) for channels in (3, 1, 3)))
+    with FlopCounterMode(display=False) as step:
+        train_step(training, batch, recipe)
+    training.generator.eval()
+    with FlopCounterMode(display=False) as forward, torch.no_grad():
+        training.generator(batch.sketch[:1], batch.reference[:1])
+    activations = [layer.requires_grad_() for layer in features(batch.target)] if features else []
+    with FlopCounterMode(display=False) as gram:
+        if activations:
+            style_loss(activations, activations, gram=recipe.loss.gram).backward()
+    training.discriminator.requires_grad_(True)
+    return {
+        "module_parameters": count_parameters(training.generator.module),
+        "generator_parameters": count_parameters(training.generator),
+        "discriminator_parameters": count_parameters(training.discriminator),
+        "generator_gflop": forward.get_total_flops() / 1e9,
+        "step_gflop": step.get_total_flops() / count / 1e9,
+        "gram_gflop": gram.get_total_flops() / count / 1e9,
+    }
+
+
+def on_meta(factory: ModuleFactory) -> ModuleFactory:
+    """Build the module in memory, since a constructor may look at values, then leave only its shapes."""
+
+    def build(channels: int) -> nn.Module:
+        with torch.device("cpu"):
+            return factory(channels).to("meta")
+
+    return build
+
+
+def median_seconds(work: Callable[[], Any], times: int, device: torch.device) -> float:
+    """How long `work` takes on the device: the median of `times`, after one that is not counted."""
+    durations = []
+    for _ in range(times + 1):
+        started = time.perf_counter()
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        durations.append(time.perf_counter() - started)
+    return median(durations[1:])
+
+
+def reset_peak_memory(device: torch.device) -> None:
+    """Start counting from here."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return
+    with suppress(OSError):  # Linux alone can reset the process's mark; elsewhere it covers the whole process
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes: the most that tensors took on a GPU, or that the process took of main memory, since the count began."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    status = Path("/proc/self/status")
+    if status.is_file():
+        return next(int(line.split()[1]) * 1024 for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def peak_bytes(work: Callable[[], Any], device: torch.device) -> int:
+    """What tensors made by `work` take at the most, beyond those that were there before."""
+    if device.type != "cuda":
+        with LiveMemory() as memory:
+            work()
+        return memory.peak
+    reset_peak_memory(device)
+    before = torch.cuda.memory_allocated(device)
+    work()
+    return peak_memory(device) - before
+
+
+class LiveMemory(TorchDispatchMode):
+    """Counts the memory of tensors that are made while it is active: exact, and the same on every machine.
+
+    A storage counts from the operation that makes it until nothing refers to it any more, neither a name nor autograd. What
+    existed before does not count, nor does memory that kernels take for themselves.
+
+    Attributes:
+        live: bytes now.
+        peak: bytes at the most.
+
+    >>> with LiveMemory() as memory:
+    ...     x = torch.zeros(1000)      # 4000 bytes
+    ...     y = x.view(10, 100) + 1    # 4000 more
+    ...     del x, y
+    >>> memory.peak, memory.live
+    (8000, 0)
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.live = 0
+        self.peak = 0
+        self._known: set[int] = set()  # addresses of storages that are counted
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = {storage._cdata for storage in _storages((args, kwargs))}
+        result = func(*args, **(kwargs or {}))
+        for storage in _storages(result):
+            if storage._cdata not in self._known and storage._cdata not in given:
+                self._count(storage)
+        self.peak = max(self.peak, self.live)
+        return result
+
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        key, size = storage._cdata, storage.nbytes()
+        self._known.add(key)
+        self.live += size
+        weakref.finalize(storage, self._forget, key, size).atexit = False
+
+    def _forget(self, key: int, size: int) -> None:
+        self._known.discard(key)
+        self.live -= size
+
+
+def _storages(tree: Any) -> list[torch.UntypedStorage]:
+    return [x.untyped_storage() for x in tree_leaves(tree) if isinstance(x, torch.Tensor)]

@@ -1,0 +1,140 @@
+"""What training writes down, a line at a time: losses each step, gradients and evaluations each epoch."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from attnbench.errors import Diverged
+from attnbench.files import write_text
+from attnbench.training.gradient_cosines import GradientCosines, as_json
+from attnbench.training.loop import Progressed
+
+
+class LossLog:
+    """losses.jsonl, a line a step; TensorBoard beside it where that is installed. Reads from the device now and then."""
+
+    FLUSH = 10  # steps between reads from a GPU
+
+    def __init__(self, path: Path, *, keep_until: int):
+        self.path = path
+        self.last: dict[str, float] = {name: value for name, value in truncate(path, keep_until).items() if name != "step"}
+        self._waiting: list[tuple[int, dict[str, Tensor]]] = []
+        self._file = path.open("a")
+        self._board = _tensorboard(path.parent / "tensorboard", keep_until)
+
+    def add(self, step: int, losses: dict[str, Tensor]) -> None:
+        self._waiting.append((step, losses))
+
+    def flush(self) -> None:
+        """Write what waits.
+
+        Raises:
+            Diverged: one of the losses is not finite; what came before it is written.
+        """
+        if not self._waiting:
+            return
+        waiting, self._waiting = self._waiting, []
+        table = torch.stack([torch.stack([loss.float() for loss in losses.values()]) for _, losses in waiting]).tolist()
+        for (step, losses), values in zip(waiting, table, strict=True):
+            row = dict(zip(losses, values, strict=True))
+            for name, value in row.items():
+                if not math.isfinite(value):
+                    self._file.flush()
+                    raise Diverged(step, f"the {name} loss")
+                if self._board:
+                    self._board.add_scalar(f"loss/{name}", value, step)
+            self._file.write(json.dumps({"step": step, **row}) + "\n")
+            self.last = row
+        self._file.flush()
+
+    def picture(self, step: int, grid: Any) -> None:
+        if self._board:
+            import numpy as np
+
+            self._board.add_image("samples", np.asarray(grid), step, dataformats="HWC")
+
+    def shown(self) -> dict[str, float]:
+        short = {"generator": "G", "discriminator": "D", "reconstruction": "rec"}
+        return {short[name]: value for name, value in self.last.items() if name in short}
+
+    def close(self) -> None:
+        self._file.close()
+        if self._board:
+            self._board.close()
+
+
+class GradientLog:
+    """gradients.jsonl: a line an epoch, and one at the last step, of what was counted in the steps since the line before.
+
+    {"epoch": 1, "step": 250, "steps": 250, "splits": [{"input": "sketch", "branches": [...]}, ...]}, see `Counts.as_json`.
+    `steps` is how many were counted: fewer than an epoch has where the run was started again, or recorded, within it.
+    """
+
+    def __init__(self, path: Path, module: nn.Module, channels: int):
+        self.path, self.cosines, self.steps = path, GradientCosines(module, channels), 0
+
+    def after_step(self, now: Progressed) -> None:
+        self.steps += 1
+        if not (now.epoch_ends or now.last):
+            return
+        row = {"epoch": now.epoch + 1, "step": now.step, "steps": self.steps, "splits": as_json(self.cosines.take())}
+        with self.path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        self.steps = 0
+
+    def close(self) -> None:
+        self.cosines.close()
+
+
+class History:
+    """evaluations.jsonl: metrics after each epoch, where the recipe asks for them."""
+
+    def __init__(self, path: Path, *, keep_until: int):
+        self.path = path
+        self.step: int = truncate(path, keep_until).get("step", 0)
+
+    def add(self, step: int, epoch: int, metrics: dict[str, Any]) -> None:
+        with self.path.open("a") as file:
+            file.write(json.dumps({"step": step, "epoch": epoch, "metrics": metrics}) + "\n")
+
+    def best(self) -> dict[str, Any] | None:
+        """The epoch with the lowest FID, if any epoch has one."""
+        if not self.path.is_file():
+            return None
+        rows = [json.loads(line) for line in self.path.read_text().splitlines()]
+        with_fid = [row for row in rows if row["metrics"].get("fid", {}).get("value") is not None]
+        return min(with_fid, key=lambda row: row["metrics"]["fid"]["value"], default=None)
+
+
+def truncate(path: Path, keep_until: int) -> dict[str, Any]:
+    """Drop the lines after a step, which will be made again, and a last line that is cut off; return the last that stays."""
+    kept: list[str] = []
+    last: dict[str, Any] = {}
+    if not path.is_file():
+        return last
+    for line in path.read_text().splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            break
+        if row["step"] > keep_until:
+            break
+        kept.append(line + "\n")
+        last = row
+    write_text(path, "".join(kept))
+    return last
+
+
+def _tensorboard(folder: Path, step: int) -> Any:
+    """A writer, or None where TensorBoard is not installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(folder), purge_step=step)

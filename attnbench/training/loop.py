@@ -1,0 +1,159 @@
+"""Training: two optimisers, two losses, one generator forward a step.
+
+Everything random in a step is a function of (seed, step), so a run that is killed and continued computes what an uninterrupted
+one would have: on the CPU, bit for bit.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from attnbench.config.recipe import Recipe
+from attnbench.data.batches import Batch, epoch_order, training_batch
+from attnbench.data.images import ImageSet
+from attnbench.errors import Interrupted
+from attnbench.method.losses import discriminator_loss, generator_losses
+from attnbench.method.precision import tf32
+from attnbench.method.probe import BranchListener, Silent, listening
+from attnbench.training.allocator import freed_memory_kept
+from attnbench.training.state import STEP, Training, reseed
+
+_SILENT = Silent()
+
+
+def train_step(training: Training, batch: Batch, recipe: Recipe, listener: BranchListener | None = None) -> dict[str, Tensor]:
+    """One update of the discriminator, then one of the generator. Returns every loss, unweighted, and the weighted total.
+
+    Args:
+        listener: hears the branches of the module, see `probe.branch`; only the generator's step has gradients there. The
+            numbers are the same with and without, to the bit. Not for compiled networks.
+    """
+    generator, discriminator = training.generator, training.discriminator
+    target, sketch, reference = batch.target, batch.sketch, batch.reference
+
+    with precision(recipe, target.device), _branches_apart(recipe, listener):
+        generated = generator(sketch, reference)
+
+    discriminator.requires_grad_(True)
+    with precision(recipe, target.device):
+        loss_d = discriminator_loss(discriminator(target, sketch), discriminator(generated.detach(), sketch))
+    training.optimizer_d.zero_grad()
+    loss_d.backward()
+    training.optimizer_d.step()
+
+    if recipe.train.generator_forwards == 2:  # the released code's second forward; the generator has not changed in between
+        with precision(recipe, target.device), _branches_apart(recipe, listener):
+            generated = generator(sketch, reference)
+
+    discriminator.requires_grad_(False)  # its gradients are not wanted here, only those through it
+    with precision(recipe, target.device):
+        loss_g, parts = generator_losses(generated, target, discriminator(generated, sketch), recipe.loss, training.features)
+    training.optimizer_g.zero_grad()
+    loss_g.backward()
+    training.optimizer_g.step()
+
+    return {"generator": loss_g.detach(), "discriminator": loss_d.detach(), **{k: v.detach() for k, v in parts.items()}}
+
+
+def _branches_apart(recipe: Recipe, listener: BranchListener | None) -> AbstractContextManager[None]:
+    """The roles of the module's inputs are always apart, so that it makes no difference whether somebody records them."""
+    return nullcontext() if recipe.train.compile else listening(listener or _SILENT)
+
+
+def precision(recipe: Recipe, device: torch.device) -> AbstractContextManager[None]:
+    """Autocast, if the recipe trains in bfloat16."""
+    return torch.autocast(device.type, torch.bfloat16) if recipe.train.precision == "bfloat16" else nullcontext()
+
+
+def steps_per_epoch(images: ImageSet, recipe: Recipe) -> int:
+    """Whole batches only: the rest of an epoch is left out, as in the released code."""
+    return len(images) // recipe.train.batch_size
+
+
+def total_steps(images: ImageSet, recipe: Recipe) -> int:
+    return recipe.train.steps or recipe.train.epochs * steps_per_epoch(images, recipe)
+
+
+@dataclass(frozen=True)
+class Progressed:
+    """Where training is after a step."""
+
+    step: int
+    epoch: int
+    epoch_ends: bool
+    last: bool
+
+
+def train(
+    training: Training,
+    images: ImageSet,
+    recipe: Recipe,
+    *,
+    seed: int,
+    device: torch.device,
+    log: Callable[[int, dict[str, Tensor]], None],
+    after_step: Callable[[Progressed], None],
+    should_stop: Callable[[], bool] = lambda: False,
+    listener: BranchListener | None = None,
+) -> None:
+    """Train from `training.step` to the end of the recipe's budget.
+
+    Args:
+        log: takes the step (1, 2, ...) and its losses, still on the device.
+        after_step: called when a step is done and logged: the place for checkpoints, pictures and progress.
+        listener: as in `train_step`.
+
+    Raises:
+        Interrupted: `should_stop` said so; `training` is at a step's end.
+    """
+    per_epoch, total = steps_per_epoch(images, recipe), total_steps(images, recipe)
+    training.generator.train()
+    training.discriminator.train()
+    with tf32(recipe.train.tf32), freed_memory_kept(device):
+        for step, epoch, indices in _schedule(training.step, total, per_epoch, len(images), recipe.train.batch_size, seed):
+            started = time.monotonic()
+            reseed(STEP, seed, step)
+            _set_learning_rates(training, recipe, step / total)
+            batch = training_batch(images, indices, seed=seed, epoch=epoch, data=recipe.data, device=device)
+            losses = train_step(training, batch, recipe, listener)
+            training.step = step + 1
+            log(training.step, losses)  # where it reads the losses, it waits for the GPU
+            training.seconds += time.monotonic() - started
+            after_step(Progressed(training.step, epoch, epoch_ends=training.step % per_epoch == 0, last=training.step == total))
+            if should_stop() and training.step < total:
+                raise Interrupted(training.step)
+
+
+def batches(images: ImageSet, recipe: Recipe, *, seed: int, device: torch.device, first: int, count: int) -> Iterator[Batch]:
+    """What the steps first .. first + count - 1 train on; at each, torch's random state is the step's."""
+    per_epoch, size = steps_per_epoch(images, recipe), recipe.train.batch_size
+    for step, epoch, indices in _schedule(first, first + count, per_epoch, len(images), size, seed):
+        reseed(STEP, seed, step)
+        yield training_batch(images, indices, seed=seed, epoch=epoch, data=recipe.data, device=device)
+
+
+def _schedule(
+    first: int, total: int, per_epoch: int, count: int, batch_size: int, seed: int
+) -> Iterator[tuple[int, int, np.ndarray]]:
+    """(step, epoch, indices of its images) for the steps first .. total - 1."""
+    order_of = None
+    for step in range(first, total):
+        epoch, position = divmod(step, per_epoch)
+        if order_of != epoch:
+            order, order_of = epoch_order(seed, epoch, count), epoch
+        yield step, epoch, order[position * batch_size : (position + 1) * batch_size]
+
+
+def _set_learning_rates(training: Training, recipe: Recipe, progress: float) -> None:
+    factor = min(1.0, 2 * (1 - progress)) if recipe.train.schedule == "linear" else 1.0
+    rates = ((training.optimizer_g, recipe.train.lr_generator), (training.optimizer_d, recipe.train.lr_discriminator))
+    for optimizer, rate in rates:
+        for group in optimizer.param_groups:
+            group["lr"] = factor * rate

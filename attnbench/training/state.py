@@ -1,0 +1,126 @@
+"""What changes while a cell trains: networks, optimisers, the step. Built, saved and restored here.
+
+Initial weights, and everything random in a step, are functions of the seed: equal for all modules, and for a run that was
+interrupted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.optim import Adam
+
+from attnbench.config.recipe import Recipe
+from attnbench.data.batches import draw_reference
+from attnbench.errors import Diverged
+from attnbench.method.backbone import Colorizer, Discriminator, feature_channels, merge_two_batch_norm_updates
+from attnbench.method.losses import Features, PerceptualFeatures
+
+ModuleFactory = Callable[[int], nn.Module]  # channels -> module
+
+
+_PARTS = ("generator", "discriminator", "optimizer_g", "optimizer_d")  # of a checkpoint
+
+
+_MODULE, _BACKBONE, _DISCRIMINATOR, STEP = range(4)  # independent random streams
+
+
+@dataclass
+class Training:
+    """All that changes while a cell trains, and the frozen network that its losses need."""
+
+    generator: Colorizer
+    discriminator: Discriminator
+    optimizer_g: Adam
+    optimizer_d: Adam
+    features: Features | None
+    step: int = 0
+    seconds: float = 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and plain values only."""
+        return {
+            "step": self.step,
+            "seconds": self.seconds,
+            **{name: getattr(self, name).state_dict() for name in _PARTS},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name in _PARTS:
+            getattr(self, name).load_state_dict(state[name])
+        self.step, self.seconds = state["step"], state["seconds"]
+
+
+def build_generator(factory: ModuleFactory, recipe: Recipe, seed: int) -> Colorizer:
+    """A fresh generator on the CPU. The backbone's initial weights depend on the seed alone: they are equal for all modules."""
+    shape = recipe.backbone
+    with torch.random.fork_rng(devices=[]):
+        reseed(_MODULE, seed)
+        module = factory(feature_channels(shape.width, shape.levels))
+        reseed(_BACKBONE, seed)
+        generator = Colorizer(
+            module,
+            width=shape.width,
+            levels=shape.levels,
+            residual_blocks=shape.residual_blocks,
+            draw=partial(draw_reference, sketch=recipe.data.sketch),
+        )
+    if recipe.train.generator_forwards == 1:
+        merge_two_batch_norm_updates(generator)
+    return generator
+
+
+def build(factory: ModuleFactory, recipe: Recipe, seed: int, device: torch.device) -> Training:
+    """Networks, optimisers and losses for one cell, at step 0.
+
+    Raises:
+        weights.MissingWeights: the perceptual network is needed and its weights are missing.
+    """
+    features = None
+    if recipe.needs_perceptual_network:
+        features = PerceptualFeatures.pretrained(imagenet_normalization=recipe.loss.imagenet_normalization)
+    return assemble(factory, recipe, seed, device, features)
+
+
+def assemble(
+    factory: ModuleFactory, recipe: Recipe, seed: int, device: torch.device, features: PerceptualFeatures | None
+) -> Training:
+    """As `build`, around a given perceptual network."""
+    generator = build_generator(factory, recipe, seed)
+    with torch.random.fork_rng(devices=[]):
+        reseed(_DISCRIMINATOR, seed)
+        discriminator = Discriminator(recipe.backbone.discriminator_width, recipe.backbone.discriminator_layers)
+    networks: list[nn.Module] = [generator, discriminator, *([features] if features else [])]
+    for network in networks:
+        network.to(device)
+        if recipe.train.channels_last:
+            network.to(memory_format=torch.channels_last)
+        if recipe.train.compile:
+            network.compile()
+    options: dict[str, Any] = {"betas": recipe.train.betas, "fused": device.type in ("cpu", "cuda") or None}
+    return Training(
+        generator,
+        discriminator,
+        Adam(generator.parameters(), recipe.train.lr_generator, **options),
+        Adam(discriminator.parameters(), recipe.train.lr_discriminator, **options),
+        features,
+    )
+
+
+def check_weights_are_finite(training: Training) -> None:
+    """Raises Diverged if a weight is not; losses can be finite for one step longer."""
+    for network in (training.generator, training.discriminator):
+        for name, value in network.state_dict().items():
+            if value.is_floating_point() and not torch.isfinite(value).all():
+                raise Diverged(training.step, f"weight {name}")
+
+
+def reseed(*key: int) -> None:
+    """Set torch's global random state, of every device, to a function of the key."""
+    torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> np.uint64(1)))
