@@ -1,8 +1,8 @@
 """attnbench: a benchmark of correspondence modules for reference-based line-art colorization.
 
 For authors of modules: `check`, `branch`, `observe`, `Attention`, `at_least_float32`, `no_autocast`. For those who measure:
-`run`, `results`, `compare`. For those who colour pictures: `load`, `colorize`. Names are imported when they are first used, so
-that `import attnbench` costs nothing.
+`run`, `results`, `compare`. For those who colour pictures: `load`, `colorize`. Names are imported on first use, so that
+`import attnbench` costs nothing.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from attnbench.colorization.coloring import colorize
     from attnbench.contract.checking import check
+    from attnbench.errors import CellsFailed, UserError
     from attnbench.execute.run import run
     from attnbench.method.attention import Attention
     from attnbench.method.backbone import Context, Encoded
@@ -24,8 +25,10 @@ if TYPE_CHECKING:
 
 _HOME = {
     "Attention": "attnbench.method.attention",
+    "CellsFailed": "attnbench.errors",
     "Context": "attnbench.method.backbone",
     "Encoded": "attnbench.method.backbone",
+    "UserError": "attnbench.errors",
     "at_least_float32": "attnbench.method.precision",
     "branch": "attnbench.method.probe",
     "check": "attnbench.contract.checking",
@@ -39,8 +42,10 @@ _HOME = {
 }
 __all__ = [
     "Attention",
+    "CellsFailed",
     "Context",
     "Encoded",
+    "UserError",
     "at_least_float32",
     "branch",
     "check",

@@ -1,4 +1,4 @@
-"""`python -m attnbench`: the command, by the interpreter that runs this."""
+"""`python -m attnbench`: the command line, under this interpreter."""
 
 from attnbench.cli import main
 

@@ -1,72 +1,135 @@
-"""What a person sees while work goes on: bars in a terminal, plain lines elsewhere. Results go to stdout, this to stderr."""
+"""What the user sees while a command runs: messages and progress, on stderr. Results go to stdout.
+
+Every message goes through the logger `attnbench`. The command line shows them (`messages_shown`); a program that uses
+attnbench as a library configures it like any other logger.
+"""
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextvars import ContextVar
+from functools import cache
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+if TYPE_CHECKING:
+    from rich.console import Console
+
+log = logging.getLogger("attnbench")
 
 PLAIN_INTERVAL = 20.0  # seconds between lines where there is no terminal
 
 
-def stderr_console() -> Console:
+@cache
+def screen() -> Console:
+    """The rich console on stderr, shared by messages, bars and boards, so that lines appear above the live display."""
+    from rich.console import Console
+
     return Console(stderr=True, highlight=False, soft_wrap=True)
 
 
-@dataclass
-class Reporter:
-    """Says lines and shows progress."""
+class _ScreenHandler(logging.Handler):
+    """Prints one message per line, unformatted. rich is imported with the first message: most commands have none."""
 
-    console: Console = field(default_factory=stderr_console)
+    def emit(self, record: logging.LogRecord) -> None:
+        screen().print(record.getMessage(), markup=False)
 
-    def say(self, line: str) -> None:
-        self.console.print(line, markup=False)
 
-    @contextmanager
-    def progress(self, label: str, *, start: int = 0) -> Iterator[Callable[..., None]]:
-        """Yields `update(done, total, **figures)`; figures are shown behind the bar."""
-        if not self.console.is_terminal:
-            yield _PlainProgress(self.say, label)
+_shown = 0  # blocks of `messages_shown` that this process is in
+_noted: ContextVar[list[str] | None] = ContextVar("noted", default=None)  # of `warnings_noted`, in each thread
+
+
+@contextmanager
+def messages_shown(*, unless_handled: bool = False) -> Iterator[None]:
+    """In the block, messages, bars and boards are shown on stderr.
+
+    Args:
+        unless_handled: leave messages to the handlers that the program has set up, if there are any; nothing is drawn then.
+    """
+    global _shown
+    if unless_handled and log.hasHandlers():
+        yield
+        return
+    handler, level = _ScreenHandler(), log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    _shown += 1
+    try:
+        yield
+    finally:
+        _shown -= 1
+        log.removeHandler(handler)
+        log.setLevel(level)
+
+
+def draws() -> bool:
+    """Whether bars and boards are drawn: messages are shown, and in a terminal."""
+    return _shown > 0 and screen().is_terminal
+
+
+def warn(message: str) -> None:
+    """Log a warning. In a block of `warnings_noted` it is noted too, and one that comes again is dropped."""
+    noted = _noted.get()
+    if noted is not None:
+        if message in noted:
             return
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=20),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[figures]}", style="dim"),
-        )
-        with Progress(*columns, console=self.console, transient=True) as bars:
-            task = bars.add_task(label, total=None, completed=start, figures="")
+        noted.append(message)
+    log.warning(message)
 
-            def update(done: int, total: int, **figures: float) -> None:
-                bars.update(task, completed=done, total=total, figures=_in_words(figures))
 
-            yield update
+@contextmanager
+def warnings_noted() -> Iterator[list[str]]:
+    """In the block, collects what this thread warns of by `warn`, whatever becomes of the log."""
+    noted: list[str] = []
+    token = _noted.set(noted)
+    try:
+        yield noted
+    finally:
+        _noted.reset(token)
+
+
+@contextmanager
+def progress(label: str, *, start: int = 0) -> Iterator[Callable[..., None]]:
+    """Yields `update(done, total, **figures)`: in a terminal a bar followed by the figures, elsewhere an occasional line."""
+    if not draws():
+        yield _PlainProgress(label)
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[figures]}", style="dim"),
+    )
+    with Progress(*columns, console=screen(), transient=True) as bars:
+        task = bars.add_task(label, total=None, completed=start, figures="")
+
+        def update(done: int, total: int, **figures: float) -> None:
+            bars.update(task, completed=done, total=total, figures=_figures_text(figures))
+
+        yield update
 
 
 class _PlainProgress:
-    """A line now and then, and one at the end."""
+    """An occasional line, and one at the end."""
 
-    def __init__(self, say: Callable[[str], None], label: str):
-        self.say, self.label, self.last = say, label, time.monotonic()
+    def __init__(self, label: str):
+        self.label, self.last = label, time.monotonic()
 
     def __call__(self, done: int, total: int, **figures: float) -> None:
         now = time.monotonic()
         if done == total or now - self.last >= PLAIN_INTERVAL:
             self.last = now
-            self.say(f"  {self.label}: {done}/{total} {_in_words(figures)}".rstrip())
+            log.info(f"  {self.label}: {done}/{total} {_figures_text(figures)}".rstrip())
 
 
-def _in_words(figures: Mapping[str, float]) -> str:
+def _figures_text(figures: Mapping[str, float]) -> str:
     return "  ".join(f"{name} {value:.3g}" for name, value in figures.items())
-
-
-Say = Callable[[str], None]
 
 
 def duration(seconds: float) -> str:

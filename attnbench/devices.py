@@ -1,4 +1,4 @@
-"""Devices by name, or the ones that are here."""
+"""Devices by name, or those of this machine."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from attnbench.errors import UserError
 
 
 def pick_device(name: str | None) -> torch.device:
-    """The device of that name, or the first GPU, or the CPU.
+    """The named device; by default the first GPU, or the CPU if there is none.
 
     Raises:
-        UserError: there is no such device here.
+        UserError: this machine has no such device.
     """
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -26,10 +26,10 @@ def pick_device(name: str | None) -> torch.device:
 
 
 def pick_devices(names: Sequence[str] = ()) -> list[str]:
-    """The devices of those names (`cuda:0`, or `0` for short), or all GPUs, or the CPU. None is put to use.
+    """The named devices (`cuda:0`, or `0` for short); by default all GPUs, or the CPU. No device is initialised.
 
     Raises:
-        UserError: there is no such device here.
+        UserError: this machine has no such device.
     """
     count = torch.cuda.device_count()
     if not names:
@@ -40,6 +40,6 @@ def pick_devices(names: Sequence[str] = ()) -> list[str]:
         if kind != "cuda" or not (index or "0").isdecimal():
             pick_device(name)
         elif int(index or 0) >= count:
-            there = f"GPUs here: {count}" if count else "no GPU is here"
-            raise UserError(f"device '{name}' cannot be used here: {there}; --devices cpu runs on the processor")
+            found = f"GPUs found: {count}" if count else "no GPU found"
+            raise UserError(f"device '{name}' cannot be used here: {found}; --devices cpu runs on the CPU")
     return devices

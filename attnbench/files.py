@@ -1,21 +1,30 @@
-"""Files that are there are whole: each is written beside its place and moved there."""
+"""Atomic writes: a file is written as a draft beside its path and then moved there, so a file that exists is complete."""
 
 from __future__ import annotations
 
+import errno
 import os
+import secrets
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
 from attnbench.errors import UserError
 
 
+@cache
+def _process_name(pid: int) -> str:
+    """Unlike any other process's, also on a disk that several machines share."""
+    return f"{pid}-{secrets.token_hex(3)}"
+
+
 def check_path(path: Path) -> None:
-    """See that the system can look for a path, there or not.
+    """Check that the system can look up a path, whether or not it exists.
 
     Raises:
-        UserError: it cannot: a name that is too long, links that lead in a circle, a folder that is closed.
+        UserError: it cannot: the name is too long, links form a cycle, or a folder is not accessible.
     """
     try:
         path.stat()
@@ -26,10 +35,10 @@ def check_path(path: Path) -> None:
 
 
 def check_writable(path: Path) -> None:
-    """See that a file or folder can be made where there may be none yet, by a draft that is gone again.
+    """Check, with a temporary file, that a file or folder can be created at a path whose parents may not exist yet.
 
     Raises:
-        OSError: it cannot.
+        OSError: it cannot be created.
     """
     with suppress(FileNotFoundError):
         draft_of(path).lstat()  # the longest name that will be written
@@ -40,15 +49,15 @@ def check_writable(path: Path) -> None:
 
 
 def draft_of(path: Path) -> Path:
-    """The file beside `path` in which this process writes it, until it is whole."""
-    return path.with_name(f".{path.name}.{os.getpid()}.draft")
+    """The file beside `path` to which this process writes until it is complete."""
+    return path.with_name(f".{path.name}.{_process_name(os.getpid())}.draft")
 
 
 @contextmanager
 def replacing(path: Path, *, sync: bool = True) -> Iterator[Path]:
-    """A draft beside `path` that takes its place when the block ends well, and is removed when it does not.
+    """A draft beside `path` that replaces it if the block succeeds, and is removed if it does not.
 
-    With `sync` it is on the disk before that: it outlives the machine's crash.
+    With `sync` the draft is flushed to the disk first, so that it survives a crash of the machine.
     """
     draft = draft_of(path)
     try:
@@ -64,6 +73,15 @@ def replacing(path: Path, *, sync: bool = True) -> Iterator[Path]:
 def write_text(path: Path, text: str, *, sync: bool = True) -> None:
     with replacing(path, sync=sync) as draft:
         draft.write_text(text)
+
+
+def disk_is_full(error: BaseException | None, store: Path) -> bool:
+    """Whether a full disk caused an error that names no file outside the store. torch wraps the system's error in its own."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return error.filename is None or Path(os.fsdecode(error.filename)).absolute().is_relative_to(store.absolute())
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def set_aside(path: Path) -> Path:

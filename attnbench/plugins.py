@@ -1,6 +1,6 @@
-"""Entry points -> modules and data sets. Python's own registry is the only one: the built-ins are entered like anyone's.
+"""Entry points -> modules and datasets. There is no other registry: the built-ins are registered like anyone else's.
 
-Nothing is imported until it is asked for, so a plug-in that fails to import hurts nobody but the run that wants it.
+Nothing is imported until it is asked for, so a plug-in that fails to import affects only runs that ask for it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _KIND = {MODULES: "module", DATASETS: "dataset"}
 
 @dataclass(frozen=True)
 class Plugin:
-    """A name that an installed package offers."""
+    """An entry point of an installed package."""
 
     kind: str
     name: str
@@ -33,14 +33,14 @@ class Plugin:
     entry_point: EntryPoint
 
     def load(self) -> Callable[..., Any]:
-        """Import what the entry point names.
+        """Import the target of the entry point.
 
         Raises:
-            UserError: the import fails, whatever it raises; the message names the package and the error.
+            UserError: the import fails, with any exception; the message names the package and the error.
         """
         try:
             loaded = self.entry_point.load()
-        except Exception as error:  # a stranger's code may raise anything, and its author needs to read what
+        except Exception as error:  # third-party code may raise anything, and its author needs to see what
             reason = " ".join(str(error).split())
             raise UserError(
                 f"{self.kind} '{self.name}' of package {self.package} {self.version} cannot be imported from "
@@ -56,16 +56,16 @@ def installed(group: str) -> list[Plugin]:
     found = {}
     for point in entry_points(group=group):
         package, version = (point.dist.name, point.dist.version) if point.dist else ("unknown", "unknown")
-        # One package may be found twice on the path (a checkout beside its own installation); that is no conflict.
+        # One package may be found twice on the path (a checkout beside its own installation); that is not a conflict.
         found[point.name, package, point.value] = Plugin(_KIND[group], point.name, point.value, package, version, point)
     return [found[key] for key in sorted(found)]
 
 
 def find(group: str, name: str) -> Plugin:
-    """The plug-in of that name.
+    """The plug-in with that name.
 
     Raises:
-        UserError: there is none (the nearest name is given), or two packages claim it (both are named).
+        UserError: no plug-in has the name (the nearest name is suggested), or two packages claim it (both are named).
     """
     plugins = installed(group)
     matches = [plugin for plugin in plugins if plugin.name == name]
@@ -81,7 +81,7 @@ def split_options(text: str, kind: str) -> tuple[str, dict[str, Any]]:
     """`name:option=value:...`, values in YAML; `kind` is for messages.
 
     Raises:
-        UserError: a part that is no option=value.
+        UserError: a part is not option=value.
     """
     name, *assignments = text.split(":")
     options = {}
@@ -101,7 +101,7 @@ def options_of(loaded: Callable[..., Any], name: str) -> dict[str, Any]:
     try:
         _, *parameters = inspect.signature(loaded).parameters.values()
     except ValueError:
-        raise UserError(f"plug-in '{name}' takes no arguments: a module takes channels first, a data set its root") from None
+        raise UserError(f"plug-in '{name}' takes no arguments: a module takes channels first, a dataset its root") from None
     kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     return {p.name: None if p.default is p.empty else p.default for p in parameters if p.kind not in kinds}
 

@@ -1,4 +1,4 @@
-"""The contract as a test, for the tests of a package that has a module of its own. Needs pytest.
+"""The contract as a test, for the test suite of a package with its own module. Needs pytest.
 
 from attnbench.testing import module_test
 test_my_attention = module_test("my_package:MyAttention", channels=32)
@@ -25,10 +25,10 @@ def module_test(
     device: str | None = "cpu",
     options: Mapping[str, Any] | None = None,
 ) -> Callable[..., None]:
-    """A test function with a case for each check of `attnbench.contract`; notes pass.
+    """A test function with one case per check of `attnbench.contract`; notes pass.
 
     Args:
-        module, channels, size, device, options: as `attnbench.check`'s.
+        module, channels, size, device, options: see `attnbench.check`.
     """
 
     @pytest.mark.parametrize("check", list(CHECKS))

@@ -1,8 +1,8 @@
-"""Pretrained networks: where their weights are looked for, and what is said when they are missing.
+"""Pretrained weights: where they are searched for, and the error when they are missing.
 
-In this order: torch hub's cache (`hub/checkpoints` in the folder that `--torch-home`, else `$TORCH_HOME` names; by default
-`~/.cache/torch`) and that folder itself, Hugging Face's cache (timm's VGG19), a download with progress and a checksum. A
-network without its weights is never filled with random ones.
+Searched in this order: torch hub's cache (`hub/checkpoints` in the folder given by `--torch-home`, else by `$TORCH_HOME`; by
+default `~/.cache/torch`) and that folder itself, Hugging Face's cache (timm's VGG19), a download with progress and a checksum.
+Missing weights are never replaced by random ones.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from attnbench.errors import UserError, unknown
 
 @dataclass(frozen=True)
 class Weights:
-    """A file of weights. `stand_ins` are other files with the layers that are needed."""
+    """A file of pretrained weights. `stand_ins` are other files that have the layers needed."""
 
     name: str
     purpose: str
@@ -39,7 +39,7 @@ class Weights:
 
 
 class MissingWeights(Exception):
-    """The weights `name` are nowhere, and could not be downloaded; the message says which command gets them."""
+    """The weights `name` were not found and could not be downloaded; the message gives the command that gets them."""
 
     def __init__(self, name: str, message: str):
         super().__init__(message)
@@ -48,7 +48,7 @@ class MissingWeights(Exception):
 
 @cache
 def catalogue() -> dict[str, Weights]:
-    """All networks that the benchmark may ask for; addresses are those that the libraries themselves give."""
+    """All pretrained weights that the benchmark may need, with the URLs that the libraries themselves use."""
     from pytorch_fid.inception import FID_WEIGHTS_URL
     from torchvision import models
 
@@ -86,10 +86,10 @@ def find(name: str) -> Path | None:
 
 
 def find_or_download(name: str) -> Path:
-    """Path of the weights, downloaded if they are not here.
+    """Path of the weights, downloaded if they are not on this machine.
 
     Raises:
-        MissingWeights: they are not here and cannot be downloaded.
+        MissingWeights: they are not on this machine and cannot be downloaded.
     """
     if path := find(name):
         return path
@@ -106,14 +106,14 @@ def find_or_download(name: str) -> Path:
         raise MissingWeights(
             name,
             f"weights '{name}' ({weights.file}) are not in '{target.parent}' and could not be downloaded ({reason}): "
-            f"run `attnbench weights --download {name}` on a machine with a network and copy the file there",
+            f"run `attnbench weights --download {name}` on a machine with network access and copy the file there",
         ) from None
     return target
 
 
 @cache
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file of weights: the name under which numbers made with it are kept."""
+    """SHA-256 of a weights file, by which records identify the weights that their numbers depend on."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -129,7 +129,7 @@ def load_state(path: Path) -> dict[str, Tensor]:
 
 
 def use_torch_home(folder: Path | None) -> None:
-    """Take this folder, in torch hub's layout, instead of `$TORCH_HOME`."""
+    """Use this folder, in torch hub's layout, instead of `$TORCH_HOME`."""
     if folder is not None:
         if not folder.is_dir():
             raise UserError(f"--torch-home '{folder}' is not a folder")
@@ -138,7 +138,7 @@ def use_torch_home(folder: Path | None) -> None:
 
 @contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """Hide what libraries say about their own old calls while they build a network."""
+    """Hide warnings of libraries about their own deprecated calls while they build a network."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

@@ -5,7 +5,7 @@
 
 Both start from the same generated images in memory (real ones with noise: a generator's own time is on neither side), and take
 turns. The evaluation gives FID, KID, their floors, LPIPS and both SSIMs; pytorch-fid's command gives FID, from files to which
-it starts a process. A first cell on a data set also computes the features of its real test images and of as many training
+it starts a process. A first cell on a dataset also computes the features of its real test images and of as many training
 images (the floor, which the usual way leaves out); they are kept, so that later cells, of all modules and seeds, have half of
 the command's Inception forwards to do.
 

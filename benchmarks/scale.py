@@ -4,7 +4,7 @@ what the runner adds to a cell.
     python benchmarks/scale.py                            # 2,500, 5,000 and 10,000 cells, in a temporary folder
     python benchmarks/scale.py --cells 500 --rounds 3 --json results/bench/scale.json
 
-The cells are made up after those of results/variants: 10 variants x 4 data sets x as many seeds as it takes. Both readers are
+The cells are made up after those of results/variants: 10 variants x 4 datasets x as many seeds as it takes. Both readers are
 processes of their own, with files in the page cache, and take turns; seconds are the processor's, which a busy machine changes
 less than the clock's. `ratio` is that of the medians. A cell's overhead is all that its
 process does but training, by the clock.
@@ -43,19 +43,20 @@ for file in Path(sys.argv[1]).glob("*/cell.json"):
 PLAN = """
 import sys, time
 from pathlib import Path
-from attnbench.console import Reporter
-from attnbench.execute.planned_cell import plan_new
-from attnbench.execute.planning import plan, state_of
 from attnbench.cells.grid import check_grid
-from attnbench.store import CellFolder
+from attnbench.execute.planned_cell import plan_new_cells
+from attnbench.execute.run import cells_of
+from attnbench.execute.state import state_of
+from attnbench.store.folder import CellFolder
+from attnbench.store.job import RunOptions
 store, seeds, modules = Path(sys.argv[1]), range(int(sys.argv[2])), sys.argv[3].split(",")
 started = time.process_time()
 checked = check_grid(modules, ["synthetic:train=4:test=2:size=16"], "demo", overrides=sys.argv[4:], seeds=seeds)
-cells = plan(checked, Reporter())
+cells = cells_of(checked)
 states = {str(state_of(CellFolder(store / cell.folder_name))) for cell in cells}
 assert states == {"new"}, states
 checked = time.process_time()
-plan_new(cells, store)
+plan_new_cells(cells, store, RunOptions())
 print(len(cells), checked - started, time.process_time() - checked)
 """
 SMALL = ("data.size=16", "backbone.width=4", "backbone.levels=3", "backbone.residual_blocks=1", "train.batch_size=2")
@@ -78,7 +79,7 @@ def make_store(store: Path, cells: int) -> None:
 
 
 def made_up(pattern: dict[str, Any], dataset: str, seed: int, drawn: random.Random) -> dict[str, Any]:
-    """The pattern's cell on another data set, with another seed and other numbers."""
+    """The pattern's cell on another dataset, with another seed and other numbers."""
     record = copy.deepcopy(pattern)
     module = record["module"]
     module.pop("source_sha256", None)
@@ -150,7 +151,7 @@ def measure_overhead(rounds: int) -> dict[str, float]:
             folder = Path(line.split()[2])
             taken.append(clock([*attnbench, "cell", str(folder), "--device", "cpu"]))
             taken[-1] -= json.loads((folder / "cell.json").read_text())["costs"]["train_seconds"]
-            imports.append(clock([sys.executable, "-c", "import attnbench.execute.command"]))
+            imports.append(clock([sys.executable, "-c", "import attnbench.execute.one_cell"]))
     return {"cell_overhead_seconds": median(taken), "of_it_imports_seconds": median(imports)}
 
 

@@ -1,4 +1,4 @@
-"""What tests share: kinds, a cache of their own, small data sets, real weights and images where the machine has them."""
+"""What tests share: kinds, a cache of their own, small datasets, real weights and images where the machine has them."""
 
 from __future__ import annotations
 
@@ -159,6 +159,12 @@ def _alike_in_any_order(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.hub, "_hub_dir", None)  # else an earlier set_dir wins over TORCH_HOME
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.delenv("FORCE_COLOR", raising=False)
+
+
+@pytest.fixture
+def warned(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
+    """warned(): what attnbench has warned of during the test."""
+    return lambda: [line.getMessage() for line in caplog.records if line.name == "attnbench" and line.levelname == "WARNING"]
 
 
 @pytest.fixture

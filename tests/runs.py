@@ -23,8 +23,7 @@ from attnbench import cli
 from attnbench.cells import sources
 from attnbench.cells.cell import Cell
 from attnbench.cells.grid import check_grid
-from attnbench.console import Reporter
-from attnbench.execute.planning import plan
+from attnbench.execute.run import cells_of
 
 torch.set_num_threads(1)  # tensors this small gain nothing from more, and equal thread counts make processes comparable
 
@@ -83,7 +82,7 @@ def attnbench(*arguments: str | Path) -> Outcome:
 def cells(modules: str = "sga", datasets: str = HEADS, seeds: tuple[int, ...] = (0,), **changes: Any) -> list[Cell]:
     """The cells that `tiny` would run."""
     grid = check_grid(modules.split(","), datasets.split(","), "demo", overrides=overrides(**changes), seeds=seeds)
-    return plan(grid, Reporter())
+    return cells_of(grid)
 
 
 def only_cell(store: Path, module: str = "") -> Path:
@@ -94,6 +93,11 @@ def only_cell(store: Path, module: str = "") -> Path:
 
 def record(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "cell.json").read_text())  # type: ignore[no-any-return]
+
+
+def edit(folder: Path, **changes: Any) -> None:
+    """Change parts of a cell's record, in the file."""
+    (folder / "cell.json").write_text(json.dumps(record(folder) | changes))
 
 
 def steps_in(log: Path) -> list[int]:

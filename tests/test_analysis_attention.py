@@ -1,4 +1,4 @@
-"""Attention maps: entropy by its definition, which picture a map lies over, points, and every way to ask wrongly."""
+"""Attention maps: entropy by its definition, the picture under a map, points, and every kind of bad input."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Addresses:
 
 
 def test_a_key_in_the_querys_freed_memory_is_still_another_tensor() -> None:
-    """Branches of what is projected, and not kept: without a gradient nothing else holds the query's memory."""
+    """Branches of projections that are not kept: without a gradient nothing else holds the query's memory."""
     projections = [torch.nn.Conv2d(4, 4, 1) for _ in range(2)]
     x, y = torch.rand(2, 1, 4, 16, 16).unbind()
 
@@ -133,9 +133,9 @@ def look(*arguments: str | Path) -> str:
 def test_every_map_gets_overlays_and_numbers(store: Path) -> None:
     folder = only_cell(store, "sga")
     look(folder, "--point", "3,5", "--point", "15,0")
-    words = json.loads((folder / "analysis" / "attention.json").read_text())
-    assert "Points at pixels (3, 5), (15, 0)" in words["caption"]
-    assert "rows do not sum to one" in words["caption"]  # its columns do
+    texts = json.loads((folder / "analysis" / "attention.json").read_text())
+    assert "Points at pixels (3, 5), (15, 0)" in texts["caption"]
+    assert "rows do not sum to one" in texts["caption"]  # its columns do
     with Image.open(folder / "analysis" / "attention.png") as picture:
         assert np.asarray(picture.convert("L")).std() > 20
     frame = pd.read_csv(folder / "analysis" / "attention.csv")
@@ -146,12 +146,12 @@ def test_every_map_gets_overlays_and_numbers(store: Path) -> None:
         assert np.allclose(rows["share_of_log_m"], rows["entropy"] / math.log(16))
         assert list(rows["x"][:5]) == [2, 6, 10, 14, 2]  # centres of 4 x 4 patches of 16 pixels, row by row
         assert list(rows["y"][:5]) == [2, 2, 2, 2, 6]
-    assert f"{frame[frame['map'] == 'cross']['entropy'].mean():.2f} nats" in words["caption"]
+    assert f"{frame[frame['map'] == 'cross']['entropy'].mean():.2f} nats" in texts["caption"]
 
 
 def test_a_module_without_a_map_says_so_and_the_others_share_a_figure(store: Path) -> None:
-    said = look(store)
-    assert 'SPADE on synthetic, seed 0: n/a: its module shows no attention map; `observe("attention", map)`' in said
+    output = look(store)
+    assert 'SPADE on synthetic, seed 0: n/a: its module shows no attention map; add `observe("attention", map)`' in output
     assert not (only_cell_named(store, "spade") / "analysis").exists()
     together = pd.read_csv(store / "analysis" / "attention.csv")
     assert together.groupby("cell")["map"].nunique().to_dict() == {
@@ -168,12 +168,14 @@ def test_cells_that_cannot_be_shown_are_named_and_the_others_go_on(store: Path, 
     sga, unite, spade = (only_cell_named(mine, name) for name in ("sga", "unite", "spade"))
     shutil.rmtree(spade)
     weights = sga / "generator.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-100])  # cut off: seen before any work
+    weights.write_bytes(weights.read_bytes()[:-100])  # truncated: found before any work
     state = load_file(unite / "generator.safetensors")
-    save_file({f"other.{name}": value for name, value in state.items()}, unite / "generator.safetensors")  # seen while at it
-    said = look(mine)
-    assert "SGA on synthetic, seed 0 is left out:" in said
-    assert "UNITE on synthetic, seed 0 is left out:" in said
+    save_file(
+        {f"other.{name}": value for name, value in state.items()}, unite / "generator.safetensors"
+    )  # found while it is analysed
+    output = look(mine)
+    assert "SGA on synthetic, seed 0 is left out:" in output
+    assert "UNITE on synthetic, seed 0 is left out:" in output
     assert (only_cell_named(mine, "cmft") / "analysis" / "attention.png").is_file()
     assert not (sga / "analysis").exists()
     assert not (mine / "analysis").exists()  # one alone is nothing to compare
@@ -184,8 +186,8 @@ def test_cells_that_cannot_be_shown_are_named_and_the_others_go_on(store: Path, 
     assert "error: none of the 2 cells can be analysed" in outcome.err
 
 
-def test_a_stores_figure_has_one_cell_a_module_and_data_set_and_an_end(store: Path) -> None:
-    (cell,) = find_cells([only_cell_named(store, "sga")], print)
+def test_a_stores_figure_has_one_cell_per_module_and_dataset_and_an_end(store: Path) -> None:
+    (cell,) = find_cells([only_cell_named(store, "sga")])
     picture, map_of_two = np.zeros((4, 4, 3)), Maps()
     for _ in range(2):
         map_of_two.observed("attention", torch.rand(1, 4, 4).softmax(-1))
@@ -205,13 +207,13 @@ def test_a_stores_figure_has_one_cell_a_module_and_data_set_and_an_end(store: Pa
     ]
     made = store_section(found)
     assert len(made.table) == 40 * 2 * 4  # everything
-    assert "Shown are 6 of 40 cells" in made.caption
+    assert "6 of 40 cells are shown" in made.caption
     assert max(len(made.caption), len(made.alt)) < 700
     assert made.figure.get_size_inches()[1] < 20
 
 
 def test_headings_stay_on_the_page(store: Path) -> None:
-    (cell,) = find_cells([only_cell_named(store, "sga")], print)
+    (cell,) = find_cells([only_cell_named(store, "sga")])
     seen = Maps()
     seen.observed("attention", torch.full((1, 4, 4), 0.25))
     pictures = [np.zeros((4, 4, 3))] * 3
@@ -232,7 +234,7 @@ def test_headings_stay_on_the_page(store: Path) -> None:
         assert page.y0 <= box.y0 < box.y1 <= page.y1
 
 
-def test_a_map_with_negative_weights_or_none_gets_a_clear_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_map_with_negative_or_zero_weights_gets_a_clear_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     code = '''
 import torch
 from torch import nn
@@ -253,9 +255,9 @@ class Mine(nn.Module):
     modules = "flat,flat:value=-1"
     assert attnbench(*tiny(tmp_path / "results", modules)).code == 0
     assert attnbench(*tiny(tmp_path / "results", modules, executor="commands")).code == 0
-    said = look(tmp_path / "results")
-    assert "is left out:" in said
-    assert "its cross map has negative weights" in said
+    output = look(tmp_path / "results")
+    assert "is left out:" in output
+    assert "its cross map has negative weights" in output
     (made,) = (tmp_path / "results").glob("*/analysis/attention.json")
     assert "every row is zero" in json.loads(made.read_text())["caption"]
 
@@ -297,7 +299,7 @@ class Mine(nn.Module):
     assert (frame["row_sum"] == 0.5).all()
     outcome = attnbench("analyze", "attention", folders[True], "--device", "cpu")
     assert outcome.code == 2
-    assert "cross map has 16 x 15 entries, which are no square grids" in outcome.err
+    assert "cross map has 16 x 15 entries, which are not square grids" in outcome.err
 
 
 @pytest.mark.parametrize(
@@ -305,7 +307,7 @@ class Mine(nn.Module):
     [
         (["--point", "16,3"], "--point 16,3: the pictures of"),
         (["--point", "3"], "--point 3: expected X,Y in pixels"),
-        (["--point", "a,b"], "--point a,b: expected whole numbers"),
+        (["--point", "a,b"], "--point a,b: expected comma-separated whole numbers"),
         (["--pair", "2"], "has 2 test pairs, 0 to 1"),
         (["--device", "abacus"], "device 'abacus' cannot be used here"),
     ],

@@ -1,4 +1,4 @@
-"""Gradients of branches: cosines by their definition, recording that changes no number, and every way to ask wrongly."""
+"""Gradients of branches: cosines by their definition, recording that changes no number, and every kind of bad input."""
 
 from __future__ import annotations
 
@@ -23,15 +23,14 @@ from attnbench.analysis.gradients import (
     buffers_kept,
     cosines_of,
     epochs_section,
+    mean_over_seeds,
     of_batch,
-    over_seeds,
     overview_section,
     read_epochs,
 )
 from attnbench.analysis.sections import table_text
 from attnbench.config.recipe import load_recipe
 from attnbench.errors import Interrupted
-from attnbench.execute.worker import CellOptions
 from attnbench.method import probe
 from attnbench.method.probe import branch, listening
 from attnbench.training.gradient_cosines import BINS, Counts, GradientCosines, as_json, channel_axis, count_cosines, from_json
@@ -45,7 +44,7 @@ RECORDED = "--record-gradients"
 
 
 class Weighted(nn.Module):
-    """Two branches with the gradients `first * g` and `second * g`, for the g that comes back; vectors (C,)."""
+    """Two branches with the gradients `first * g` and `second * g` for an output gradient g; vectors (C,)."""
 
     def __init__(self, first: Tensor, second: Tensor, *, maps: bool = True):
         super().__init__()
@@ -59,8 +58,8 @@ class Weighted(nn.Module):
         return out if self.maps else out.mT.reshape(sketch.shape)
 
 
-def heard(module: nn.Module, channels: int = 2, side: int = 3) -> dict[str, Counts]:
-    """The counts of a module's first input, by role, where ones come back."""
+def recorded_counts(module: nn.Module, channels: int = 2, side: int = 3) -> dict[str, Counts]:
+    """The counts of a module's first input, by role, for an output gradient of ones."""
     f_s, f_r = (torch.ones(2, channels, side, side, requires_grad=True) for _ in range(2))
     cosines = GradientCosines(module, channels)
     with listening(cosines):
@@ -84,7 +83,7 @@ def heard(module: nn.Module, channels: int = 2, side: int = 3) -> dict[str, Coun
 def test_a_known_split_has_its_known_cosines(
     first: tuple[float, float], second: tuple[float, float], expected: tuple[float | None, float | None], maps: bool
 ) -> None:
-    found = heard(Weighted(torch.tensor(first), torch.tensor(second), maps=maps))
+    found = recorded_counts(Weighted(torch.tensor(first), torch.tensor(second), maps=maps))
     whole = [a + b for a, b in zip(first, second, strict=True)]
     for role, part, scale in (("skip", first, expected[0]), ("query", second, expected[1])):
         counts = found[role]
@@ -187,13 +186,13 @@ def test_every_input_is_named_and_several_of_a_kind_are_summed() -> None:
     assert found[3].kind == "content"
     assert all(one.cosines == 2 * 9 for one in found)
     assert from_json(json.loads(json.dumps(as_json(found)))) == found
-    assert cosines.take() == []  # begins anew
+    assert cosines.take() == []  # counts start again at 0
     assert added([*found, *found])[0].cosines == 4 * 9
     cosines.close()
     assert not module._forward_pre_hooks
 
 
-def test_two_losses_of_one_forward_are_counted_apart() -> None:
+def test_two_losses_of_one_forward_are_counted_separately() -> None:
     module = Weighted(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0]))
     f_s, f_r = (torch.ones(1, 2, 1, 1, requires_grad=True) for _ in range(2))
     cosines = GradientCosines(module, 2)
@@ -219,7 +218,7 @@ def test_training_with_recording_is_bit_for_bit_training_without(module: str, tm
             assert one.not_finite == 0
 
 
-def test_recording_hears_the_forward_that_has_gradients_alone(tmp_path: Path) -> None:
+def test_recording_counts_only_the_forward_that_has_gradients(tmp_path: Path) -> None:
     assert attnbench(*tiny(tmp_path, "scft", train__generator_forwards=2), RECORDED).code == 0
     rows = [json.loads(line) for line in (only_cell(tmp_path) / "gradients.jsonl").read_text().splitlines()]
     assert [split["input"] for split in rows[-1]["splits"]] == ["sketch", "reference"]
@@ -306,11 +305,6 @@ def test_without_a_listener_a_step_has_no_hooks_and_maps_are_not_shown(monkeypat
     assert not training.generator.module._forward_pre_hooks
 
 
-def test_the_option_reaches_processes_and_jobs() -> None:
-    assert RECORDED in CellOptions(record_gradients=True).arguments()
-    assert RECORDED not in CellOptions().arguments()
-
-
 def test_a_cells_own_process_records(tmp_path: Path, workers: None) -> None:
     outcome = attnbench(*tiny(tmp_path, "scft", executor="local"), RECORDED)
     assert outcome.code == 0, outcome.err
@@ -320,7 +314,7 @@ def test_a_cells_own_process_records(tmp_path: Path, workers: None) -> None:
 def test_a_compiled_network_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     outcome = attnbench(*tiny(tmp_path / "results", "scft", train__compile="true"), RECORDED)
     assert outcome.code == 2
-    assert "--record-gradients is not for train.compile=true" in outcome.err
+    assert "--record-gradients does not work with train.compile=true" in outcome.err
     assert not (tmp_path / "results").exists()
 
 
@@ -342,7 +336,7 @@ def scft(store: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(folder, tmp_path / "mine" / folder.name))
 
 
-def test_a_cell_gets_figures_tables_and_words(scft: Path) -> None:
+def test_a_cell_gets_figures_tables_and_captions(scft: Path) -> None:
     before = {path.name: path.read_bytes() for path in scft.iterdir() if path.is_file()}
     outcome = attnbench("analyze", "gradients", scft, "--batches", "2", "--device", "cpu")
     assert outcome.code == 0, outcome.err
@@ -350,9 +344,9 @@ def test_a_cell_gets_figures_tables_and_words(scft: Path) -> None:
         with Image.open(scft / "analysis" / f"{name}.png") as picture:
             assert picture.width > 800
         assert (scft / "analysis" / f"{name}.pdf").read_bytes().startswith(b"%PDF")
-        words = json.loads((scft / "analysis" / f"{name}.json").read_text())
-        assert set(words) == {"title", "caption", "alt"}
-        assert "SCFT on synthetic, seed 0" in words["title"]
+        texts = json.loads((scft / "analysis" / f"{name}.json").read_text())
+        assert set(texts) == {"title", "caption", "alt"}
+        assert "SCFT on synthetic, seed 0" in texts["title"]
     epochs = pd.read_csv(scft / "analysis" / "gradients-epochs.csv")
     assert list(epochs["epoch"].unique()) == [1, 2]
     losses = pd.read_csv(scft / "analysis" / "gradients-losses.csv")
@@ -409,7 +403,7 @@ def test_one_store_gets_an_overview_of_its_cells(store: Path, tmp_path: Path) ->
     assert outcome.code == 0, outcome.err
     shares = pd.read_csv(mine / "analysis" / "gradients.csv")
     assert len(shares) == 2 * 4
-    assert shares["cell"].nunique() == 2  # two of the same module, told apart by their folders
+    assert shares["cell"].nunique() == 2  # two of the same module, distinguished by their folders
     assert "SCFT on synthetic, seed 0 (another-scft)" in set(shares["cell"])
     assert "SPADE on synthetic, seed 0: n/a: its module has no matching path" in outcome.err
     assert not (only_cell(mine, "spade") / "analysis").exists()
@@ -424,12 +418,12 @@ def test_one_damaged_cell_costs_the_others_nothing(store: Path, tmp_path: Path) 
     (mine / "z1" / "checkpoint.pt").write_bytes(whole[: len(whole) // 2])
     (mine / "z2" / "cell.json").write_text("{")
     state = torch.load(io.BytesIO(whole), weights_only=True)
-    torch.save({**state, "generator": {}}, mine / "z3" / "checkpoint.pt")  # seen when its turn has come, which is the last
+    torch.save({**state, "generator": {}}, mine / "z3" / "checkpoint.pt")  # found when its turn comes, which is last
     outcome = attnbench("analyze", "gradients", mine, "--batches", "1", "--device", "cpu")
     assert outcome.code == 0, outcome.err
-    said = outcome.err.splitlines()
-    at = {name: next(k for k, line in enumerate(said) if name in line and "left out" in line) for name in ("z1", "z2", "z3")}
-    work = next(k for k, line in enumerate(said) if "gradients: 1/1" in line)
+    lines = outcome.err.splitlines()
+    at = {name: next(k for k, line in enumerate(lines) if name in line and "left out" in line) for name in ("z1", "z2", "z3")}
+    work = next(k for k, line in enumerate(lines) if "gradients: 1/1" in line)
     assert max(at["z1"], at["z2"]) < work < at["z3"]
     assert (scft / "analysis" / "gradients-losses.png").is_file()
     assert not (mine / "z3" / "analysis").exists()
@@ -460,16 +454,16 @@ def test_a_stores_figure_is_of_variants_and_has_an_end() -> None:
     assert made.table is shares
     assert made.figure.get_size_inches()[1] < 12
     assert max(len(made.caption), len(made.alt)) < 700
-    assert "Shown are 11 of 40" in made.caption
+    assert "11 of 40 are shown" in made.caption
     assert "SGA 19 on d0, sketch query, 19.0 %" in made.caption
     headings = [label.get_text() for label in made.figure.axes[0].get_yticklabels() if " on " in label.get_text()]
     assert len(headings) == 11
-    assert headings[0] == "SGA 14 on d0"  # those that conflict most, a data set after the other
+    assert headings[0] == "SGA 14 on d0"  # those that conflict most, one dataset after the other
     assert headings[-1] == "SGA 19 on d1"
 
 
 def test_bars_are_means_over_seeds_with_their_range() -> None:
-    groups = over_seeds(frame_of_cells(variants=2, datasets=2, seeds=3))
+    groups = mean_over_seeds(frame_of_cells(variants=2, datasets=2, seeds=3))
     assert list(groups["group"].unique()) == ["SGA 0 on d0", "SGA 1 on d0", "SGA 0 on d1", "SGA 1 on d1"]
     assert groups["seeds"].unique() == [3]
     assert groups["above"].to_numpy() == pytest.approx(0.6)
@@ -478,7 +472,7 @@ def test_bars_are_means_over_seeds_with_their_range() -> None:
 
 
 def test_an_epoch_that_was_not_recorded_is_an_empty_row(store: Path) -> None:
-    (cell,) = find_cells([only_cell(store, "scft")], print)
+    (cell,) = find_cells([only_cell(store, "scft")])
     first, second = read_epochs(cell.path / "gradients.jsonl")
     made = epochs_section(cell, [first, replace(second, epoch=2), replace(second, epoch=5)])
     maps = [axis.images[0] for axis in made.figure.axes if axis.images]
@@ -493,7 +487,7 @@ def test_an_epoch_that_was_not_recorded_is_an_empty_row(store: Path) -> None:
     assert "not recorded" not in epochs_section(cell, [first, second]).caption
 
 
-def test_the_whole_of_what_is_split_twice_is_said_to_be_one_splits(tmp_path: Path) -> None:
+def test_the_whole_of_an_input_that_is_split_twice_is_that_of_one_split(tmp_path: Path) -> None:
     store = tmp_path / "results"
     assert attnbench(*tiny(store, "sga:stop_gradient=false"), RECORDED).code == 0
     outcome = attnbench("analyze", "gradients", only_cell(store), "--device", "cpu")
@@ -503,17 +497,17 @@ def test_the_whole_of_what_is_split_twice_is_said_to_be_one_splits(tmp_path: Pat
     one = ["of this split alone"]
     assert whole == {"inside": one, "inside 2": one, "reference": ["of the input"], "sketch": ["of the input"]}
     assert (
-        "its whole is that of one split, not their sum"
+        "the whole is that of one split, not their sum"
         in json.loads((analysis / "gradients-epochs.json").read_text())["caption"]
     )
 
 
-def test_the_printed_table_says_a_cells_name_once_and_stays_short() -> None:
+def test_the_printed_table_names_a_cell_once_and_stays_short() -> None:
     frame = pd.DataFrame({"cell": ["a"] * 3 + ["b"] * 97, "branch": [f"branch {k}" for k in range(100)]})
     lines = table_text(frame).splitlines()
     assert len(lines) == 2 + 60 + 1
     assert sum(line.startswith("a") for line in lines) == sum(line.startswith("b ") for line in lines) == 1
-    assert "40 rows more" in lines[-1]
+    assert "40 more rows" in lines[-1]
 
 
 def test_a_strangers_module_is_analysed_by_its_roles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -568,7 +562,7 @@ def test_bad_input_is_one_clear_line(scft: Path, tmp_path: Path) -> None:
     assert not (scft / "analysis").exists()
     state = torch.load(io.BytesIO(whole), weights_only=True)
     torch.save({**state, "generator": {}}, checkpoint)
-    assert "is damaged, or of another version of its module" in refused(scft)
+    assert "is damaged, or from another version of its module" in refused(scft)
     lines = (scft / "gradients.jsonl").read_text().splitlines()
     (scft / "gradients.jsonl").write_text('{"epoch": 1}\n')
     checkpoint.unlink()
@@ -593,16 +587,16 @@ def test_a_cell_without_images_says_so_and_shows_what_was_recorded(scft: Path, t
     (scft / "job.json").unlink()  # then `synthetic` is drawn as it is by default, which are other heads
     outcome = attnbench("analyze", "gradients", scft, "--device", "cpu")
     assert outcome.code == 0
-    assert "is not what it was trained on (800 + 100 images, then 4 + 2)" in outcome.err
+    assert "differs from what it was trained on (here 800 + 100 images, in training 4 + 2)" in outcome.err
     assert (scft / "analysis" / "gradients-epochs.png").is_file()
     assert not (scft / "analysis" / "gradients-losses.png").exists()
     (scft / "gradients.jsonl").unlink()
-    assert "are not here" in refused(scft)
+    assert "are missing" in refused(scft)
     changed = record(scft)
     changed["dataset"]["name"] = "cat"
     (scft / "cell.json").write_text(json.dumps(changed))
     assert "dataset 'cat' needs a data root: pass --data-root" in refused(scft)
-    changed["dataset"]["name"] = "heads"  # no data set of that name: a folder of it under the data root
+    changed["dataset"]["name"] = "heads"  # not a known dataset: the folder of that name under the data root
     (scft / "cell.json").write_text(json.dumps(changed))
     assert f"there is no folder '{tmp_path / 'heads'}'" in refused(scft, "--data-root", tmp_path)
 
@@ -626,7 +620,7 @@ def test_without_vgg19_the_other_terms_are_shown(tmp_path: Path, monkeypatch: py
     monkeypatch.setenv("HF_HUB_CACHE", str(nowhere))
     outcome = attnbench("analyze", "gradients", folder, "--device", "cpu", "--batches", "1")
     assert outcome.code == 0, outcome.err
-    assert "are left out: VGG19's weights are not here" in outcome.err
+    assert "are left out: VGG19's weights are missing" in outcome.err
     losses = pd.read_csv(folder / "analysis" / "gradients-losses.csv")
     assert list(losses["loss"].unique()) == ["reconstruction", "adversarial"]
     assert "left out" in json.loads((folder / "analysis" / "gradients-losses.json").read_text())["caption"]
@@ -640,7 +634,7 @@ def test_weights_are_found_where_the_run_had_them(store: Path, tmp_path: Path, m
         (home / "hub" / "checkpoints").mkdir(parents=True)
     monkeypatch.setattr(torch.hub, "_hub_dir", str(here / "hub"))
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "nothing"))
-    (cell,) = find_cells([folder], print)
+    (cell,) = find_cells([folder])
     job = json.loads((folder / "job.json").read_text())
     (folder / "job.json").write_text(json.dumps({**job, "torch_home": str(there)}))
     with cell.weights_of_run("vgg19"):

@@ -32,7 +32,7 @@ def test_a_matrix_of_rank_three_is_done_after_three_values() -> None:
 
 @pytest.mark.parametrize("shape", [(5, 9), (9, 5), (1, 4), (4, 1)])
 def test_ratios_are_numpys(shape: tuple[int, int]) -> None:
-    matrix = np.random.default_rng(0).normal(3, 1, shape)  # a mean that is not taken out
+    matrix = np.random.default_rng(0).normal(3, 1, shape)  # a mean, which is not subtracted
     squares = np.linalg.svd(matrix, compute_uv=False) ** 2
     expected = [squares[: r + 1].sum() / squares.sum() for r in range(min(shape))]
     assert np.allclose(accumulated(torch.from_numpy(matrix)[None])[0], expected)
@@ -99,7 +99,7 @@ def test_every_module_has_a_spectrum_and_a_store_an_overlay(store: Path) -> None
     assert set(together["cell"]) == {"SGA on synthetic, seed 0", "SPADE on synthetic, seed 0"}
 
 
-def test_a_dead_module_gets_a_clear_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dead_module_gets_a_clear_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     code = '''
 from torch import nn
 
@@ -125,7 +125,7 @@ class Dead(nn.Module):
     assert (only_cell(store, "spade") / "analysis" / "spectrum.png").is_file()
 
 
-def test_variants_keep_their_colours_over_data_sets_and_none_repeats() -> None:
+def test_variants_keep_their_colours_over_datasets_and_none_repeats() -> None:
     rows = [
         {"cell": f"{variant} {dataset} {seed}", "variant": variant, "dataset": dataset, "seed": seed, "of": of}
         | {"r": r, "ratio": r / 3, "deviation": 0.0, "samples": 2}
@@ -173,7 +173,7 @@ def test_bad_input_is_one_clear_line(store: Path, tmp_path: Path) -> None:
     changed = record(folder)
     changed["dataset"]["fingerprint"] = "0" * 64
     (folder / "cell.json").write_text(json.dumps(changed))
-    assert "is not what it was trained on" in refused(folder)
+    assert "differs from what it was trained on" in refused(folder)
     changed["module"]["name"] = "sgaa"
     (folder / "cell.json").write_text(json.dumps(changed))
     assert "did you mean 'sga'?" in refused(folder)

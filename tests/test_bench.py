@@ -263,7 +263,7 @@ def test_the_ceiling_is_the_rate_of_a_product_of_2048_by_2048(monkeypatch: pytes
         ({"precisions": ["fp32"]}, "unknown precision 'fp32'"),
         ({"precisions": ["tf32"]}, "'tf32' is for NVIDIA GPUs"),
         ({"sizes": []}, "nothing to measure: name an image size"),
-        ({"sizes": [50]}, "size 50: .* multiples of 4 from 8 on"),
+        ({"sizes": [50]}, "size 50: .* a multiple of 4, at least 8"),
         ({"growth": [4]}, "size 4: "),
         ({"modules": ["sgaa"]}, "did you mean 'sga'"),
     ],

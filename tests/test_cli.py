@@ -66,7 +66,7 @@ def test_bad_input_is_one_line_before_anything_is_written(arguments: list[str], 
 
 def test_a_missing_dataset_is_refused_with_the_places_and_the_way_to_get_it(tmp_path: Path) -> None:
     line = refused(*tiny(tmp_path / "results", datasets="wild"), "--data-root", tmp_path)
-    assert "'wild' is not there" in line
+    assert "'wild' was not found" in line
     assert str(tmp_path / "afhq" / "train" / "wild") in line
     assert "download.sh afhq-dataset" in line
 
@@ -270,5 +270,5 @@ class Looking(nn.Module):
     install(tmp_path / "site", monkeypatch, "looks", "looks = looks:Looking", code)
     outcome = attnbench(*tiny(tmp_path / "results", modules="looks", train__steps=2))
     assert outcome.code == 0, outcome
-    assert "operations are not counted" in outcome.err
+    assert "operations could not be counted" in outcome.err
     assert record(only_cell(tmp_path / "results"))["status"] == "finished"

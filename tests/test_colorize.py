@@ -16,7 +16,7 @@ from runs import attnbench, install_module, only_cell, record, tiny, tree
 
 import attnbench as library
 from attnbench.colorization import colorize_files as colorize_files_module
-from attnbench.colorization.coloring import frame_of
+from attnbench.colorization.coloring import working_frame
 from attnbench.colorization.colorize_files import colorize_files
 from attnbench.colorization.line_art import Lines, cleaned, extracted, redrawn
 from attnbench.colorization.picture_files import backdrop, read_picture
@@ -114,16 +114,16 @@ def test_the_colours_depend_on_the_reference_and_the_folder_will_do_for_the_gene
     ],
 )
 def test_frames(size: tuple[int, int], shorter: int, levels: int, frame: tuple[int, int], padded: tuple[int, int]) -> None:
-    found = frame_of(size, shorter, levels)
+    found = working_frame(size, shorter, levels)
     assert (found.size, found.padded) == (frame, padded)
 
 
 @pytest.mark.parametrize("size", [(8000, 8000), (8000, 3000)])
 def test_a_frame_that_is_too_large_says_which_size_fits(size: tuple[int, int]) -> None:
     with pytest.raises(UserError, match=r"--size \d+ or less fits") as refused:
-        frame_of(size, 0, 5)
+        working_frame(size, 0, 5)
     fits = int(str(refused.value).split("--size ")[1].split()[0])
-    assert max(frame_of(size, fits, 5).size) > 1000
+    assert max(working_frame(size, fits, 5).size) > 1000
 
 
 def pencil(lines: Image.Image) -> Image.Image:
@@ -268,9 +268,9 @@ def test_line_art_is_drawn_at_the_size_of_the_trainings_pictures(cell: Path, tmp
     assert record(cell)["dataset"]["side"] == 16
     old = tmp_path / "old"
     shutil.copytree(cell, old)
-    said = record(old)
-    del said["dataset"]["side"]
-    (old / "cell.json").write_text(json.dumps(said))
+    stored = record(old)
+    del stored["dataset"]["side"]
+    (old / "cell.json").write_text(json.dumps(stored))
     head, colours = draw(0, 0, 600), draw(0, 1, 32)
     sketch = recipe_of(library.load(cell)).data.sketch
     for folder, side in ((cell, 16), (old, 512)):
@@ -337,8 +337,8 @@ def test_a_folder_is_coloured_but_for_what_cannot_be_read(cell: Path, pictures: 
     outcome = attnbench("colorize", "-m", cell, "-s", sketches, "-r", references, "-o", tmp_path / "out")
     assert outcome.code == 1
     assert outcome.err.splitlines() == [
-        f"left out: '{sketches / 'c.png'}' cannot be read: it is damaged, or no picture (BMP, GIF, JPEG, PNG, TIFF, WEBP)",
-        f"left out: '{sketches / 'e.png'}' is blank: its tones hardly differ (--lines keep colours it all the same)",
+        f"left out: '{sketches / 'c.png'}' cannot be read: it is damaged or not a picture (BMP, GIF, JPEG, PNG, TIFF, WEBP)",
+        f"left out: '{sketches / 'e.png'}' is blank: its tones hardly differ (--lines keep colours it anyway)",
         "2 could not be coloured",
     ]
     assert [line.split(": ")[1] for line in outcome.out.splitlines()] == [
@@ -357,22 +357,22 @@ def folders(place: Path, sketches: str, references: str) -> tuple[Path, Path]:
 
 
 @pytest.mark.parametrize(
-    ("sketches", "references", "said"),
+    ("sketches", "references", "message"),
     [
         ("0.png 1.png 2.png", "1.png 2.png zz.png", "no reference in '{}/colours' for 0.png: give it the sketch's name, or"),
         ("a.png b.png", "x.png", "no reference in '{}/colours' for a.png, b.png: "),
         (" ".join(f"{i}.png" for i in range(7)), "x.png", "for 0.png, 1.png, 2.png, 3.png, 4.png and 2 more: "),
-        ("0.png", "0.jpg 0.png", "'{}/colours/0.jpg' and '0.png' are references of one name"),
+        ("0.png", "0.jpg 0.png", "'{}/colours/0.jpg' and '0.png' are references of the same name"),
         ("0.jpg 0.png", "0.jpg", "'0.jpg' and '0.png' would both become '0.png'"),
     ],
 )
 def test_folders_that_do_not_pair_by_name_are_refused(
-    sketches: str, references: str, said: str, cell: Path, tmp_path: Path
+    sketches: str, references: str, message: str, cell: Path, tmp_path: Path
 ) -> None:
     drawings, colours = folders(tmp_path, sketches, references)
     outcome = attnbench("colorize", "-m", cell, "-s", drawings, "-r", colours, "-o", tmp_path / "out")
     assert outcome.code == 2
-    assert said.format(tmp_path) in one_line(outcome.err)
+    assert message.format(tmp_path) in one_line(outcome.err)
     assert not (tmp_path / "out").exists()
 
 
@@ -400,7 +400,7 @@ def test_a_sheet_takes_the_place_of_no_input_and_of_no_other_result(
     shutil.copy(pictures / "b.png", pictures / "out.side-by-side.png")
     code, _, err = colorize(cell, pictures, "-r", pictures / "out.side-by-side.png", "--side-by-side", *more)
     assert code == 2
-    assert f"'{pictures / 'out.side-by-side.png'}' would be overwritten, which is an input" in one_line(err)
+    assert f"'{pictures / 'out.side-by-side.png'}' is an input and would be overwritten" in one_line(err)
     drawings, _ = folders(tmp_path, "a.png a.side-by-side.png", "x.png")
     where = ["-s", drawings, "-r", pictures / "b.png", "-o", tmp_path / "out"]
     outcome = attnbench("colorize", "-m", cell, *where, "--side-by-side", *more)
@@ -418,7 +418,7 @@ def never(*arguments: object, **options: object) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("output", "options", "said"),
+    ("output", "options", "message"),
     [
         ("/proc/x", (), "'/proc/x/a.png' cannot be written (No such file or directory)"),
         ("{}/colours/a.png/x", (), "'{}/colours/a.png/x/a.png' cannot be written (Not a directory)"),
@@ -428,7 +428,7 @@ def never(*arguments: object, **options: object) -> Any:
     ],
 )
 def test_what_concerns_a_whole_folder_is_said_once_and_before_the_work(
-    output: str, options: tuple[str, ...], said: str, cell: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    output: str, options: tuple[str, ...], message: str, cell: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawings, colours = folders(tmp_path, "a.png b.png", "a.png b.png")
     (tmp_path / "circle").symlink_to(tmp_path / "circle")
@@ -436,7 +436,7 @@ def test_what_concerns_a_whole_folder_is_said_once_and_before_the_work(
     where = ["-s", drawings, "-r", colours, "-o", output.format(tmp_path)]
     outcome = attnbench("colorize", "-m", cell, *where, *options)
     assert outcome.code == 2
-    assert said.format(tmp_path) in one_line(outcome.err)
+    assert message.format(tmp_path) in one_line(outcome.err)
     assert {path.name for path in tmp_path.iterdir()} == {"sketches", "colours", "circle"}
 
 
@@ -464,7 +464,7 @@ def test_a_format_without_room_is_said_before_the_work(cell: Path, pictures: Pat
     monkeypatch.setattr(colorize_files_module, "load", never)
     code, _, err = colorize(cell, pictures, "-o", pictures / "out.webp")
     assert code == 2
-    assert "such files have 16,383 pixels a side at most, " in one_line(err)
+    assert "such files have at most 16,383 pixels a side, " in one_line(err)
 
 
 def test_a_sketch_may_be_a_path_and_must_not_be_an_array(generator: Colorizer, pictures: Path) -> None:
@@ -507,7 +507,7 @@ def test_a_cut_out_with_dark_lines_lies_on_white() -> None:
 def test_a_file_of_another_kind_is_no_picture_whatever_its_name(tmp_path: Path) -> None:
     """Pillow would hand an EPS to Ghostscript."""
     (tmp_path / "a.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 40 40\n%%EndComments\n%%EOF\n")
-    with pytest.raises(UserError, match="it is damaged, or no picture"):
+    with pytest.raises(UserError, match="it is damaged or not a picture"):
         read_picture(tmp_path / "a.png")
 
 
@@ -537,7 +537,7 @@ def strip(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "options", "said"),
+    ("spoil", "options", "message"),
     [
         (one_pixel, (), "'{}/a.png' has 1 x 1 pixels: at least 16 x 16 are needed"),
         (blank, (), "'{}/a.png' is blank"),
@@ -547,20 +547,20 @@ def strip(folder: Path) -> None:
         (strip, (), "'{}/a.png' would be coloured at 16 x 60,000 pixels"),
         (None, ("--lines", "drak"), "unknown kind of lines 'drak': did you mean 'dark'?"),
         (None, ("--size", "7"), "size 7: expected 16 pixels or more"),
-        (None, ("-o", "{}/a.png"), "'{}/a.png' would be overwritten"),
+        (None, ("-o", "{}/a.png"), "'{}/a.png' is an input and would be overwritten"),
         (None, ("-o", "{}/out.gif"), "-o {}/out.gif: expected a folder, or a file that ends in .bmp"),
         (None, ("-o", "{}/b.png/out.png"), "'{}/b.png/out.png' cannot be written (Not a directory)"),
         (None, ("-o", "/proc/out.png"), "'/proc/out.png' cannot be written"),
         (None, ("-m", "{}/nothing"), "there is no cell '{}/nothing'"),
         (None, ("-m", "{}/a.png"), "'{}/a.png' is a file: name a finished cell's folder"),
         (None, ("-m", "{}"), "'{}' holds no trained generator"),
-        (None, ("-s", "{}", "-o", "{}/b.png"), "-o {}/b.png is a file: for a folder of sketches"),
+        (None, ("-s", "{}", "-o", "{}/b.png"), "-o {}/b.png is a file: a folder of sketches needs a folder"),
         (None, ("-s", "{}", "-o", "{}"), "-o {} is the folder of the sketches"),
         (None, ("-r", "{}/empty"), "no pictures in '{}/empty'"),
     ],
 )
 def test_bad_input_is_one_line(
-    spoil: Callable[[Path], None] | None, options: tuple[str, ...], said: str, cell: Path, pictures: Path
+    spoil: Callable[[Path], None] | None, options: tuple[str, ...], message: str, cell: Path, pictures: Path
 ) -> None:
     (pictures / "empty").mkdir()
     if spoil:
@@ -568,7 +568,7 @@ def test_bad_input_is_one_line(
     before = sorted(pictures.rglob("*"))
     code, _, err = colorize(cell, pictures, *(option.format(pictures) for option in options))
     assert code == 2
-    assert one_line(err).startswith("error: " + said.format(pictures))
+    assert one_line(err).startswith("error: " + message.format(pictures))
     assert sorted(pictures.rglob("*")) == before
 
 
@@ -615,27 +615,27 @@ def changed(**changes: Any) -> Callable[[Path], None]:
     """`dataset__train=None` sets dataset.train."""
 
     def spoil(copy: Path) -> None:
-        said = record(copy)
+        stored = record(copy)
         for key, value in changes.items():
             *above, last = key.split("__")
-            part = said[above[0]] if above else said
+            part = stored[above[0]] if above else stored
             part[last] = value
-        (copy / "cell.json").write_text(json.dumps(said))
+        (copy / "cell.json").write_text(json.dumps(stored))
 
     return spoil
 
 
 @pytest.mark.parametrize(
-    ("spoil", "said"),
+    ("spoil", "message"),
     [
         (cut_weights, "generator.safetensors' is damaged"),
         (other_weights, "generator.safetensors' does not fit module 'sga'"),
         (unfinished, "is not finished (running)"),
         (without_weights, "has a cell's numbers but not its trained generator (generator.safetensors)"),
         (damaged_record, "cell.json' is damaged"),
-        (foreign_record, "cell.json' is not a cell's record (seed is null)"),
-        (changed(format=None), "cell.json' is damaged"),
-        (changed(format="1"), "cell.json' is damaged"),
+        (foreign_record, "cell.json' is not a cell's record (module is missing)"),
+        (changed(format=None), "cell.json' is not a cell's record (format is null)"),
+        (changed(format="1"), "cell.json' is not a cell's record (format is \"1\")"),
         (changed(seed="0"), "cell.json' is not a cell's record (seed is \"0\")"),
         (changed(module=[]), "cell.json' is not a cell's record (module is [])"),
         (changed(module__given=None), "cell.json' is not a cell's record (module.given is null)"),
@@ -644,14 +644,14 @@ def changed(**changes: Any) -> Callable[[Path], None]:
     ],
 )
 def test_a_damaged_cell_is_one_line(
-    spoil: Callable[[Path], None], said: str, cell: Path, pictures: Path, tmp_path: Path
+    spoil: Callable[[Path], None], message: str, cell: Path, pictures: Path, tmp_path: Path
 ) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(cell, copy)
     spoil(copy)
     code, _, err = colorize(copy, pictures)
     assert code == 2
-    assert said in one_line(err)
+    assert message in one_line(err)
 
 
 def test_a_module_that_is_not_installed_is_named_with_its_package(
@@ -669,7 +669,7 @@ def test_a_module_that_is_not_installed_is_named_with_its_package(
 
 
 def test_a_generator_of_ones_own_making_is_told_apart() -> None:
-    with pytest.raises(UserError, match="use the one that attnbench.load gives"):
+    with pytest.raises(UserError, match="use one that attnbench.load returns"):
         library.colorize(Colorizer(torch.nn.Identity(), width=2, levels=2), drawing(), draw(0, 1, 32))
 
 

@@ -1,4 +1,4 @@
-"""Two modules against each other: what is paired with what, what is refused, and the paper's own two figures."""
+"""Comparison of two modules: the pairing, what is refused, and the two percentages in the paper's text."""
 
 import io
 
@@ -27,7 +27,7 @@ def seeds(dataset="cat", **changes):
 
 
 def with_pairs(store, count=60, shift=0.05, seeds=(0,)):
-    """SGA better than SCFT by `shift` on every pair, but for noise."""
+    """SGA better than SCFT by `shift` on every pair, up to noise."""
     return [scored(store, label, seed, by, count) for label, by in (("SGA", shift), ("SCFT", 0.0)) for seed in seeds]
 
 
@@ -77,14 +77,14 @@ def test_fid_of_one_seed_has_a_difference_without_an_interval_and_the_reason():
     (row,) = compared([cell("SGA", fid=30.0), cell("SCFT", fid=33.0)], metrics=["fid"]).to_dict("records")
     assert row["difference"] == pytest.approx(-3)
     assert np.isnan([row["low"], row["high"], row["p"]]).all()
-    assert "one seed in common, and FID and KID have no score of an image" in row["reason"]
+    assert "one seed in common, and FID and KID have no scores per image" in row["reason"]
 
 
 def test_missing_pairs_files_are_named_as_the_reason(tmp_path):
     frame = compared([cell("SGA"), cell("SCFT")], metrics=["ssim_global"], store=tmp_path)
     assert "pairs.csv" in frame["reason"][0]
     (found,) = comparisons(pd.DataFrame(seeds()), "sga", "scft", metrics=["ssim_global"], store=tmp_path)
-    assert any("not over images" in note for note in found.notes)
+    assert any("not compared over images" in note for note in found.notes)
 
 
 def test_recipes_weights_images_and_protocols_never_mix():
@@ -94,7 +94,7 @@ def test_recipes_weights_images_and_protocols_never_mix():
         cell("SCFT", train_weights="other"),
         cell("SCFT", fingerprint="x"),
     ]
-    with pytest.raises(UserError, match="share no data set and seed under one recipe"):
+    with pytest.raises(UserError, match="share no dataset and seed under one recipe"):
         compared(mine)
     other_protocol = cell("SCFT", **{"fid.weights": "others"})
     assert compared([cell("SGA"), other_protocol])["metric"].tolist() == ["ssim_global"]
@@ -119,8 +119,8 @@ def test_cells_that_measured_the_papers_numbers_give_the_papers_figures():
     paper = published().query("table == 2 and module in ['sga', 'scft']").pivot_table("value", ["label", "dataset"], "metric")
     rows = [cell(label, dataset, fid=row.fid, ssim=row.ssim_global) for (label, dataset), row in paper.iterrows()]
     (found,) = comparisons(pd.DataFrame(rows), "sga", "scft")
-    said = "Mean relative improvement of SGA over SCFT over anime, cat, dog, wild: FID 27.22 %, SSIM (global) 25.67 %."
-    assert said in sheet(found).notes
+    expected = "Mean relative improvement of SGA over SCFT over anime, cat, dog, wild: FID 27.22 %, SSIM (global) 25.67 %."
+    assert expected in sheet(found).notes
     assert any("over anime, cat, dog, wild: FID 27.22 %" in note for note in sheet(found, with_published=True).notes[1:])
 
 
@@ -141,7 +141,8 @@ def test_options_name_a_variant():
         ("sga", ["'sga' and 'sga' are the same variant"]),
         ("sga:stop", ["'stop' is not option=value"]),
         ("cmft", ["no finished cell of 'cmft'"]),
-        ("spade", ["SGA and SPADE share no data set and seed", "SPADE: dog seed 0"]),
+        ("zzz", ["no finished cell of 'zzz' (known: scft, sga, spade); `attnbench run"]),
+        ("spade", ["SGA and SPADE share no dataset and seed", "SPADE: dog seed 0"]),
     ],
 )
 def test_what_cannot_be_compared_is_refused_in_one_line(b, parts):

@@ -1,4 +1,4 @@
-"""The contract: everything registered keeps it, and for each promise a module that breaks that one is told so in words."""
+"""The contract: every registered module keeps it, and for each promise a module that breaks it gets a clear message."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def finding(name, module, channels=6, size=4, **options):
 
 
 def broken(module, **options):
-    """The names of the checks that fail; compilers never do."""
+    """The names of the checks that fail, without those of compilers, which never fail."""
     return {name for name in CHECKS if name not in COMPILERS and finding(name, module, **options).status == "failed"}
 
 
@@ -73,7 +73,7 @@ def test_what_a_context_takes_is_not_counted_as_the_modules():
     assert attention < 1e6 * cost.peak_mb < 4 * attention + 12 * maps
 
 
-def test_a_module_that_needs_more_than_one_position_is_told_so():
+def test_a_module_that_needs_more_than_one_position_gets_a_note():
     found = finding("sizes", "spade:norm=instance", C)
     assert found.status == "note"
     assert found.detail.startswith("needs maps of 2 x 2 or more: at 1 x 1")
@@ -137,7 +137,7 @@ class Undocumented(Mix):
         super().__init__(channels)
 
 
-def no_words(channels):
+def no_docstring(channels):
     return Mix(channels)
 
 
@@ -171,26 +171,26 @@ class WritesIntoReference(Mix):
 
 
 class Detaches(Mix):
-    """Takes the reference as it is."""
+    """Takes the reference without its gradient."""
 
     def forward(self, sketch, reference):
         return super().forward(sketch, reference.detach())
 
 
-class DetachesAndSaysSo(Detaches):
-    """Takes the reference as it is."""
+class DetachesAndDeclares(Detaches):
+    """Takes the reference without its gradient."""
 
     no_gradient = ("reference",)
 
 
-class SaysSoUntruly(Mix):
-    """Declares what it does not do."""
+class DeclaresWrongly(Mix):
+    """Declares a stop-gradient that it does not have."""
 
     no_gradient = ("reference",)
 
 
 class Misspells(Mix):
-    """Declares nothing that there is."""
+    """Declares an input that does not exist."""
 
     no_gradient = ("refrence",)
 
@@ -210,7 +210,7 @@ class DividesByNorm(Mix):
 
 
 class OverflowsInHalf(Mix):
-    """Similarities of the input's type, in which 1e8 is too much for float16."""
+    """Similarities in the input's dtype: 1e8 overflows float16."""
 
     def forward(self, sketch, reference):
         return super().forward(sketch, reference) + (sketch * reference).softmax(1)
@@ -224,7 +224,7 @@ class HiddenFloat32(Mix):
 
 
 class OtherRandomness(Mix):
-    """Drops by numpy's random numbers."""
+    """Draws its dropout from numpy's random numbers."""
 
     def forward(self, sketch, reference):
         noise = np.random.rand() if self.training else 1.0
@@ -232,7 +232,7 @@ class OtherRandomness(Mix):
 
 
 class OtherInitialWeights(Mix):
-    """Initialises by Python's random numbers."""
+    """Initialises from Python's random numbers."""
 
     def __init__(self, channels):
         super().__init__(channels)
@@ -240,7 +240,7 @@ class OtherInitialWeights(Mix):
 
 
 class UnsavedState(Mix):
-    """Depends on a random vector that no checkpoint has."""
+    """Depends on a random vector that is not in checkpoints."""
 
     def __init__(self, channels):
         super().__init__(channels)
@@ -272,7 +272,7 @@ class StaysBehind(Mix):
 
 
 class PastTheBranch(Good):
-    """Uses the sketch once more than it says."""
+    """Uses the sketch once more, past its branches."""
 
     def forward(self, sketch, reference):
         return super().forward(sketch, reference) + sketch
@@ -282,15 +282,15 @@ BROKEN = [
     (NoDefault, {"rate": 0.1}, {"constructor"}, "no default for `rate`"),
     (OptionsFirst, {}, {"constructor"}, "the first parameter is `rate`; it must be `channels`"),
     (Undocumented, {}, {"constructor"}, "the docstring says nothing about `heads`"),
-    (no_words, {}, {"constructor"}, "there is no docstring"),
+    (no_docstring, {}, {"constructor"}, "there is no docstring"),
     (Tokens, {}, {"shapes", "sizes"}, "(2, 6, 4, 4) becomes (2, 16, 6)"),
     (Widens, {}, {"shapes"}, "float32 becomes float64"),
     (EvenOnly, {}, {"sizes"}, "at 3 x 3, batch of 2, train mode: (2, 6, 3, 3) becomes (2, 6, 2, 2)"),
     (WritesIntoReference, {}, {"inputs"}, "writes into `reference`"),
     (Detaches, {}, {"gradients"}, 'no_gradient = ("reference",)'),
-    (SaysSoUntruly, {}, {"gradients"}, "a gradient reaches it"),
+    (DeclaresWrongly, {}, {"gradients"}, "a gradient reaches it"),
     (Misspells, {}, {"gradients"}, "`no_gradient` names `refrence`"),
-    (CentresByTheBatch, {}, {"samples"}, "sample 1 of 3 comes out different alone and in a batch"),
+    (CentresByTheBatch, {}, {"samples"}, "the results of sample 1 of 3 alone and in the batch differ"),
     (DividesByNorm, {}, {"float32", "bfloat16", "float16"}, "the output on zero inputs (train and eval mode)"),
     (OverflowsInHalf, {}, {"float16"}, "attnbench.at_least_float32"),
     (HiddenFloat32, {}, {"float64"}, "float64 becomes float32"),
@@ -299,23 +299,23 @@ BROKEN = [
     (UnsavedState, {}, {"state_dict"}, "neither a parameter nor a persistent buffer"),
     (Pickles, {}, {"state_dict"}, "weights_only=True"),
     (StaysBehind, {}, {"devices"}, "a float32 tensor (1, 6, 1, 1) stays on the CPU when the module moves"),
-    (PastTheBranch, {}, {"probes"}, "the branches of `sketch` (`skip` and `content`) carry another gradient"),
+    (PastTheBranch, {}, {"probes"}, "the branches of `sketch` (`skip` and `content`) do not add up to the gradient"),
 ]
 
 
-@pytest.mark.parametrize(("module", "options", "checks", "words"), BROKEN, ids=[case[0].__name__ for case in BROKEN])
-def test_a_module_that_breaks_a_promise_fails_that_check_alone_with_a_reason(module, options, checks, words):
+@pytest.mark.parametrize(("module", "options", "checks", "message"), BROKEN, ids=[case[0].__name__ for case in BROKEN])
+def test_a_module_that_breaks_a_promise_fails_that_check_alone_with_a_reason(module, options, checks, message):
     assert broken(module, **options) == checks
     details = {finding(name, module, **options).detail for name in checks}
-    assert any(words in detail for detail in details), details
+    assert any(message in detail for detail in details), details
 
 
 def test_every_check_but_the_compilers_can_fail():
     assert set().union(*(checks for _, _, checks, _ in BROKEN)) == set(CHECKS) - set(COMPILERS)
 
 
-def test_a_gradient_that_is_declared_stopped_is_no_failure():
-    found = finding("gradients", DetachesAndSaysSo)
+def test_a_gradient_that_is_declared_stopped_is_not_a_failure():
+    found = finding("gradients", DetachesAndDeclares)
     assert found.status == "passed"
     assert "declared stopped at `reference`" in found.detail
 
@@ -346,24 +346,24 @@ def test_what_a_module_raises_is_a_finding_with_the_authors_line():
     assert failure.name == "shapes"
     assert failure.detail.startswith("RuntimeError: ")
     assert failure.detail.endswith(f"(test_contract.py:{line})")
-    assert {f.detail for f in report.findings[2:]} == {"not checked, because of shapes"}
+    assert {f.detail for f in report.findings[2:]} == {"not checked, since shapes failed"}
     with pytest.raises(AssertionError, match="Raises does not keep the contract.*\n.*shapes: RuntimeError"):
         report.raise_if_failed()
 
 
 class Several(Mix):
-    """Gives a pair."""
+    """Returns a pair."""
 
     def forward(self, sketch, reference):
         return sketch, reference
 
 
-def test_a_forward_that_gives_no_tensor_is_told_so():
-    assert "forward gives a tuple, not one tensor" in finding("shapes", Several).detail
+def test_a_forward_that_does_not_return_a_tensor_is_named():
+    assert "forward returns a tuple, not one tensor" in finding("shapes", Several).detail
 
 
-class Looks(Mix):
-    """Looks at values."""
+class ReadsValues(Mix):
+    """Reads values of tensors."""
 
     def forward(self, sketch, reference):
         mixed = super().forward(sketch, reference)
@@ -371,7 +371,7 @@ class Looks(Mix):
 
 
 class Plain(nn.Module):
-    """A difference; shows nothing."""
+    """A difference, without branches or observed values."""
 
     def __init__(self, channels):
         super().__init__()
@@ -381,25 +381,25 @@ class Plain(nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("name", "module", "words"),
+    ("name", "module", "message"),
     [
-        ("devices", Looks, "looks at values"),
+        ("devices", ReadsValues, "reads values of tensors"),
         ("probes", Plain, "calls neither attnbench.branch nor attnbench.observe"),
     ],
 )
-def test_what_is_only_good_to_know_is_a_note(name, module, words):
+def test_what_does_not_need_fixing_is_a_note(name, module, message):
     found = finding(name, module)
     assert found.status == "note"
-    assert words in found.detail
+    assert message in found.detail
 
 
 @pytest.mark.parametrize(
-    ("name", "words"), [("compile", "works in pieces (backend aot_eager"), ("export", "test_contract.py:")]
+    ("name", "message"), [("compile", "works in pieces (backend aot_eager"), ("export", "test_contract.py:")]
 )
-def test_what_a_compiler_cannot_take_as_one_graph_is_a_note(name, words, compiler):
-    found = finding(name, Looks)
+def test_what_a_compiler_cannot_take_as_one_graph_is_a_note(name, message, compiler):
+    found = finding(name, ReadsValues)
     assert found.status == "note"
-    assert words in found.detail
+    assert message in found.detail
 
 
 class SplitsTwice(nn.Module):
@@ -495,7 +495,7 @@ def test_the_command_exits_with_1_if_something_failed(package, compiler):
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "message"),
     [
         ("sgaa", "unknown module 'sgaa': did you mean 'sga'"),
         ("sga:stop_gradent=false", "did you mean 'stop_gradient'"),
@@ -510,12 +510,12 @@ def test_the_command_exits_with_1_if_something_failed(package, compiler):
         ("package_nowhere:Good", "No module named 'package_nowhere'"),
     ],
 )
-def test_a_module_that_there_is_not_is_one_line_and_exit_code_2(text, words, package):
+def test_a_module_that_does_not_exist_is_one_line_and_exit_code_2(text, message, package):
     outcome = command(text)
     assert outcome.code == 2
     assert outcome.out == ""
     assert outcome.err.count("\n") == 1
-    assert words in outcome.err
+    assert message in outcome.err
 
 
 def test_wrong_arguments_are_refused():
@@ -551,11 +551,11 @@ def test_two_lines_test_a_strangers_module(package, tmp_path, monkeypatch):
     with redirect_stdout(io.StringIO()) as out:
         code = pytest.main([*options, "-k", "not compile and not export", str(test)])
     sys.modules.pop("test_mine")
-    said = out.getvalue()
-    assert code == pytest.ExitCode.TESTS_FAILED, said
-    assert "FAILED test_mine.py::test_bad[gradients]" in said
-    assert "no gradient reaches `reference`, so its encoder would learn nothing" in said
-    assert f"1 failed, {2 * (len(CHECKS) - len(COMPILERS)) - 1} passed" in said
+    text = out.getvalue()
+    assert code == pytest.ExitCode.TESTS_FAILED, text
+    assert "FAILED test_mine.py::test_bad[gradients]" in text
+    assert "no gradient reaches `reference`, so its encoder would learn nothing" in text
+    assert f"1 failed, {2 * (len(CHECKS) - len(COMPILERS)) - 1} passed" in text
 
 
 # Costs
@@ -611,7 +611,7 @@ def test_live_memory_counts_what_is_alive_at_once():
 def test_live_memory_counts_what_autograd_keeps():
     x = torch.ones(1000, requires_grad=True)
     with LiveMemory() as memory:
-        y = x.exp().sin().sum()  # exp keeps its result for backward, and sin its input: the same; sin's result is let go
+        y = x.exp().sin().sum()  # exp keeps its result for backward, and sin its input: the same; sin's result is freed
         assert memory.live == 4000 + 4
         assert memory.peak == 8000 + 4
         y.backward()

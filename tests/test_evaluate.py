@@ -315,7 +315,7 @@ def test_features_of_real_images_are_computed_once_a_data_set_and_then_kept(
     assert other["value"] != first.metrics["fid"]["value"]
     assert other["floor"] == first.metrics["fid"]["floor"]
     measure(prepare(synthetic(train=4, test=3, size=32, seed=1), Data(size=32)), 0, "fid")
-    assert computed == [3, 3, 3]  # another data set
+    assert computed == [3, 3, 3]  # another dataset
 
 
 def test_all_numbers_are_independent_of_the_batch_size(

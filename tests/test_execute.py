@@ -30,7 +30,8 @@ from runs import (
 )
 
 from attnbench.cells import sources
-from attnbench.execute import cell_run, planning
+from attnbench.execute import cell_run
+from attnbench.execute import run as run_file
 from attnbench.store.folder import CellFolder
 
 pytestmark = pytest.mark.usefixtures("ctrl_c_is_heard")
@@ -98,7 +99,7 @@ def test_ctrl_c_stops_after_a_checkpoint_and_says_how_to_go_on(tmp_path: Path, m
     stopped = attnbench(*tiny(tmp_path / "stopped", "calm"))
     assert stopped.code == 130
     assert "stopped after step 2" in stopped.err
-    assert stopped.err.splitlines()[-1].endswith("the same command goes on from there")
+    assert stopped.err.splitlines()[-1].endswith("the same command continues from there")
     folder = only_cell(tmp_path / "stopped")
     assert record(folder) | {"status": "interrupted", "step": 2} == record(folder)
     checkpoint = CellFolder(folder).read_checkpoint()
@@ -246,7 +247,7 @@ def test_a_cell_that_another_process_holds_is_done_last(tmp_path: Path) -> None:
     outcome = attnbench(*tiny(store, "sga,scft"))
     thread.join()
     assert outcome.code == 0, outcome.err
-    order = ["SGA on synthetic, seed 0: another process runs it; going on", "SCFT on synthetic, seed 0: new"]
+    order = ["SGA on synthetic, seed 0: another process is running it; continuing", "SCFT on synthetic, seed 0: new"]
     order += ["SGA on synthetic, seed 0: waiting", "SGA on synthetic, seed 0: new"]
     assert sorted(order, key=outcome.err.index) == order
 
@@ -275,10 +276,10 @@ def test_ctrl_c_ends_the_wait_for_another_process(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_before_the_first_cell_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(planning, "prepare", lambda *_, **__: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setattr(run_file, "prepare", lambda *_, **__: signal.raise_signal(signal.SIGINT))
     outcome = attnbench(*tiny(tmp_path))
     assert outcome.code == 130
-    assert outcome.err == "stopped; nothing that was saved is lost, the same command goes on\n"
+    assert outcome.err == "stopped; nothing saved is lost, the same command continues\n"
 
 
 def no_space(*_: Any, **__: Any) -> None:

@@ -15,6 +15,7 @@ from PIL import Image
 from runs import Python, attnbench, install_module, only_cell, overrides, record, tiny, tree
 
 import attnbench as library
+from attnbench.cells.record import parse_record, record_text
 from attnbench.cells.variant import parse_variant
 from attnbench.colorization import export as exporting
 from attnbench.colorization import program
@@ -25,6 +26,7 @@ from attnbench.config.recipe import Recipe, load_recipe
 from attnbench.errors import UserError
 from attnbench.method.backbone import Colorizer
 from attnbench.store.pictures import PICTURES
+from attnbench.store.reading import read_record
 from attnbench.training.state import build_generator
 
 SIX = ["spade", "cocosnet", "scft", "unite", "cmft", "sga"]
@@ -96,16 +98,16 @@ def test_the_command_writes_beside_nothing_surprising(cell: Path, tmp_path: Path
 
 
 def test_the_card_says_what_was_measured_and_how(compiler: None, cell: Path, tmp_path: Path) -> None:
-    said = record(cell)
-    said["metrics"]["fid"] = {
+    stored = record(cell)
+    stored["metrics"]["fid"] = {
         "value": 12.3456, "n": 2, "n_real": 2, "floor": 3.21, "n_floor": 2, "dims": 768, "weights": "1", "real_size": "native"
     }  # fmt: skip
-    said["metrics"]["lpips"] = {
+    stored["metrics"]["lpips"] = {
         "value": None,
         "reason": "weights 'lpips' are not in '/home/somebody/.cache'",
         "missing": "lpips",
     }
-    (cell / "cell.json").write_text(json.dumps(said))
+    (cell / "cell.json").write_text(json.dumps(stored))
     card = (export(cell, tmp_path / "mine", program=True) / "README.md").read_text()
     _, front, text = card.split("---\n", 2)
     assert yaml.safe_load(front) == {
@@ -119,9 +121,9 @@ def test_the_card_says_what_was_measured_and_how(compiler: None, cell: Path, tmp
     assert rows["FID ↓"][1].startswith("Inception features of width 768; 2 generated against 2 real test images")
     assert "the same: 3.21" in rows["FID ↓"][1]
     assert rows["LPIPS ↓"] == ["not measured", "its network was not on the machine"]
-    assert rows["SSIM (windowed) ↑"][0] == f"{said['metrics']['ssim']['value']:.4g}"
+    assert rows["SSIM (windowed) ↑"][0] == f"{stored['metrics']['ssim']['value']:.4g}"
     assert rows["budget"][0].startswith("4 steps of 2 images, 2 passes over the training images")
-    assert rows["parameters"][0] == f"{said['costs']['generator_parameters']:,}"
+    assert rows["parameters of the generator (M)"][0] == f"{stored['costs']['generator_parameters'] / 1e6:.2f}"
     assert "w/o double-norm" in text
     assert "`double_norm=false`" in text
     assert 'attnbench.load("mine")' in text
@@ -131,12 +133,12 @@ def test_the_card_says_what_was_measured_and_how(compiler: None, cell: Path, tmp
 
 
 def test_nothing_of_this_machine_goes_along(compiler: None, cell: Path, tmp_path: Path) -> None:
-    said = record(cell)
+    stored = record(cell)
     secret = "/home/somebody/weights"
-    said |= {"failure": {"message": f"cannot read {secret}", "traceback": secret}, "host": secret}
-    said["metrics"]["lpips"] = {"value": None, "reason": secret, "missing": "lpips"}
-    said["best"] = {"step": 2, "epoch": 1, "metrics": {"lpips": dict(said["metrics"]["lpips"])}}
-    (cell / "cell.json").write_text(json.dumps(said))
+    stored |= {"failure": {"message": f"cannot read {secret}", "traceback": secret}, "host": secret}
+    stored["metrics"]["lpips"] = {"value": None, "reason": secret, "missing": "lpips"}
+    stored["best"] = {"step": 2, "epoch": 1, "metrics": {"lpips": dict(stored["metrics"]["lpips"])}}
+    (cell / "cell.json").write_text(json.dumps(stored))
     (cell / "job.json").write_text(secret)
     folder = export(cell, tmp_path / "mine", program=True)
     assert not (folder / "job.json").exists()
@@ -145,26 +147,25 @@ def test_nothing_of_this_machine_goes_along(compiler: None, cell: Path, tmp_path
         for private in (secret, str(tmp_path), str(home), str(Path(torch.__file__).parents[1]), str(Path.home()) + "/"):
             assert path.is_dir() or private.encode() not in path.read_bytes()
     kept = record(folder)
-    assert kept["identity"] == said["identity"]
-    assert kept["metrics"]["ssim"] == said["metrics"]["ssim"]
-    assert library.results(folder)["ssim"].tolist() == [said["metrics"]["ssim"]["value"]]
+    assert kept["identity"] == stored["identity"]
+    assert kept["metrics"]["ssim"] == stored["metrics"]["ssim"]
+    assert library.results(folder)["ssim"].tolist() == [stored["metrics"]["ssim"]["value"]]
 
 
 def test_a_record_of_any_age_is_made_public() -> None:
-    assert public_record({"identity": "1", "status": "finished", "step": 1}) == {
-        "identity": "1",
-        "status": "finished",
-        "step": 1,
-        "metrics": {},
-    }
+    for stored in (Path(__file__).parents[1] / "results").rglob("cell.json"):
+        old = read_record(stored)
+        public = public_record(old)
+        assert public.metrics == old.metrics
+        assert parse_record(record_text(public)) == public
 
 
 @pytest.mark.parametrize("module", SIX)
 def test_a_program_of_each_module_agrees_with_its_generator(compiler: None, module: str, tmp_path: Path) -> None:
     generator = built(module)
-    said = write_program(generator, tmp_path / "generator.pt2", module)
-    assert said.any_batch
-    assert said.difference <= 1e-4
+    made = write_program(generator, tmp_path / "generator.pt2", module)
+    assert made.any_batch
+    assert made.difference <= 1e-4
     program = torch.export.load(tmp_path / "generator.pt2").module()
     for count in (1, 3, 7):
         pair = inputs(count, 16)
@@ -193,8 +194,8 @@ def test_a_module_that_counts_its_batch_gets_a_program_for_one_picture(
     compiler: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     install_module(tmp_path / "site", monkeypatch, "counts", "mixed = mixed + sum(range(int(len(mixed)))) * 0")
-    said = write_program(built("counts"), tmp_path / "generator.pt2", "counts")
-    assert (said.any_batch, said.checked) == (False, 1)
+    made = write_program(built("counts"), tmp_path / "generator.pt2", "counts")
+    assert (made.any_batch, made.checked) == (False, 1)
     assert torch.export.load(tmp_path / "generator.pt2").module()(*inputs(1, 16)).shape == (1, 3, 16, 16)
 
 
@@ -260,27 +261,30 @@ def rewrite(cell: Path, **changes: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "said"),
+    ("spoil", "message"),
     [
         (running, "is not finished (running): finish it with `attnbench run` first"),
         (without_weights, "has a cell's numbers but not its trained generator"),
         (cut_weights, "generator.safetensors' is damaged"),
         (cut_pictures, f"{PICTURES}' is damaged"),
         (spoilt_pictures, f"{PICTURES}' is damaged"),
-        (without_data_set, "cell.json' is not a cell's record (dataset.name is null)"),
+        (without_data_set, "cell.json' is not a cell's record (dataset.name is missing)"),
         (lambda cell: rewrite(cell, step=None), "cell.json' is not a cell's record (step is null)"),
         (lambda cell: within(cell, "dataset", train=None), "cell.json' is not a cell's record (dataset.train is null)"),
-        (lambda cell: within(cell, "dataset", train=0), "cell.json' is not a cell's record (ZeroDivisionError("),
+        (lambda cell: within(cell, "dataset", train=0), "cell.json' is not a cell's record (dataset.train is 0)"),
         (lambda cell: within(cell, "dataset", fingerprint=None), "(dataset.fingerprint is null)"),
         (lambda cell: within(cell, "provenance", versions=None), "(provenance.versions is null)"),
-        (lambda cell: rewrite(cell, metrics={"fid": {"value": "low"}}), "cell.json' is not a cell's record (ValueError("),
+        (
+            lambda cell: rewrite(cell, metrics={"fid": {"value": "low"}}),
+            "cell.json' is not a cell's record (metrics.fid.value is \"low\")",
+        ),
         (lambda cell: rewrite(cell, metrics={"fid": 3}), "cell.json' is not a cell's record"),
         (spoilt_grid, "samples.png' is damaged"),
         (shutil.rmtree, "there is no cell"),
     ],
 )
 def test_what_cannot_be_exported_is_one_line_and_leaves_nothing(
-    spoil: Callable[[Path], None], said: str, cell: Path, monkeypatch: pytest.MonkeyPatch
+    spoil: Callable[[Path], None], message: str, cell: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def never(*arguments: object) -> None:
         raise AssertionError("a program was made before the cell had been checked")
@@ -291,7 +295,7 @@ def test_what_cannot_be_exported_is_one_line_and_leaves_nothing(
     outcome = attnbench("export", cell, "-o", target, "--program")
     assert outcome.code == 2
     (line,) = outcome.err.splitlines()
-    assert said in line
+    assert message in line
     assert sorted(path.name for path in cell.parent.parent.iterdir()) == ["store"]
 
 
@@ -308,18 +312,18 @@ def test_what_is_in_the_way_stays(kind: str, cell: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("target", "said"),
+    ("target", "message"),
     [
         ("/proc/mine", "'/proc/mine' cannot be written"),
         ("{}/" + "m" * 300, "' cannot be used: File name too long"),
         ("{}/circle", "'{}/circle' cannot be used: Too many levels of symbolic links"),
         ("{}/file/mine", "'{}/file/mine' cannot be written: Not a directory"),
-        ("{}/store/mine", "'{}/store/mine' lies in '{}/store', where it would count as the same cell again"),
-        ("{}/store/deeper/mine", "'{}/store/deeper/mine' lies in '{}/store', where it would count as the same cell again"),
+        ("{}/store/mine", "'{}/store/mine' is in '{}/store', where it would count as the same cell again"),
+        ("{}/store/deeper/mine", "'{}/store/deeper/mine' is in '{}/store', where it would count as the same cell again"),
     ],
 )
 def test_a_folder_that_cannot_be_written_to_is_one_line(
-    target: str, said: str, cell: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    target: str, message: str, cell: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "circle").symlink_to(tmp_path / "circle")
     (tmp_path / "file").write_text("a file")
@@ -327,7 +331,7 @@ def test_a_folder_that_cannot_be_written_to_is_one_line(
     outcome = attnbench("export", cell, "-o", target.format(tmp_path))
     assert outcome.code == 2
     (line,) = outcome.err.splitlines()
-    assert said.format(tmp_path, tmp_path) in line
+    assert message.format(tmp_path, tmp_path) in line
     assert {path.name for path in tmp_path.iterdir()} == {"store", "circle", "file"}
     assert [path.name for path in cell.parent.iterdir()] == [cell.name]
 
@@ -342,7 +346,7 @@ def test_pictures_are_those_of_the_pairs_or_of_the_last_grid(cell: Path, tmp_pat
     (cell / PICTURES).unlink()
     assert pair_sheet(cell, 8) is None
     folder = export(cell, tmp_path / "mine")
-    assert "\nNone are shown here.\n" in (folder / "README.md").read_text()
+    assert "\nNo pictures are included.\n" in (folder / "README.md").read_text()
     assert not (folder / "pictures").exists()
     Image.new("RGB", (30, 20), "red").save(cell / "samples.png")
     sheet = pair_sheet(cell, 8)
@@ -351,20 +355,20 @@ def test_pictures_are_those_of_the_pairs_or_of_the_last_grid(cell: Path, tmp_pat
 
 
 def test_a_module_of_another_package_is_named(cell: Path, tmp_path: Path) -> None:
-    said = record(cell)
-    said["module"] |= {"package": "colour-tools", "version": "2.1"}
-    card = model_card(public_record(said), "mine", "", None)
-    version = said["provenance"]["versions"]["attnbench"]
+    stored = read_record(cell / "cell.json")
+    module = stored.module.model_copy(update={"package": "colour-tools", "version": "2.1"})
+    card = model_card(public_record(stored.model_copy(update={"module": module})), "mine", "", None)
+    version = stored.provenance.versions["attnbench"]
     assert (
         f"With the Python package attnbench {version} (`pip install .` in a checkout of it) and colour-tools 2.1, which" in card
     )
 
 
 @pytest.mark.parametrize(
-    ("difference", "words"),
-    [(0.0, "exactly what the generator gives."), (3.2e-6, "what the generator gives but for differences of 3e-06 and less.")],
+    ("difference", "sentence"),
+    [(0.0, "exactly equals the generator's."), (3.2e-6, "differs from the generator's by at most 3e-06.")],
 )
-def test_the_card_says_how_a_program_differs(difference: float, words: str, cell: Path) -> None:
+def test_the_card_says_how_a_program_differs(difference: float, sentence: str, cell: Path) -> None:
     program = Program(size=16, any_batch=True, checked=8, difference=difference)
-    card = model_card(public_record(record(cell)), "mine", "", program)
-    assert f"On 8 drawings it gave\n{words}\n" in card
+    card = model_card(public_record(read_record(cell / "cell.json")), "mine", "", program)
+    assert f"On 8 drawings its output\n{sentence}\n" in card

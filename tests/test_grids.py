@@ -1,4 +1,4 @@
-"""Grids as data: the paper's three, one's own, and what a variant is called."""
+"""Grids as data: the paper's three, custom ones, and the labels of variants."""
 
 import json
 
@@ -39,7 +39,7 @@ def test_options_on_the_command_line_are_the_same_variant_as_in_the_grid():
     assert (from_file.label, from_file.options, from_file.given) == (typed.label, typed.options, typed.given)
 
 
-def test_an_option_at_its_default_is_no_other_variant():
+def test_an_option_at_its_default_is_the_same_variant():
     assert parse_variant("sga:stop_gradient=true").label == "SGA"
     with pytest.raises(UserError, match="module 'SGA' is asked for twice"):
         check_grid(["sga", "sga:stop_gradient=true"], [HEADS], "demo", overrides=overrides())
@@ -58,7 +58,7 @@ def test_modules_on_the_command_line_come_behind_the_grids():
     assert [variant.label for variant in checked.variants][-2:] == ["SGA w/o self-SGA", "SCFT"]
 
 
-def test_a_grid_of_ones_own_names_rows_and_datasets(tmp_path):
+def test_a_custom_grid_names_rows_and_datasets(tmp_path):
     file = tmp_path / "mine.yaml"
     variants = [{"module": "scft", "label": "Ours"}, {"module": "sga", "options": {"exact_norm": True}}]
     file.write_text(yaml.safe_dump({"title": "Mine", "datasets": [HEADS], "variants": variants}))
@@ -156,7 +156,7 @@ def test_an_option_that_is_new_makes_another_row():
     assert rows == {"SGA [no slope]": "20.00", "SGA [slope=0.2]": "30.00"}
 
 
-def test_the_terminal_shows_what_tells_rows_apart(monkeypatch, capsys):
+def test_the_terminal_shows_what_distinguishes_rows(monkeypatch, capsys):
     frame = pd.DataFrame([cell("Attention", module="mine"), cell("Attention", module="yours")])
     monkeypatch.setattr("attnbench.store.frame.results", lambda *_: frame)
     shown = attnbench("table", "anywhere").out
@@ -170,7 +170,7 @@ def test_a_grid_without_datasets_asks_for_them(tmp_path):
     assert "names no datasets: add --datasets" in attnbench("run", "--grid", file, "-o", tmp_path / "store").err
 
 
-def test_a_grid_that_is_no_text_is_refused(tmp_path):
+def test_a_grid_that_is_not_text_is_refused(tmp_path):
     file = tmp_path / "mine.yaml"
     file.write_bytes(b"\xff\xfe\x00")
     refused = attnbench("run", "--grid", file, "-d", HEADS)

@@ -137,7 +137,7 @@ def test_wide_grey_keeps_its_tones_instead_of_turning_black(tmp_path: Path, wide
 
 
 def test_floats_that_are_not_finite_are_refused() -> None:
-    with pytest.raises(ValueError, match="no finite numbers"):
+    with pytest.raises(ValueError, match="pixels that are not finite"):
         decode(Image.fromarray(np.full((4, 4), np.nan, np.float32)))
 
 
@@ -191,7 +191,7 @@ def test_a_picture_of_the_right_size_is_not_touched() -> None:
     assert resize(HEAD, 32) is HEAD
 
 
-# A data set
+# A dataset
 
 
 def test_a_split_holds_its_pictures_in_the_order_of_their_names(folder_of_heads: Heads) -> None:
@@ -263,7 +263,7 @@ def test_the_data_set_s_own_line_art_is_read_and_resized(folder_of_heads: Heads)
 
 
 def test_line_art_that_is_asked_for_but_not_there_is_refused_by_name(folder_of_heads: Heads) -> None:
-    with pytest.raises(UserError, match=r"8 of 8 images .*004\.png \(the data set has no line art for it"):
+    with pytest.raises(UserError, match=r"8 of 8 images .*004\.png \(the dataset has no line art for it"):
         prepared(folder_of_heads(), Data(size=32, sketch=Sketch(source="dataset")))
 
 
@@ -528,13 +528,16 @@ def test_synthetic_heads_are_prepared_like_files() -> None:
     assert data_set.fingerprint != prepare(synthetic(train=3, test=2, size=32, seed=1), SMALL).fingerprint
 
 
-def test_progress_is_reported_up_to_the_last_image(tmp_path: Path, folder_of_heads: Heads) -> None:
+def test_progress_is_reported_up_to_the_last_image(
+    tmp_path: Path, folder_of_heads: Heads, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen: list[tuple[str, int, int]] = []
 
     def bar(label: str) -> AbstractContextManager[Callable[[int, int], None]]:
         return nullcontext(lambda done, of: seen.append((label, done, of)))
 
-    prepared(folder_of_heads(), cache=tmp_path, progress=bar)
+    monkeypatch.setattr("attnbench.data.images.progress", bar)
+    prepared(folder_of_heads(), cache=tmp_path)
     assert seen == [("decoding mine/train", 8, 8), ("decoding mine/test", 4, 4)]
 
 

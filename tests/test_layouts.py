@@ -1,4 +1,4 @@
-"""Data sets on disk: the layouts that are found, in which order, and what is said when there is none."""
+"""Datasets on disk: the layouts that are found, in which order, and what is said when there is none."""
 
 from __future__ import annotations
 
@@ -155,16 +155,16 @@ def test_synthetic_refuses_no_heads_and_sizes_too_small_to_draw(options: dict[st
 
 
 def test_a_data_set_that_is_not_there_says_where_it_was_looked_for_and_how_to_get_it(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"'cat' is not there .*afhq/train/cat.*cat/train.*download\.sh.*cat=FOLDER"):
+    with pytest.raises(UserError, match=r"'cat' was not found .*afhq/train/cat.*cat/train.*download\.sh.*cat=FOLDER"):
         cat(tmp_path)
-    with pytest.raises(UserError, match=r"'anime' is not there .*anime/train2.*ArtEditing.*anime=FOLDER"):
+    with pytest.raises(UserError, match=r"'anime' was not found .*anime/train2.*ArtEditing.*anime=FOLDER"):
         anime(tmp_path)
 
 
 def test_half_a_data_set_is_not_taken_for_one(tmp_path: Path) -> None:
     put(tmp_path, "afhq/train/cat/a.jpg", "anime/train2/a.png")
     for load in (cat, anime):
-        with pytest.raises(UserError, match="is not there"):
+        with pytest.raises(UserError, match="was not found"):
             load(tmp_path)
 
 

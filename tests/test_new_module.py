@@ -1,4 +1,4 @@
-"""A module of one's own: the package that `new-module` writes, and packages installed, trained, shown and taken off by pip."""
+"""A custom module: the package that `new-module` writes, and packages that pip installs and uninstalls."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Venv:
     """A fresh environment that sees this one's packages, so that PyTorch is not installed again."""
 
     def __init__(self, folder: Path):
-        # Without pip of its own: this environment's pip and setuptools are seen too, and are the newer ones.
+        # Without its own pip: pip and setuptools of this environment are visible in it, and are newer.
         subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
         self.bin = folder / ("Scripts" if os.name == "nt" else "bin")
         mine = sysconfig.get_path("purelib", vars={"base": str(folder), "platbase": str(folder)})
@@ -33,7 +33,7 @@ class Venv:
         Path(mine, "outer.pth").write_text(seen)
 
     def run(self, *arguments: str | Path, folder: Path | None = None, code: int = 0) -> str:
-        """Output of `python arguments...`, which must end with `code`."""
+        """Output of `python arguments...`, which must exit with `code`."""
         command = [str(self.bin / "python"), *map(str, arguments)]
         done = subprocess.run(
             command,
@@ -71,13 +71,13 @@ def seventh(venv: Venv, tmp_path: Path) -> Iterator[Venv]:
 
 
 def row(text: str, start: str) -> str:
-    """The one line of a table whose first column says this."""
+    """The one line of a table whose first column is `start`."""
     (line,) = [line.strip() for line in text.splitlines() if line.strip().startswith(f"{start}  ")]
     return line
 
 
 def refused(*arguments: str | Path) -> str:
-    """The one line that a command says to bad input."""
+    """The one line that a command prints for bad input."""
     outcome = attnbench(*arguments)
     assert outcome.code == 2, outcome
     (line,) = outcome.err.splitlines()
@@ -133,7 +133,7 @@ def test_a_new_module_is_installed_tested_by_its_own_suite_and_trained(venv: Ven
         venv.uninstall("my-attention")
 
 
-def test_new_module_says_what_to_do_next(tmp_path: Path) -> None:
+def test_new_module_prints_the_next_commands(tmp_path: Path) -> None:
     outcome = attnbench("new-module", "my-attention", "--folder", tmp_path)
     assert outcome.code == 0, outcome
     commands = [line.strip() for line in outcome.out.splitlines() if line.startswith("  ")]
@@ -173,9 +173,9 @@ def test_new_modules_are_open_to_the_people_whom_the_umask_admits(tmp_path: Path
         ("../escape", ["name '../escape'"]),
         ("caf\u00e9", ["name 'caf\u00e9'"]),
         ("", ["name ''"]),
-        ("lambda", ["'lambda' means something else in Python"]),
-        ("none", ["'None' means something else in Python"]),
-        ("value-error", ["'ValueError' means something else in Python"]),
+        ("lambda", ["'lambda' is a keyword or a builtin of Python"]),
+        ("none", ["'None' is a keyword or a builtin of Python"]),
+        ("value-error", ["'ValueError' is a keyword or a builtin of Python"]),
         ("sga", ["package attnbench ", "has a module 'sga' already"]),
         ("SGA", ["has a module 'sga' already"]),
         ("json", ["Python's standard library has that name"]),
@@ -231,5 +231,9 @@ def test_the_wheel_carries_the_template(tmp_path: Path, python: Callable[..., su
         shutil.copy(root / file, source / file)
     python("-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "--no-index", "--wheel-dir", tmp_path, source)
     (built,) = tmp_path.glob("*.whl")
-    carried = {Path(name).name for name in zipfile.ZipFile(built).namelist() if name.startswith("attnbench/template/")}
-    assert carried == set(new_module_file.FILES) == {path.name for path in (root / "attnbench" / "template").iterdir()}
+    carried = {Path(name).name for name in zipfile.ZipFile(built).namelist() if name.startswith("attnbench/contract/template/")}
+    assert (
+        carried
+        == set(new_module_file.FILES)
+        == {path.name for path in (root / "attnbench" / "contract" / "template").iterdir()}
+    )

@@ -14,6 +14,7 @@ import subprocess
 import threading
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,24 +22,23 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from runs import Process, attnbench, only_cell, record, tiny
+from runs import Process, attnbench, edit, only_cell, record, tiny
 
-from attnbench import cli
+from attnbench.cells.record import DatasetRecord, ModuleRecord, Record
+from attnbench.cli.options import split_list
 from attnbench.config.grid_files import load_grid
 from attnbench.errors import UserError
 from attnbench.plugins import split_options
 from attnbench.report.cell_facts import command_of, with_options
 from attnbench.report.collect import collect
-from attnbench.report.curves import POINTS, epoch_metrics, loss_curves
+from attnbench.report.curves import CURVE_POINTS, epoch_metrics, loss_curves
 from attnbench.report.figures import find_figures
 from attnbench.report.page import render, write_report
 from attnbench.report.pair_grid import BUDGET, EXTREMES, Album, fit
 from attnbench.report.serve import Site, version_of
-from attnbench.store.folder import CellFolder
 from attnbench.store.frame import results
 from attnbench.store.pictures import PICTURES, PairPictures
-from attnbench.tables.compile import render as render_table
-from attnbench.tables.compile import tables
+from attnbench.tables.compile import render_table, tables
 
 HEADS = "synthetic:train=4:test=9:size=16"
 MODULES = "sga,scft,cmft"
@@ -46,7 +46,7 @@ MODULES = "sga,scft,cmft"
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three modules on one data set, measured after each epoch; not to be changed."""
+    """Three modules on one dataset, measured after each epoch; not to be changed."""
     store = tmp_path_factory.mktemp("trained")
     assert attnbench(*tiny(store, MODULES, HEADS, evaluation__when="each_epoch")).code == 0
     return store
@@ -56,10 +56,6 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def store(trained: Path, tmp_path: Path) -> Path:
     """A copy that a test may change."""
     return Path(shutil.copytree(trained, tmp_path / "store"))
-
-
-def edit(folder: Path, **changes: Any) -> None:
-    CellFolder(folder).write_record({**record(folder), **changes})
 
 
 def draw_figure(file: Path, width: int, height: int) -> None:
@@ -184,52 +180,49 @@ def test_many_pictures_are_scaled_down_to_the_budget(store: Path) -> None:
     assert sum(map(len, scaled)) < total // 3
 
 
-def test_curves_are_means_over_stretches_of_all_steps(tmp_path: Path) -> None:
-    lines = [json.dumps({"step": k, "generator": float(k), "style": 7.0}) for k in range(1, 6 * POINTS + 1)]
+def test_curves_are_means_over_stretches_of_all_steps(tmp_path: Path, warned: Callable[[], list[str]]) -> None:
+    lines = [json.dumps({"step": k, "generator": float(k), "style": 7.0}) for k in range(1, 6 * CURVE_POINTS + 1)]
     (tmp_path / "losses.jsonl").write_text("\n".join(lines) + '\n{"step": 99999, "gen')  # its process was killed in a write
-    said: list[str] = []
-    curves = loss_curves(tmp_path, said.append)
+    curves = loss_curves(tmp_path)
     assert curves is not None
-    assert len(curves.steps) == POINTS
+    assert len(curves.steps) == CURVE_POINTS
     assert curves.steps[:2] == [3.5, 9.5]
     assert curves.losses["generator"][:2] == [3.5, 9.5]
     assert set(curves.losses["style"]) == {7.0}
-    assert said == []
+    assert warned() == []
 
 
-def test_a_short_log_is_shown_as_it_is(tmp_path: Path) -> None:
+def test_a_short_log_is_shown_as_it_is(tmp_path: Path, warned: Callable[[], list[str]]) -> None:
     (tmp_path / "losses.jsonl").write_text('{"step": 1, "generator": 2.0}\n{"step": 2, "generator": 1.0}\n')
-    curves = loss_curves(tmp_path, pytest.fail)
+    curves = loss_curves(tmp_path)
     assert curves is not None
     assert (curves.steps, curves.losses) == ([1.0, 2.0], {"generator": [2.0, 1.0]})
-    assert loss_curves(tmp_path / "nowhere", pytest.fail) is None
+    assert loss_curves(tmp_path / "nowhere") is None
+    assert warned() == []
 
 
 @pytest.mark.parametrize("line", ['{"step": 2, "gen', '{"step": 2}', "[]", '{"step": 2, "generator": null}', "\x00\x00"])
-def test_a_damaged_log_is_shown_to_the_damage(line: str, tmp_path: Path) -> None:
+def test_a_damaged_log_is_shown_to_the_damage(line: str, tmp_path: Path, warned: Callable[[], list[str]]) -> None:
     (tmp_path / "losses.jsonl").write_text(f'{{"step": 1, "generator": 2.0}}\n{line}\n{{"step": 3, "generator": 1.0}}\n')
-    said: list[str] = []
-    curves = loss_curves(tmp_path, said.append)
+    curves = loss_curves(tmp_path)
     assert curves is not None
     assert curves.steps == [1.0]
-    assert len(said) == 1
-    assert re.search(r"losses\.jsonl is damaged \(line 2: .*\): its curves end there", said[0])
+    (line,) = warned()
+    assert re.search(r"losses\.jsonl is damaged \(line 2: .*\): its curves end there", line)
 
 
-def test_a_log_that_is_damaged_from_its_start_has_no_curves(tmp_path: Path) -> None:
+def test_a_log_that_is_damaged_from_its_start_has_no_curves(tmp_path: Path, warned: Callable[[], list[str]]) -> None:
     (tmp_path / "losses.jsonl").write_text("not json\n")
-    said: list[str] = []
-    assert loss_curves(tmp_path, said.append) is None
-    assert "line 1" in said[0]
+    assert loss_curves(tmp_path) is None
+    assert "line 1" in warned()[0]
 
 
-def test_metrics_over_epochs_have_their_protocol(tmp_path: Path) -> None:
+def test_metrics_over_epochs_have_their_protocol(tmp_path: Path, warned: Callable[[], list[str]]) -> None:
     metrics = {"fid": {"value": 9.5, "dims": 192}, "ssim": {"value": 0.5}, "kid": {"value": None, "reason": "no network"}}
     (tmp_path / "evaluations.jsonl").write_text(json.dumps({"step": 2, "epoch": 1, "metrics": metrics}) + "\n[1]\n")
-    said: list[str] = []
-    found = epoch_metrics(tmp_path, said.append)
+    found = epoch_metrics(tmp_path)
     assert [(one.title, one.epoch, one.value) for one in found] == [("FID-192", 1, 9.5), ("SSIM (windowed)", 1, 0.5)]
-    assert "evaluations.jsonl is damaged (line 2" in said[0]
+    assert "evaluations.jsonl is damaged (line 2" in warned()[0]
 
 
 def test_the_view_has_curves_and_epochs_of_every_cell(store: Path) -> None:
@@ -290,15 +283,16 @@ def test_the_command_of_a_cell_makes_that_cell_again(store: Path, tmp_path: Path
     ],
 )
 def test_options_in_a_command_are_read_back_as_they_were(given: dict[str, Any], tmp_path: Path) -> None:
-    module = {"name": "mine", "label": "Mine: 100 %", "given": given}
+    module = ModuleRecord.model_construct(name="mine", label="Mine: 100 %", given=given)
     text = with_options(module)
     if text is not None:
-        assert [text] == cli._listed(text)
+        assert [text] == split_list(text)
         assert json.dumps(split_options(text, "module")) == json.dumps(["mine", given])
         return
     assert any(sign in json.dumps(given) for sign in ",:")
-    cell = {"module": module, "folder": "mine-cat-seed0-12", "seed": 0, "status": "finished", "dataset": {"name": "cat"}}
-    first, command = command_of(cell, tmp_path)[0].rsplit("\n", 1)
+    dataset = DatasetRecord.model_construct(name="cat")
+    cell = Record.model_construct(module=module, seed=0, status="finished", dataset=dataset)
+    first, command = command_of(cell, tmp_path / "mine-cat-seed0-12")[0].rsplit("\n", 1)
     subprocess.run(["sh", "-c", first], cwd=tmp_path, check=True)
     grid = shlex.split(command)[shlex.split(command).index("--grid") + 1]
     (variant,) = load_grid(tmp_path / grid).variants
@@ -347,8 +341,8 @@ def test_names_are_text_wherever_they_come_from(store: Path) -> None:
 def test_figures_of_analyses_are_embedded_with_their_words(store: Path) -> None:
     draw_figure(store / "analysis" / "cosines.png", 1860, 620)
     draw_figure(only_cell(store, "sga") / "analysis" / "cosines.png", 300, 200)
-    words = {"title": "Cosines", "caption": "Of gradients. " * 1000, "alt": "Two lines"}
-    (store / "analysis" / "cosines.json").write_text(json.dumps(words))
+    texts = {"title": "Cosines", "caption": "Of gradients. " * 1000, "alt": "Two lines"}
+    (store / "analysis" / "cosines.json").write_text(json.dumps(texts))
     (store / "analysis" / "broken.png").write_bytes(b"no png")
     report = collect(store, pairs=4)
     of_store, of_cell = report.figures
@@ -374,13 +368,13 @@ def test_figures_beyond_the_budget_are_named_by_their_files(tmp_path: Path) -> N
     for folder in ("", *cells):
         for name in ("attention", "spectrum"):
             draw_figure(tmp_path / folder / "analysis" / f"{name}.png", 300, 200)
-    everything = find_figures(tmp_path, cells, pytest.fail)
+    everything = find_figures(tmp_path, cells)
     assert [(one.folder, len(one.shown)) for one in everything] == [("", 2), ("a", 2), ("b", 2), ("c", 2)]
     sizes = [sum(len(figure.data) for figure in one.shown) for one in everything]
-    found = find_figures(tmp_path, cells, pytest.fail, budget=sum(sizes[:3]) - 1)
+    found = find_figures(tmp_path, cells, budget=sum(sizes[:3]) - 1)
     assert [(one.folder, len(one.shown)) for one in found] == [("", 2), ("a", 2), ("b", 0), ("c", 0)]
     assert found[3].files == [tmp_path / "c" / "analysis" / f"{name}.png" for name in ("attention", "spectrum")]
-    assert [len(one.shown) for one in find_figures(tmp_path, cells, pytest.fail, budget=sum(sizes))] == [2, 2, 2, 2]
+    assert [len(one.shown) for one in find_figures(tmp_path, cells, budget=sum(sizes))] == [2, 2, 2, 2]
 
 
 def test_pictures_have_the_room_that_figures_leave(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -402,11 +396,11 @@ def test_a_page_names_the_figures_that_it_has_no_room_for(store: Path, monkeypat
     draw_figure(file, 300, 200)
     report = collect(store, pairs=4)
     page = render(replace(report, figures=[replace(one, shown=[]) for one in report.figures]))
-    assert "Figures of 1 more cell are not in this page" in page
+    assert "Figures of 1 more cell are left out" in page
     assert f"SGA on synthetic, seed 0: spectrum.png in <code>{file.parent}</code>" in page
 
 
-@pytest.mark.parametrize("value", [float("inf"), float("nan"), "much"])
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
 def test_metrics_and_costs_that_are_no_numbers_are_left_out_and_named(store: Path, value: object) -> None:
     sga, scft = only_cell(store, "sga"), only_cell(store, "scft")
     mine = record(sga)
@@ -424,9 +418,20 @@ def test_metrics_and_costs_that_are_no_numbers_are_left_out_and_named(store: Pat
     assert set(quality["SSIM (global)"]) == {"SGA", "SCFT", "CMFT"}
     (cost,) = [cost for cost in view["costs"] if cost["name"] == "step_gflop"]
     assert set(cost["values"]) == {"SCFT", "CMFT"}
-    said = [] if value != value else [f"{sga / 'cell.json'} has {name} {str(value)!r}" for name in ("ssim", "step_gflop")]
-    assert [line.split(", which")[0] for line in outcome.err.splitlines()] == said
+    message = [] if value != value else [f"{sga / 'cell.json'} has {name} {str(value)!r}" for name in ("ssim", "step_gflop")]
+    assert [line.split(": not")[0] for line in outcome.err.splitlines()] == message
     assert scft.name not in outcome.err
+
+
+def test_a_record_with_a_text_for_a_number_is_left_out_and_named(store: Path) -> None:
+    sga = only_cell(store, "sga")
+    edit(sga, metrics={**record(sga)["metrics"], "ssim": {"value": "much"}})
+    outcome = attnbench("report", store)
+    assert outcome.code == 0
+    (line,) = outcome.err.splitlines()
+    assert line == f'{sga / "cell.json"} is left out: it is not a cell\'s record (metrics.ssim.value is "much")'
+    (view,) = data_of((store / "report.html").read_text())["views"]
+    assert view["variants"] == ["SCFT", "CMFT"]
 
 
 def test_losses_and_epochs_that_are_no_numbers_are_gaps(store: Path) -> None:
@@ -461,7 +466,7 @@ def test_scores_that_are_no_numbers_are_left_out_and_named(store: Path, score: s
     (lacking,) = [pair["sketch"] for pair in grid["pairs"] if pair["scores"][column][metric] is None]
     assert lacking == second[0]
     shown = [score, score.replace("1e999", "inf")]  # as one pandas or another reads it
-    wanted = [f"{file} has ssim '{one}' in line 3: what is no finite number is left out" for one in shown]
+    wanted = [f"{file} has ssim '{one}' in line 3: not a finite number, left out" for one in shown]
     assert any(line in outcome.err for line in wanted)
 
 
@@ -561,27 +566,29 @@ def test_the_version_changes_with_what_the_page_shows(store: Path) -> None:
     assert len(set(seen)) == len(seen)
 
 
-def test_the_site_makes_its_page_anew_only_after_a_change(store: Path) -> None:
-    site = Site(store, 4, pytest.fail)
+def test_the_site_makes_its_page_anew_only_after_a_change(store: Path, warned: Callable[[], list[str]]) -> None:
+    site = Site(store, 4)
     status, first = site.page()
     assert status == 200
     assert site.page()[1] is first
     edit(only_cell(store, "sga"), status="failed", failure={"message": "it broke", "traceback": None})
     assert b"it broke" in site.page()[1]
     assert json.loads(site.live())["version"] == version_of(store)
+    assert warned() == []
 
 
-def test_a_page_that_cannot_be_made_says_why_and_comes_back(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    said: list[str] = []
-    site = Site(store, 4, said.append)
+def test_a_page_that_cannot_be_made_says_why_and_comes_back(
+    store: Path, monkeypatch: pytest.MonkeyPatch, warned: Callable[[], list[str]]
+) -> None:
+    site = Site(store, 4)
     aside = store.rename(store.with_name("aside"))
     status, page = site.page()
     assert status == 503
-    assert said[0].startswith("the page cannot be made: there is no results folder")
+    assert warned()[0].startswith("the page cannot be made: there is no results folder")
     assert b"there is no results folder" in page
     assert b'<meta http-equiv="refresh"' in page
     assert site.page() == (503, page)  # asked again, it is not made again
-    assert len(said) == 1
+    assert len(warned()) == 1
     aside.rename(store)
     edit(only_cell(store, "sga"), status="failed")
     with monkeypatch.context() as patch:

@@ -15,8 +15,7 @@ import pytest
 from runs import HEADS, Python, attnbench, overrides
 
 from attnbench.cells.grid import check_grid
-from attnbench.console import Reporter
-from attnbench.execute.planning import plan
+from attnbench.execute.run import cells_of
 from attnbench.execute.state import state_of
 from attnbench.store.folder import CellFolder
 from attnbench.store.frame import results
@@ -71,7 +70,7 @@ def test_planning_a_hundred_times_as_many_cells_takes_less_than_twenty_times_as_
 ) -> None:
     def look(count: int) -> None:
         checked = check_grid(["sga", "scft"], [HEADS], "demo", overrides=overrides(), seeds=range(count // 2))
-        cells = plan(checked, Reporter())
+        cells = cells_of(checked)
         assert len({cell.folder_name for cell in cells}) == count
         assert all(str(state_of(CellFolder(tmp_path / cell.folder_name))) == "new" for cell in cells)
 

@@ -9,24 +9,22 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import torch
 from runs import attnbench as run_attnbench
-from runs import cells, install_waiting, only_cell, record, same_result, steps_in, tiny
+from runs import cells, edit, install_waiting, only_cell, record, same_result, steps_in, tiny
 from slurm_cluster import Cluster, Unavailable, running_cluster
 
-from attnbench.console import Reporter
 from attnbench.errors import UserError
-from attnbench.execute import slurm
-from attnbench.execute.cell_run import Settings
-from attnbench.execute.inline import run_inline
-from attnbench.execute.planned_cell import write_job
-from attnbench.execute.slurm import CellJob, SlurmOptions, active, submit
-from attnbench.execute.worker import CellOptions
+from attnbench.execute import slurm_jobs
+from attnbench.execute.inline import Inline
+from attnbench.execute.planned_cell import plan_cell
+from attnbench.execute.slurm import Slurm
+from attnbench.execute.slurm_jobs import CellJob, active
 from attnbench.store.folder import CellFolder
+from attnbench.store.job import RunOptions
 
 EACH = 3  # steps until a cell that is disturbed waits for that
-CPU = CellOptions(device="cpu")
-ON_TEST = SlurmOptions(partition="test", time=10, gpus=0, cpus=1)
+OPTIONS = RunOptions()
+ON_TEST = Slurm(partition="test", time=10, gpus=0, cpus=1)
 
 
 @pytest.fixture(scope="session")
@@ -54,14 +52,14 @@ def planned(store: Path, module: str = "sga", **changes: object) -> list[tuple[s
     """The cells of a tiny run, in the store and ready to be handed over: (label, folder)."""
     found = cells(module, **changes)
     for cell in found:
-        write_job(cell, CellFolder(store / cell.folder_name))
+        plan_cell(cell, CellFolder(store / cell.folder_name), OPTIONS)
     return [(cell.label, store / cell.folder_name) for cell in found]
 
 
 def run_undisturbed(store: Path, module: str = "sga", **changes: object) -> list[Path]:
     store.mkdir()
     found = cells(module, **changes)
-    run_inline(found, Settings(store, torch.device("cpu")), Reporter())
+    Inline(["cpu"]).run(found, store, RunOptions())
     return [store / cell.folder_name for cell in found]
 
 
@@ -77,7 +75,7 @@ def has_status(folder: Path, status: str) -> Callable[[], bool]:
 
 def test_an_array_of_cells_gives_the_numbers_of_a_run_in_this_process(cluster, tmp_path):
     todo = planned(tmp_path / "slurm", seeds=(0, 1))
-    jobs = submit(todo, tmp_path / "slurm", ON_TEST, CPU)
+    jobs = ON_TEST.submit(todo, tmp_path / "slurm", OPTIONS)
     (array,) = {job.split("_")[0] for job in jobs.values()}
     assert list(jobs.values()) == [f"{array}_0", f"{array}_1"]
     for _, folder in todo:
@@ -107,7 +105,7 @@ def test_however_often_a_job_is_disturbed_its_cell_ends_with_the_same_weights(cl
     """Each start of the cell waits in a step to be disturbed; the fourth is not."""
     waits = install_waiting(tmp_path / "site", monkeypatch, "patient", step=EACH)
     ((label, folder),) = planned(tmp_path / "slurm", "patient", train__steps=4 * EACH)
-    ((_, job),) = submit([(label, folder)], tmp_path / "slurm", ON_TEST, CPU).items()
+    ((_, job),) = ON_TEST.submit([(label, folder)], tmp_path / "slurm", OPTIONS).items()
     for start, disturb in enumerate((warn, preempt, terminate), start=1):
         cluster.wait(waits.exists, f"the cell trains, to be disturbed: {disturb.__name__}")
         disturb(cluster, job)
@@ -125,7 +123,7 @@ def test_however_often_a_job_is_disturbed_its_cell_ends_with_the_same_weights(cl
 
 def test_a_cancelled_job_saves_its_cell_and_does_not_come_back(cluster, tmp_path):
     todo = planned(tmp_path, seeds=(0, 1), train__steps=100_000)
-    jobs = submit(todo, tmp_path, SlurmOptions(partition="test", time=10, gpus=0, cpus=1, parallel=1), CPU)
+    jobs = Slurm(partition="test", time=10, gpus=0, cpus=1, jobs=1).submit(todo, tmp_path, OPTIONS)
     first, second = (jobs[folder] for _, folder in todo)
     cluster.wait(lambda: steps_done(todo[0][1]) > 0, "the first cell trains")
     assert active([first, second]) == {first: "running", second: "pending (JobArrayTaskLimit)"}
@@ -141,10 +139,10 @@ def test_what_slurm_refuses_is_said_in_one_line(cluster, tmp_path, capfd):
     todo = planned(tmp_path)
     capfd.readouterr()
     with pytest.raises(UserError) as refused:
-        submit(todo, tmp_path, SlurmOptions(partition="nosuch", gpus=0), CPU)
+        Slurm(partition="nosuch", gpus=0).submit(todo, tmp_path, OPTIONS)
     assert str(refused.value) == "unknown partition 'nosuch' (known: test, urgent)"
-    with pytest.raises(UserError, match="SLURM refuses the jobs: .*unrecognized option '--colour=red'") as refused:
-        submit(todo, tmp_path, SlurmOptions(gpus=0, extra={"colour": "red"}), CPU)
+    with pytest.raises(UserError, match="SLURM rejects the jobs: .*unrecognized option '--colour=red'") as refused:
+        Slurm(gpus=0, extra={"colour": "red"}).submit(todo, tmp_path, OPTIONS)
     assert "\n" not in str(refused.value)
     assert capfd.readouterr() == ("", "")
 
@@ -152,15 +150,15 @@ def test_what_slurm_refuses_is_said_in_one_line(cluster, tmp_path, capfd):
 def test_without_submitit_the_remedy_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "submitit", None)
     with pytest.raises(UserError, match=r'pip install "attnbench\[slurm\]"'):
-        submit([("a cell", tmp_path)], tmp_path, ON_TEST, CPU)
+        ON_TEST.submit([("a cell", tmp_path)], tmp_path, OPTIONS)
 
 
 def test_away_from_a_cluster_nothing_is_known_of_jobs(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     assert active(["12_0"]) is None
     assert active([]) == {}
-    with pytest.raises(UserError, match="sbatch is not on the path: .* login node"):
-        submit([("a cell", tmp_path)], tmp_path, ON_TEST, CPU)
+    with pytest.raises(UserError, match="sbatch is not on the PATH: .* login node"):
+        ON_TEST.submit([("a cell", tmp_path)], tmp_path, OPTIONS)
 
 
 @pytest.mark.parametrize(
@@ -175,16 +173,16 @@ def test_where_slurm_does_not_answer_nothing_is_planned(sinfo, reason, tmp_path,
         (tmp_path / command).write_text(f"#!/bin/sh\n{sinfo}\n")
         (tmp_path / command).chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    monkeypatch.setattr(slurm, "ASK_SECONDS", 0.5 if "sleep" in sinfo else 30)
+    monkeypatch.setattr(slurm_jobs, "ASK_SECONDS", 0.5 if "sleep" in sinfo else 30)
     outcome = run_attnbench(*tiny(tmp_path / "store", executor="slurm"))
     assert outcome.code == 2
-    assert re.match(rf"error: SLURM does not answer \({reason}\): run this where", outcome.err)
+    assert re.match(rf"error: SLURM does not respond \({reason}\): run this where", outcome.err)
     assert not (tmp_path / "store").exists()
 
 
 def test_a_job_that_gets_nowhere_is_not_requeued_for_ever(tmp_path):
     ((label, folder),) = planned(tmp_path)
-    job = CellJob(label, folder, CPU)
+    job = CellJob(label, folder, OPTIONS, "cpu")
     for _ in range(2):
         job = job.checkpoint().function
     with pytest.raises(SystemExit, match="--time"):
@@ -197,21 +195,21 @@ def test_a_job_that_gets_nowhere_is_not_requeued_for_ever(tmp_path):
 
 def test_a_job_that_gets_on_is_requeued_as_often_as_it_takes(tmp_path):
     ((label, folder),) = planned(tmp_path)
-    job = CellJob(label, folder, CPU)
+    job = CellJob(label, folder, OPTIONS, "cpu")
     for step in range(20):
-        CellFolder(folder).write_record({**record(folder), "step": step // 2})
+        edit(folder, step=step // 2)
         job = job.checkpoint().function
     assert record(folder)["status"] == "waiting"
 
 
 def test_options_become_those_of_sbatch():
-    options = SlurmOptions(time="1-00:00:00", gpus=2, cpus=8, extra={"mail-type": "FAIL", "exclusive": ""})
+    options = Slurm(time="1-00:00:00", gpus=2, cpus=8, extra={"mail-type": "FAIL", "exclusive": ""})
     found = options.parameters(cells=5)
     assert (found["time"], found["gpus_per_node"], found["cpus_per_task"], found["array_parallelism"]) == (1440, 2, 8, 5)
     assert found["srun_args"] == ["--cpus-per-task=8"]
     assert found["additional_parameters"] == {"requeue": True, "mail-type": "FAIL", "exclusive": True}
-    with pytest.raises(UserError, match="time 'soon' is none that SLURM knows"):
-        SlurmOptions(time="soon").parameters(cells=1)
+    with pytest.raises(UserError, match="time 'soon' is not a time limit that SLURM accepts"):
+        Slurm(time="soon").parameters(cells=1)
 
 
 def test_the_command_runs_cells_on_the_cluster(cluster, tmp_path):

@@ -14,6 +14,7 @@ import pytest
 from runs import Python, install
 
 from attnbench.cells import sources
+from attnbench.cells.record import ModuleRecord
 from attnbench.cells.sources import changed_sources, code_digest, sources_of
 from attnbench.store.frame import results
 
@@ -47,7 +48,7 @@ def made_now() -> dict[str, Any]:
 
 def changed(record: dict[str, Any]) -> list[str] | None:
     sources.forget()
-    return changed_sources(record)
+    return changed_sources(ModuleRecord.model_construct(**record))
 
 
 def test_the_files_that_a_module_imports_from_its_package_count_too() -> None:
@@ -133,14 +134,16 @@ def test_a_module_that_moved_to_another_file_is_stale(package: Path, tmp_path: P
 def test_what_is_read_is_remembered_until_it_is_forgotten(package: Path) -> None:
     record = made_now()
     (package / "layers.py").write_text("")
-    assert changed_sources(record) == []
+    assert changed_sources(ModuleRecord.model_construct(**record)) == []
     sources.forget()
-    assert changed_sources(record) == ["my_package.cycle", "my_package.layers"]
+    assert changed_sources(ModuleRecord.model_construct(**record)) == ["my_package.cycle", "my_package.layers"]
 
 
 def test_a_module_that_is_not_installed_cannot_be_judged() -> None:
-    assert changed_sources({**RECORD, "sources": {"my_package.mine": "0" * 64}}) is None
-    assert changed_sources({**RECORD, "name": "sga", "sources": {}}) is None  # of another package than the one here
+    assert changed_sources(ModuleRecord.model_construct(**{**RECORD, "sources": {"my_package.mine": "0" * 64}})) is None
+    assert (
+        changed_sources(ModuleRecord.model_construct(**{**RECORD, "name": "sga", "sources": {}})) is None
+    )  # of another package than the one here
 
 
 def test_a_module_without_source_cannot_be_judged(package: Path) -> None:

@@ -1,4 +1,4 @@
-"""Intervals and tests against closed forms, scipy, and their own promises: coverage, and p-values uniform by chance."""
+"""Intervals and tests against closed forms and scipy, their coverage, and uniform p-values without a difference."""
 
 import numpy as np
 import pytest
@@ -41,7 +41,7 @@ def test_without_a_spread_there_is_a_mean_and_no_test(differences):
     assert not found.significant
 
 
-def test_networks_that_score_alike_are_not_told_apart():
+def test_networks_with_equal_scores_do_not_differ():
     assert over_seeds([0.0, 0.0]).p == 1
     (found,) = over_images(np.zeros((1, 20)))
     assert (found.mean, found.low, found.high, found.p) == (0, 0, 0, 1)
@@ -60,7 +60,7 @@ def test_the_bootstrap_interval_is_scipys():
 
 
 def test_the_bootstrap_interval_covers_the_truth_as_often_as_it_says():
-    """One call for 400 data sets of 100 images: 95 % of their intervals hold the true mean, give or take three errors."""
+    """One call for 400 datasets of 100 images: 95 % of the intervals hold the true mean, within three standard errors."""
     scores = np.random.default_rng(3).beta(5, 2, (400, 100))
     low, high = bootstrap_interval(scores).T
     assert np.mean((low <= 5 / 7) & (high >= 5 / 7)) == pytest.approx(0.95, abs=0.033)
@@ -74,7 +74,7 @@ def test_the_sign_flip_test_is_scipys():
     assert sign_flip_p(differences)[0] == pytest.approx(theirs.pvalue, abs=0.02)
 
 
-def test_of_few_images_the_sign_flip_test_is_what_one_counts_by_hand():
+def test_with_few_images_the_sign_flip_test_matches_counting_by_hand():
     """Five differences of one sign: 2 of the 32 choices of signs are as far from 0."""
     assert sign_flip_p([0.1, 0.2, 0.3, 0.4, 0.5])[0] == pytest.approx(2 / 32, abs=0.01)
 
@@ -105,7 +105,7 @@ def test_one_image_has_no_interval():
     assert np.isnan(bootstrap_interval([[0.5]])).all()
 
 
-def test_vectors_of_several_lengths_are_given_back_under_their_names():
+def test_vectors_of_several_lengths_are_returned_under_their_names():
     vectors = {"a": np.ones(3), "b": np.arange(5.0), "c": np.zeros(3)}
     assert by_length(vectors, lambda rows: rows.sum(axis=1)) == {"a": 3, "b": 10, "c": 0}
 

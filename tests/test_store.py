@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from runs import HEADS, attnbench, cells, install_module, only_cell, record, same_result, steps_in, tiny, tree
+from runs import HEADS, attnbench, cells, edit, install_module, only_cell, record, same_result, steps_in, tiny, tree
 
 import attnbench as library
 from attnbench.cells.cell import Cell
@@ -31,6 +31,8 @@ from attnbench.training.state import Training, build
 
 FULL_STEPS = 4
 STOP = 'if os.environ.get("CUE") and self.training and self.step == 3:\n    os.kill(os.getpid(), signal.SIGINT)'
+
+RESULTS = Path(__file__).parents[1] / "results"
 
 
 @pytest.fixture(autouse=True)
@@ -96,6 +98,21 @@ def test_a_truncated_record_is_set_aside_and_said_so_and_the_cell_is_not_trained
     assert (folder / "generator.safetensors").read_bytes() == weights
 
 
+def test_a_damaged_record_of_a_cell_without_checkpoint_takes_nothing_with_it(copied: Path) -> None:
+    folder = only_cell(copied)
+    weights = (folder / "generator.safetensors").read_bytes()
+    (folder / "checkpoint.pt").unlink()  # as of a cell that was merged
+    edit(folder, step=None)
+    again = attnbench(*tiny(copied))
+    assert again.code == 0, again.err
+    aside = copied / ".superseded" / f"{folder.name}-1"
+    assert (
+        f"cell.json is damaged (it is not a cell's record (step is null)): the whole cell is set aside as {aside}" in again.err
+    )
+    assert (aside / "generator.safetensors").read_bytes() == weights
+    assert record(folder)["status"] == "finished"
+
+
 def test_the_table_leaves_a_truncated_record_out_says_so_and_leaves_it_alone(copied: Path) -> None:
     shutil.copytree(only_cell(copied), copied / "sga-other")
     cut(copied / "sga-other" / "cell.json")
@@ -156,14 +173,15 @@ def test_checkpoints_hold_tensors_and_plain_values_only(finished: Path) -> None:
     assert state["step"] == FULL_STEPS
 
 
-def test_a_second_damaged_file_does_not_overwrite_the_first(tmp_path: Path) -> None:
-    folder, said = CellFolder(tmp_path), []
+def test_a_second_damaged_file_does_not_overwrite_the_first(tmp_path: Path, warned: Callable[[], list[str]]) -> None:
+    folder = CellFolder(tmp_path)
     for content in ("{", "[1"):
         folder.record_file.write_text(content)
-        assert folder.record(said.append) is None
+        assert folder.record() is None
+        folder.set_damaged_record_aside()
     assert (tmp_path / "cell.json.damaged1").read_text() == "{"
     assert (tmp_path / "cell.json.damaged2").read_text() == "[1"
-    assert len(said) == 2
+    assert len(warned()) == 2
 
 
 def test_a_write_that_fails_keeps_the_old_file_and_leaves_no_draft(tmp_path: Path) -> None:
@@ -348,13 +366,13 @@ def test_a_record_that_is_not_one_is_damaged(tmp_path: Path) -> None:
 def write_records(store: Path, *folders: str) -> None:
     for folder in folders:
         (store / folder).mkdir(parents=True)
-        (store / folder / "cell.json").write_text(json.dumps({"identity": folder, "status": "finished"}))
+        shutil.copy(next(RESULTS.rglob("cell.json")), store / folder)
 
 
 def test_cells_are_found_at_any_depth_but_not_in_cells_or_hidden_folders(tmp_path: Path) -> None:
     write_records(tmp_path, "b", "a/deep/er", "b/samples/x", ".superseded/b-1", "a/.merging/c")
-    assert [found["folder"] for found in records(tmp_path)] == ["a/deep/er", "b"]
-    assert [found["folder"] for found in records(tmp_path / "b")] == [".", "samples/x"]
+    assert [found.folder for found in records(tmp_path)] == ["a/deep/er", "b"]
+    assert [found.folder for found in records(tmp_path / "b")] == [".", "samples/x"]
 
 
 def test_a_link_to_a_cell_is_a_cell_and_a_link_in_a_circle_is_harmless(tmp_path: Path) -> None:
@@ -362,17 +380,18 @@ def test_a_link_to_a_cell_is_a_cell_and_a_link_in_a_circle_is_harmless(tmp_path:
     (tmp_path / "store").mkdir()
     (tmp_path / "store" / "linked").symlink_to(tmp_path / "elsewhere" / "a")
     (tmp_path / "store" / "circle").symlink_to(tmp_path / "store")
-    assert [found["folder"] for found in records(tmp_path / "store")] == ["linked"]
+    assert [found.folder for found in records(tmp_path / "store")] == ["linked"]
 
 
-def test_a_record_of_a_newer_attnbench_or_without_its_parts_is_left_out_of_the_frame_and_said(copied: Path) -> None:
-    write_records(copied, "without")
-    (copied / "newer").mkdir()
-    (copied / "newer" / "cell.json").write_text(json.dumps({"identity": "x", "status": "finished", "format": 99}))
-    said: list[str] = []
-    assert len(library.results(copied, said.append)) == 1
-    assert [line.split(" is left out: ")[0] for line in said] == [
-        str(copied / name / "cell.json") for name in ("newer", "without")
-    ]
-    assert "newer attnbench" in said[0]
-    assert "KeyError('module')" in said[1]
+def test_a_record_of_a_newer_attnbench_or_without_its_parts_is_left_out_of_the_frame_and_said(
+    copied: Path, warned: Callable[[], list[str]]
+) -> None:
+    damaged = {"identity": "x", "status": "finished"}
+    for name, content in {"newer": damaged | {"format": 99}, "without": damaged}.items():
+        (copied / name).mkdir()
+        (copied / name / "cell.json").write_text(json.dumps(content))
+    assert len(library.results(copied)) == 1
+    newer, without = warned()
+    assert newer.startswith(f"{copied / 'newer' / 'cell.json'} is left out: ")
+    assert "newer attnbench" in newer
+    assert without == f"{copied / 'without' / 'cell.json'} is left out: it is not a cell's record (module is missing)"

@@ -1,4 +1,4 @@
-"""The built-in data set: heads are pure functions of their arguments, and the part map says where each colour is."""
+"""The built-in dataset: heads are pure functions of their arguments, and the part map says where each colour is."""
 
 from dataclasses import astuple
 

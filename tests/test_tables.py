@@ -1,4 +1,4 @@
-"""Tables from a store: what stands where, what is marked, and what never meets."""
+"""Tables from a store: rows and columns, marks, and numbers that never share a column."""
 
 import io
 import shutil
@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from attnbench.errors import UserError
-from attnbench.tables.compile import for_pandas, render, tables
+from attnbench.tables.compile import for_pandas, render_table, tables
 from attnbench.tables.formats import show
 from attnbench.tables.published import published
 
@@ -93,7 +93,7 @@ def test_seeds_are_averaged_with_their_deviation():
     table = one_table(cell(seed=0, fid=30), cell(seed=1, fid=32), cell(seed=2, fid=34))
     assert texts(table)["SGA"][0] == "32.00 ± 2.00"
     assert "seeds 0, 1, 2" in table.caption
-    assert "mean ± standard deviation over n = 3 seeds, or over as many as the entry says." in table.notes
+    assert "mean ± standard deviation over n = 3 seeds, unless the entry gives another n." in table.notes
 
 
 def test_an_entry_with_another_number_of_seeds_than_most_says_so():
@@ -131,7 +131,7 @@ def test_cells_of_different_recipes_never_share_a_table():
     assert [list(table.rows) for table in tables(frame)] == [["SGA"], ["SCFT"]]
 
 
-def test_datasets_of_one_name_with_different_images_are_told_apart():
+def test_datasets_of_one_name_with_different_images_are_distinguished():
     table = one_table(cell("SGA"), cell("SCFT", fingerprint="another"))
     assert {column.dataset for column in table.columns} == {"cat [images]", "cat [anothe]"}
 
@@ -184,13 +184,14 @@ def test_the_floor_the_count_and_the_weights_stand_with_every_fid():
     assert any("cat 5.00 (500 images), anime 7.00 (400 images)" in note for note in table.notes)
     assert "test images: " in table.caption
     for style in ("md", "latex", "html"):
-        assert "FID: weights inception feedface; N = cat 500, anime 500 generated images; floor" in render(table, style)
+        assert "FID: weights inception feedface; N = cat 500, anime 500 generated images; floor" in render_table(table, style)
 
 
 def test_each_datasets_fid_stands_with_its_own_weights():
     table = one_table(cell("SGA", "cat"), cell("SGA", "anime", **{"fid.weights": "another"}))
-    said = [note for note in table.notes if "weights inception" in note]
-    assert ["feedface; N = cat 500" in said[0], "another; N = anime 500" in said[1]] == [True, True]
+    cat, anime = [note for note in table.notes if "weights inception" in note]
+    assert "feedface; N = cat 500" in cat
+    assert "another; N = anime 500" in anime
 
 
 def test_csv_has_the_floor_the_count_and_the_weights_with_their_name():
@@ -243,20 +244,20 @@ def test_the_best_epoch_needs_cells_that_measured_every_epoch():
 
 
 def test_markdown_marks_best_and_second():
-    text = render(one_table(cell("SCFT", fid=40), cell("SGA", fid=30)), "md")
+    text = render_table(one_table(cell("SCFT", fid=40), cell("SGA", fid=30)), "md")
     assert "**30.00**" in text
     assert "<u>40.00</u>" in text
     assert text.splitlines()[0].count("|") == 4
 
 
 def scored(store, label, seed=0, shift=0.0, count=60, **changes):
-    """A cell with scores of its test pairs, of which every module's differ by `shift` and a little noise."""
+    """A cell with scores of its test pairs: the same for every module, plus `shift` and a little noise."""
     images = np.random.default_rng(0).normal(0.7, 0.1, count)
     scores = images + shift + np.random.default_rng(len(label) + 10 * seed).normal(0, 0.01, count)
     pairs = pd.DataFrame({"sketch": [f"{i}.png" for i in range(count)], "reference": "r.png", "ssim_global": scores})
     row = cell(label, seed=seed, ssim=scores.mean(), **changes)
     (store / row["folder"]).mkdir(parents=True)
-    pairs.sample(frac=1, random_state=seed).to_csv(store / row["folder"] / "pairs.csv", index=False)  # in no order
+    pairs.sample(frac=1, random_state=seed).to_csv(store / row["folder"] / "pairs.csv", index=False)  # in random order
     return row
 
 
@@ -281,7 +282,7 @@ def test_a_pairs_file_that_is_damaged_gives_no_interval(tmp_path, score):
     assert one_table(row, store=tmp_path).rows["SGA"][1].spread == ""
 
 
-def test_what_cannot_be_told_apart_from_the_best_is_marked_over_images(tmp_path):
+def test_entries_that_do_not_differ_from_the_best_over_images_are_marked(tmp_path):
     rows = [
         scored(tmp_path, "Best", shift=0.1),
         scored(tmp_path, "Alike", shift=0.0999),
@@ -304,7 +305,7 @@ def test_over_common_seeds_the_mark_follows_the_paired_t_test():
     table = one_table(*rows, cell("One seed", fid=50.0), metrics=["fid"], significance=True)
     assert {label for label, (entry,) in table.rows.items() if "†" in entry.marks} == {"Alike"}
     assert any(note.startswith("†") for note in table.notes)
-    assert r"\textsuperscript{\dag{}}" in render(table, "latex")
+    assert r"\textsuperscript{\dag{}}" in render_table(table, "latex")
 
 
 def test_costs_are_means_over_cells_of_one_device_and_never_over_two():
@@ -326,7 +327,7 @@ def test_costs_are_means_over_cells_of_one_device_and_never_over_two():
     ]  # fmt: skip
     assert texts(table)["SGA"][1:] == ["3.94", "40.00", "60.00", "193.60", "110.0", "8.00", "-", "-"]
     assert texts(table)["SCFT"][5:] == ["-", "-", "2.0", "4.00"]
-    assert any("on H200, and apart on cpu" in note for note in table.notes)
+    assert any("on H200, and separately on cpu" in note for note in table.notes)
 
 
 @pytest.mark.parametrize(("width", "blocks"), [(80, 4), (200, 1)])
@@ -341,7 +342,7 @@ def test_a_terminal_that_is_too_narrow_gets_a_table_a_dataset(width, blocks):
     assert "…" not in text
 
 
-def test_numbers_of_a_terminals_column_stand_under_each_other():
+def test_numbers_in_a_terminals_column_are_aligned():
     table = one_table(cell("SCFT", fid=5.0), cell("SGA", fid=30.0, stale="sga.py"), with_published=True)
     console = Console(width=100, record=True, file=io.StringIO())
     show(table.sheet, console)
@@ -350,7 +351,7 @@ def test_numbers_of_a_terminals_column_stand_under_each_other():
 
 
 def test_ten_times_as_many_cells_take_no_longer_than_ten_times_as_long(seconds):
-    """2.2 times was measured; if the frame were searched for every entry, it would be a hundred."""
+    """Measured: 2.2 times; if the frame were searched for every entry, it would be a hundred."""
     frame = pd.DataFrame(
         [cell(f"M{module}", dataset, seed) for module in range(10) for dataset in ("a", "b", "c", "d") for seed in range(250)]
     )
@@ -359,19 +360,19 @@ def test_ten_times_as_many_cells_take_no_longer_than_ten_times_as_long(seconds):
 
 
 def test_html_escapes_what_people_wrote():
-    text = render(one_table(cell("<script>")), "html")
+    text = render_table(one_table(cell("<script>")), "html")
     assert "<script>" not in text
     assert "&lt;script&gt;" in text
 
 
 def test_markdown_escapes_what_would_end_a_field():
-    assert r"a\|b \* c" in render(one_table(cell("a|b * c")), "md")
+    assert r"a\|b \* c" in render_table(one_table(cell("a|b * c")), "md")
 
 
 def typeset(text, folder):
-    """What pdflatex says."""
+    """The output of pdflatex."""
     if shutil.which("pdflatex") is None:
-        pytest.skip("needs LaTeX: pdflatex is not installed (the text was checked)")
+        pytest.skip("needs LaTeX: pdflatex is not installed (only the text was checked)")
     document = r"\documentclass{article}\usepackage{booktabs}\begin{document}" + text + r"\end{document}"
     (folder / "table.tex").write_text(document)
     done = subprocess.run(["pdflatex", "-halt-on-error", "table.tex"], cwd=folder, capture_output=True, text=True, check=False)
@@ -380,7 +381,7 @@ def typeset(text, folder):
 
 
 def test_latex_escapes_and_marks(tmp_path):
-    text = render(one_table(cell("SCFT_1 & 2%", fid=40), cell("SGA", fid=30)), "latex")
+    text = render_table(one_table(cell("SCFT_1 & 2%", fid=40), cell("SGA", fid=30)), "latex")
     assert r"\textbf{30.00}" in text
     assert r"\underline{40.00}" in text
     assert r"SCFT\_1 \& 2\%" in text
@@ -396,9 +397,9 @@ def test_the_papers_eight_columns_with_all_that_can_stand_in_them_fit_a_page(tmp
         for dataset in ("anime", "cat", "dog", "wild")
         for seed in range(3)
     ]
-    text = render(one_table(*rows, with_published=True, significance=True), "latex")
+    text = render_table(one_table(*rows, with_published=True, significance=True), "latex")
     assert text.count(r"\begin{table}") == 1
-    assert r"$-$4.35" in render(one_table(cell(), with_published=True), "latex")
+    assert r"$-$4.35" in render_table(one_table(cell(), with_published=True), "latex")
     assert r"\scriptsize (34.35) \\ \scriptsize $-$3.35\end" in text
     assert "Overfull" not in typeset(text, tmp_path)
 
@@ -406,11 +407,11 @@ def test_the_papers_eight_columns_with_all_that_can_stand_in_them_fit_a_page(tmp
 def test_what_is_wider_than_a_page_becomes_several_latex_tables(tmp_path):
     metrics = ["fid", "kid", "ssim_global", "ssim"]
     rows = [cell(label, dataset, kid=0.1, ssim=0.5) for label in ("SCFT", "SGA") for dataset in ("anime", "cat", "dog", "wild")]
-    text = render(one_table(*rows, metrics=metrics), "latex")
+    text = render_table(one_table(*rows, metrics=metrics), "latex")
     assert text.count(r"\begin{table}") == 2
     assert "Overfull" not in typeset(text, tmp_path)
 
 
 def test_unknown_format_is_refused():
     with pytest.raises(UserError, match="did you mean 'latex'"):
-        render(one_table(cell()), "latx")
+        render_table(one_table(cell()), "latx")

@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +18,7 @@ from runs import (
     Process,
     attnbench,
     cells,
+    edit,
     install_module,
     install_waiting,
     only_cell,
@@ -32,9 +32,11 @@ from runs import (
 from attnbench.cells import sources
 from attnbench.execute import cell_run
 from attnbench.execute import worker as worker_file
-from attnbench.execute.planned_cell import write_job
-from attnbench.execute.worker import EXIT_BUSY, EXIT_INTERRUPTED, CellOptions, Worker
+from attnbench.execute.one_cell import EXIT_BUSY, EXIT_INTERRUPTED
+from attnbench.execute.planned_cell import plan_cell
+from attnbench.execute.worker import Worker
 from attnbench.store.folder import CellFolder
+from attnbench.store.job import RunOptions
 
 EVERY_STEP = ("--checkpoint-minutes", "0")
 
@@ -67,7 +69,7 @@ def planned(store: Path, module: str, **changes: object) -> Path:
     """The folder of a cell that is planned and has not run."""
     (cell,) = cells(module, **changes)
     folder = CellFolder(store / cell.folder_name)
-    write_job(cell, folder)
+    plan_cell(cell, folder, RunOptions())
     return folder.path
 
 
@@ -95,7 +97,7 @@ if self.training and self.step == 3 and not os.path.exists({str(once)!r}):
     assert outcome.code == 1, outcome.err
 
     assert same_result(only_cell(store, "struck"), undisturbed("struck"))
-    assert "Mix on synthetic, seed 0: its process was killed by SIGKILL; it starts again at step 2" in outcome.err
+    assert "Mix on synthetic, seed 0: process killed by SIGKILL; restarting at step 2" in outcome.err
     assert not list(store.rglob("*.draft"))
     failures = {name: record(only_cell(store, name))["failure"] for name in ("doomed", "greedy")}
     assert failures["doomed"]["message"] == (
@@ -113,10 +115,10 @@ def test_a_process_that_dies_is_given_up_after_two_restarts_that_got_no_further(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = planned(tmp_path / "results", "sga")
-    worker, starts = Worker(folder, CellOptions(), label="it"), []
+    worker, starts = Worker(folder, RunOptions(), label="it"), []
     monkeypatch.setattr(worker, "start", lambda: starts.append(worker.folder.step))
     assert [worker.restart("killed by SIGBUS") for _ in range(2)] == [None, None]
-    CellFolder(folder).write_record({**record(folder), "step": 5})
+    edit(folder, step=5)
     assert [worker.restart("killed by SIGBUS") for _ in range(3)] == [None, None, "failed"]
     assert starts == [0, 0, 5, 5]
     assert record(folder)["failure"]["message"] == "killed by SIGBUS 3 times at step 5, without a new checkpoint"
@@ -129,16 +131,16 @@ def test_a_cell_that_hangs_is_ended_and_says_where_it_hung(
     act = f"if self.training and self.step == 3:\n    import time\n    open({str(hung)!r}, 'w').close()\n    time.sleep(1000)"
     install_module(tmp_path / "site", monkeypatch, "hangs", act)
     folder = planned(tmp_path / "results", "hangs")
-    worker = Worker(folder, CellOptions(device="cpu"), label="it")
+    worker = Worker(folder, RunOptions(), label="it", device="cpu")
     worker.start()
     until(hung.exists)
-    worker.options = replace(worker.options, time_limit=0.001)
+    worker.options = worker.options.model_copy(update={"time_limit_minutes": 0.001 / 60})
     assert worker.poll() is None  # it is asked where it is, and to end
-    until(lambda: "hangs_package.py" in worker.log.read_text())
-    worker.options = replace(worker.options, grace=0)
+    until(lambda: "hangs_package.py" in worker.log_file.read_text())
+    worker.grace_seconds = 0
     until(lambda: worker.poll() == "failed")
     failure = record(folder)["failure"]
-    assert failure["message"].startswith("longer than the 0.001 seconds that a cell may take")
+    assert failure["message"].startswith("exceeded the time limit of 1.66667e-05 minutes")
     assert "hangs_package.py" in failure["traceback"]
 
 
@@ -147,10 +149,10 @@ def test_a_slow_cell_that_is_over_its_time_is_saved_and_can_go_on(
 ) -> None:
     waiting = waits("slow")
     folder = planned(tmp_path / "results", "slow")
-    worker = Worker(folder, CellOptions(device="cpu"), label="it")
+    worker = Worker(folder, RunOptions(), label="it", device="cpu")
     worker.start()
     until(waiting.exists)
-    worker.options = replace(worker.options, time_limit=0.001)
+    worker.options = worker.options.model_copy(update={"time_limit_minutes": 0.001 / 60})
     until(lambda: worker.poll() == "failed")
     assert record(folder)["step"] == 3
     again = attnbench(*tiny(tmp_path / "results", "slow"), "--retry-failed")
@@ -169,7 +171,7 @@ def test_ctrl_c_saves_all_running_cells(
     _, err = runner.communicate(timeout=500)
     assert runner.returncode == EXIT_INTERRUPTED, err
     assert "stopping: waiting for the running cells to save" in err
-    assert err.splitlines()[-1] == "stopped; nothing that was saved is lost, the same command goes on"
+    assert err.splitlines()[-1] == "stopped; nothing saved is lost, the same command continues"
     for name in names:
         found = record(only_cell(store, name))
         assert (found["status"], found["step"]) == ("interrupted", 3)
@@ -210,7 +212,7 @@ if self.training and self.step == 1:
     install_module(tmp_path / "site", monkeypatch, "unwanted", act)
     outcome = attnbench(*tiny(tmp_path / "results", "unwanted", executor="local"))
     assert outcome.code == 1
-    assert record(only_cell(tmp_path / "results"))["failure"]["message"].startswith("told to end 2 times at step 0")
+    assert record(only_cell(tmp_path / "results"))["failure"]["message"].startswith("stopped by a signal 2 times at step 0")
 
 
 def test_a_cell_that_is_run_anew_can_be_killed_before_its_first_step(
@@ -264,7 +266,7 @@ def test_a_runner_goes_on_with_the_cells_that_another_does_not_run(
         log = (only_cell(store, module) / "cell.log").read_text()
         assert (log.count(": new\n"), log.count(": continues")) == (1, 0), said + other.err
         assert steps_in(only_cell(store, module) / "losses.jsonl") == [1, 2, 3, 4]
-    assert other.err.count("another process runs it; going on with the rest") == 1
+    assert other.err.count("another process is running it; continuing with the rest") == 1
 
 
 def test_a_full_disk_stops_the_runner_and_costs_nothing(
@@ -315,7 +317,7 @@ def test_a_cell_that_another_process_runs_is_left_alone(tmp_path: Path) -> None:
     with CellFolder(folder).locked(wait=False):
         outcome = attnbench("cell", folder)
     assert outcome.code == EXIT_BUSY
-    assert "another process runs it" in outcome.err
+    assert "another process is running it" in outcome.err
 
 
 def test_a_cell_whose_images_changed_since_it_was_planned_is_refused(
@@ -336,8 +338,9 @@ def test_a_cell_whose_images_changed_since_it_was_planned_is_refused(
     [
         (lambda folder: shutil.rmtree(folder), "there is no cell"),
         (lambda folder: (folder / "cell.json").unlink(), "holds no cell.json"),
-        (lambda folder: (folder / "job.json").unlink(), "does not say where its images are"),
+        (lambda folder: (folder / "job.json").unlink(), "has no job.json, which says where its images are"),
         (lambda folder: (folder / "job.json").write_text("{"), "job.json' is damaged"),
+        (lambda folder: (folder / "cell.json").write_text("{"), "cell.json' is damaged: `attnbench run` for this cell"),
     ],
 )
 def test_what_is_no_planned_cell_is_one_line(damage: Callable[[Path], object], said: str, tmp_path: Path) -> None:
@@ -381,7 +384,7 @@ def another_runner_has(folder: Path, done: Path, until_seen: Callable[[], bool])
 
 
 def test_a_cell_that_another_runner_has_is_waited_for(tmp_path: Path, undisturbed: Callable[..., Path]) -> None:
-    folder, said = planned(tmp_path / "results", "sga"), "another process runs it; going on with the rest"
+    folder, said = planned(tmp_path / "results", "sga"), "another process is running it; continuing with the rest"
     with another_runner_has(folder, undisturbed("sga"), lambda: said in getattr(sys.stderr, "getvalue", str)()):
         outcome = attnbench(*tiny(tmp_path / "results", "sga", executor="local"))
     assert outcome.code == 0, outcome.err
@@ -401,7 +404,7 @@ def test_a_cell_that_another_runner_takes_at_the_same_moment_is_waited_for(
         outcome = attnbench(*tiny(tmp_path / "results", "sga", executor="local"))
     assert outcome.code == 0, outcome.err
     assert "SGA on synthetic, seed 0: finished\n" in outcome.err
-    assert log.read_text().count("another process runs it") == 1
+    assert log.read_text().count("another process is running it") == 1
 
 
 @pytest.mark.parametrize(("names", "found"), [("", ["cpu"]), ("cpu", ["cpu"]), ("cpu,cpu", ["cpu", "cpu"])])
@@ -415,11 +418,11 @@ def test_without_a_gpu_cells_run_on_the_processor(names: str, found: list[str], 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--time", "60"], "--time needs --executor slurm (minutes for a cell are --time-limit)"),
+        (["--time", "60"], "--time does not apply to --executor local: --time-limit sets the minutes per cell"),
         (["--partition", "gpu", "--jobs", "2"], "--partition needs --executor slurm"),
-        (["--executor", "slurm", "--devices", "0"], "--devices is not for --executor slurm"),
-        (["--executor", "slurm", "--time", "soon"], "time 'soon' is none that SLURM knows"),
-        (["--executor", "inline", "--time-limit", "5"], "--time-limit is not for --executor inline"),
+        (["--executor", "slurm", "--devices", "0"], "--devices does not apply to --executor slurm"),
+        (["--executor", "slurm", "--time", "soon"], "time 'soon' is not a time limit that SLURM accepts"),
+        (["--executor", "inline", "--time-limit", "5"], "--time-limit does not apply to --executor inline"),
         (["--devices", "cuda:x"], "device 'cuda:x' cannot be used here"),
     ],
 )
@@ -440,7 +443,7 @@ def test_gpus_are_spread_over_and_can_be_named_by_number(monkeypatch: pytest.Mon
     monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
     assert pick_devices() == ["cuda:0", "cuda:1", "cuda:2"]
     assert pick_devices(["2", "cuda:0"]) == ["cuda:2", "cuda:0"]
-    with pytest.raises(UserError, match="device 'cuda:3' cannot be used here: GPUs here: 3"):
+    with pytest.raises(UserError, match="device 'cuda:3' cannot be used here: GPUs found: 3"):
         pick_devices(["3"])
 
 

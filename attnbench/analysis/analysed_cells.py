@@ -1,9 +1,9 @@
-"""The cells that an analysis is about: their records, their trained networks, their images."""
+"""The cells of an analysis: their records, trained networks and images."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,9 +15,10 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from attnbench import plugins, weights
+from attnbench.cells.record import Record
 from attnbench.cells.variant import Variant, make_variant
 from attnbench.config.recipe import Recipe, digest
-from attnbench.console import Reporter, Say
+from attnbench.console import warn
 from attnbench.data.images import PreparedDataset, prepare
 from attnbench.data.origin import Origin, default_data_root
 from attnbench.errors import UserError
@@ -27,24 +28,22 @@ from attnbench.store.job import read_job
 from attnbench.store.reading import each_record, read_record
 
 Ready = TypeVar("Ready")
-
-
 Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
 class AnalysedCell:
-    """A cell's folder, what it is, and where its images may be.
+    """A cell's folder and record, and its labels among the cells that are analysed together.
 
     Attributes:
-        data_root: looked in before the folder that the cell's run used.
-        label: for figures; with the folder's name where another cell that is analysed with it would have the same.
-        variant_label, dataset_label: cells that share both differ in their seeds alone. The first is the module's with its
-            options, and the recipe where it has several; the second has the fingerprint where several have the name.
+        data_root: searched before the data root of the cell's run.
+        label: for figures; includes the folder's name if several cells have the same label.
+        variant_label, dataset_label: cells that share both differ in their seeds alone. The first is the module's label, with
+            the recipe if it has several; the second is the dataset's name, with the fingerprint if several share the name.
     """
 
     path: Path
-    record: Mapping[str, Any]
+    record: Record
     data_root: Path | None
     label: str
     variant_label: str
@@ -52,52 +51,52 @@ class AnalysedCell:
 
     @property
     def columns(self) -> dict[str, Any]:
-        """What the tables of the analyses say of a cell."""
+        """The cell's columns in the tables of analyses."""
         return {
             "cell": self.label,
             "variant": self.variant_label,
             "dataset": self.dataset_label,
-            "seed": self.record["seed"],
+            "seed": self.record.seed,
         }
 
     @cached_property
     def recipe(self) -> Recipe:
-        return Recipe.model_validate(self.record["recipe"]["values"])
+        return Recipe.model_validate(self.record.recipe.values)
 
     @cached_property
     def variant(self) -> Variant:
         """Raises UserError: the module is not installed here."""
-        module = self.record["module"]
-        return make_variant(module["name"], module["given"], module["label"])
+        module = self.record.module
+        return make_variant(module.name, module.given, module.label)
 
-    def dataset(self, reporter: Reporter) -> PreparedDataset:
-        """The very images that the cell was trained on and measured with.
+    def dataset(self) -> PreparedDataset:
+        """The images that the cell was trained on and measured with.
 
         Raises:
-            UserError: they are not here, cannot be decoded, or are others.
+            UserError: they are missing, cannot be decoded, or differ from those of the cell.
         """
-        job, wanted = read_job(self.path), self.record["dataset"]
-        root = self.data_root or (Path(job["data_root"]) if job.get("data_root") else None) or default_data_root()
-        text = job.get("dataset") or _text_of(wanted["name"], root)
+        job, wanted = read_job(self.path), self.record.dataset
+        root = self.data_root or (Path(job.data_root) if job and job.data_root else None) or default_data_root()
+        text = job.dataset if job else _text_of(wanted.name, root)
         try:
             found = Origin.of(text, root).find()
         except UserError as error:
-            raise UserError(f"the images of '{self.path}' are not here: {error}") from None
-        skips = bool(job.get("skip_corrupt") or wanted["skipped"])
-        dataset = prepare(found, self.recipe.data, skip_corrupt=skips, progress=reporter.progress)
-        if dataset.fingerprint != wanted["fingerprint"]:
+            raise UserError(f"the images of '{self.path}' are missing: {error}") from None
+        skips = bool((job and job.skip_corrupt) or wanted.skipped)
+        dataset = prepare(found, self.recipe.data, skip_corrupt=skips)
+        if dataset.fingerprint != wanted.fingerprint:
             raise UserError(
-                f"the images of '{self.path}' are not here: '{dataset.name}' in {dataset.source} is not what it was trained on "
-                f"({len(dataset.train)} + {len(dataset.test)} images, then {wanted['train']} + {wanted['test']}): pass the "
-                "--data-root that holds those"
+                f"the images of '{self.path}' are missing: '{dataset.name}' in {dataset.source} differs from what it was "
+                f"trained on (here {len(dataset.train)} + {len(dataset.test)} images, in training {wanted.train} + "
+                f"{wanted.test}): pass the --data-root that holds the original"
             )
         return dataset
 
     def check_generator(self) -> None:
-        """Whether `generator` can be made, as far as can be told without the weights.
+        """Check that `generator` can load the trained network, as far as possible without reading its weights.
 
         Raises:
-            UserError: it is not trained, its module is not installed, or its file is cut off.
+            UserError: it is not trained, its module is not installed, or its file is truncated.
         """
         generator_folder(self.path)
         _ = self.variant
@@ -113,7 +112,7 @@ class AnalysedCell:
         return load(self.path, str(device))
 
     def checkpoint(self) -> dict[str, Any] | None:
-        """What checkpoint.pt holds, or None where there is none. The file stays as it is.
+        """The contents of checkpoint.pt, or None if there is no such file. The file is not changed.
 
         Raises:
             UserError: it is damaged.
@@ -125,14 +124,15 @@ class AnalysedCell:
             state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
             if not {"generator", "discriminator", "step"} <= set(state):
                 raise ValueError("it is not a cell's checkpoint")
-        except Exception as error:  # torch.load raises whatever the damaged bytes lead it to
+        except Exception as error:  # torch.load may raise anything on damaged bytes
             raise unusable(path, error) from error
         return dict(state)
 
     @contextmanager
     def weights_of_run(self, name: str) -> Iterator[None]:
-        """In the block, pretrained weights that are not here are found where the cell's run found them."""
-        here, home = torch.hub.get_dir(), read_job(self.path).get("torch_home")
+        """In the block, pretrained weights that are missing here are found where the cell's run found them."""
+        here, job = torch.hub.get_dir(), read_job(self.path)
+        home = job.torch_home if job else None
         if home and weights.find(name) is None:
             torch.hub.set_dir(str(Path(home) / "hub"))
             if weights.find(name) is None:
@@ -148,20 +148,19 @@ def each_usable(
     cells: Sequence[AnalysedCell],
     check: Callable[[AnalysedCell], Ready],
     analyse: Callable[[AnalysedCell, Ready], Found],
-    say: Say,
 ) -> Iterator[tuple[AnalysedCell, Found]]:
-    """What `analyse` finds, cell by cell, after `check` has looked at all of them: what it gives is handed to `analyse`.
+    """The results of `analyse`, cell by cell, after `check` has run on all cells; `analyse` gets what `check` returned.
 
-    Of several cells, those for which one of the two raises a UserError are left out, which `say` hears.
+    Of several cells, those for which either raises a UserError are left out, with a warning.
 
     Raises:
-        UserError: the only cell is such a one, or all are.
+        UserError: the only cell, or each of several, fails.
     """
 
     def leave_out(cell: AnalysedCell, error: UserError) -> None:
         if len(cells) == 1:
             raise error
-        say(f"{cell.label} is left out: {error}")
+        warn(f"{cell.label} is left out: {error}")
 
     ready: list[tuple[AnalysedCell, Ready]] = []
     for cell in cells:
@@ -179,39 +178,41 @@ def each_usable(
         any_found = True
         yield cell, found
     if not any_found:
-        raise UserError(f"none of the {len(cells)} cells can be analysed: what is wrong with each is said above")
+        raise UserError(f"none of the {len(cells)} cells can be analysed: see the warnings above")
 
 
-def find_cells(folders: Sequence[Path], say: Say, *, data_root: Path | None = None) -> list[AnalysedCell]:
-    """The cells in these folders, each a cell or a store, whose every cell that has been trained is meant.
+def find_cells(folders: Sequence[Path], *, data_root: Path | None = None) -> list[AnalysedCell]:
+    """The cells in these folders, each of which is a cell or a store; a store stands for all its trained cells.
 
     Raises:
-        UserError: a folder is neither, or a store without a trained cell; no cell can be read.
+        UserError: a folder is neither, a store has no trained cell, or no cell can be read.
     """
-    found: dict[Path, tuple[Path, Mapping[str, Any]]] = {}
+    found: dict[Path, tuple[Path, Record]] = {}
     for folder in folders:
-        for path, record in _cells_in(folder, say, alone=len(folders) == 1):
+        for path, record in _cells_in(folder, alone=len(folders) == 1):
             found.setdefault(path.resolve(), (path, record))
     if not found:
-        raise UserError("none of these cells can be read: what is wrong with each is said above")
+        raise UserError("none of these cells can be read: see the warnings above")
     records = [record for _, record in found.values()]
-    modules = [(record["module"], record["recipe"]) for record in records]
-    labels = [f"{record['module']['label']} on {record['dataset']['name']}, seed {record['seed']}" for record in records]
-    labels = distinct_names(labels, [path.name for path, _ in found.values()])
-    variants = distinct_names(
-        [module["label"] for module, _ in modules],
-        [f"{recipe['name']} {digest([module['given'], recipe['digest']])[:6]}" for module, recipe in modules],
+    labels = distinct_names(
+        [record.label for record in records],
+        [path.name for path, _ in found.values()],
     )
-    sets = [record["dataset"] for record in records]
-    datasets = distinct_names([one["name"] for one in sets], [one["fingerprint"][:6] for one in sets])
+    variants = distinct_names(
+        [record.module.label for record in records],
+        [f"{one.recipe.name} {digest([one.module.given, one.recipe.digest])[:6]}" for one in records],
+    )
+    datasets = distinct_names(
+        [record.dataset.name for record in records], [record.dataset.fingerprint[:6] for record in records]
+    )
     return [
-        AnalysedCell(path, record, data_root, *words)
-        for (path, record), *words in zip(found.values(), labels, variants, datasets, strict=True)
+        AnalysedCell(path, record, data_root, *named)
+        for (path, record), *named in zip(found.values(), labels, variants, datasets, strict=True)
     ]
 
 
 def distinct_names(names: Sequence[str], more: Sequence[str]) -> list[str]:
-    """The names, each with what is more about it where that differs among those that share it.
+    """The names, each followed by its text of `more` where equal names differ in it.
 
     >>> distinct_names(["a", "a", "b", "b"], ["x", "y", "z", "z"])
     ['a (x)', 'a (y)', 'b', 'b']
@@ -220,28 +221,28 @@ def distinct_names(names: Sequence[str], more: Sequence[str]) -> list[str]:
     return [f"{name} ({which})" if several[name] > 1 else name for name, which in zip(names, more, strict=True)]
 
 
-def _cells_in(folder: Path, say: Say, *, alone: bool) -> Iterator[tuple[Path, Mapping[str, Any]]]:
+def _cells_in(folder: Path, *, alone: bool) -> Iterator[tuple[Path, Record]]:
     if not folder.is_dir():
         raise UserError(f"there is no folder '{folder}': name cells of a results folder, or the folder itself")
     if (folder / "cell.json").is_file():
         try:
             yield folder, read_record(folder / "cell.json")
         except ValueError as error:
-            why = f"'{folder / 'cell.json'}' is damaged ({error}): `attnbench run` for this cell mends it"
+            why = f"'{folder / 'cell.json'}' is damaged ({error}): `attnbench run` for this cell repairs it"
             if alone:
                 raise UserError(why) from None
-            say(f"left out: {why}")
+            warn(f"left out: {why}")
         return
     any_trained = False
-    for record in each_record(folder, say):
-        path = folder / record["folder"]
+    for inner, record in each_record(folder):
+        path = folder / inner
         if (path / "generator.safetensors").is_file() or (path / "checkpoint.pt").is_file():
             any_trained = True
             yield path, record
         else:
-            say(f"{path} is left out: it is not trained yet")
+            warn(f"{path} is left out: it is not trained yet")
     if not any_trained:
-        raise UserError(f"no cell in '{folder}' is trained: `attnbench run -o {folder} ...` goes on with them")
+        raise UserError(f"no cell in '{folder}' is trained: `attnbench run -o {folder} ...` trains the cells")
 
 
 def features(generator: Colorizer, sketch: Tensor, reference: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -260,7 +261,7 @@ def features(generator: Colorizer, sketch: Tensor, reference: Tensor) -> tuple[T
 
 
 def _text_of(name: str, root: Path | None) -> str:
-    """A data set by its name alone: the plug-in's, or the folder of that name under the data root."""
+    """The dataset to look for by its name alone: a plug-in's, or the folder of that name under the data root."""
     if name in {plugin.name for plugin in plugins.installed(plugins.DATASETS)} or root is None:
         return name
     return f"{name}={root / name}"
@@ -270,6 +271,6 @@ def unusable(path: Path, error: Exception) -> UserError:
     """The error for a file of weights that cannot be loaded."""
     reason = " ".join(str(error).split())[:100]
     return UserError(
-        f"'{path}' is damaged, or of another version of its module ({reason}): copy it anew, or set it aside and let "
-        "`attnbench run` make the cell again"
+        f"'{path}' is damaged, or from another version of its module ({reason}): copy it again, or move it away and let "
+        "`attnbench run` run the cell again"
     )

@@ -1,12 +1,12 @@
-"""`attnbench analyze attention`: where positions of the sketch look in the reference, and how sharply.
+"""`attnbench analyze attention`: which positions of the reference each position of the sketch attends to, and how sharply.
 
-Of every map that a module shows, `observe("attention", map)`, (B, n, m), rows are positions of the sketch. They are divided by
-their sums first, since not every map's rows sum to one: SGA's columns do (paper section 3.4, equation 10). Then
+In every map that a module passes to `observe("attention", map)`, (B, n, m), rows are positions of the sketch. They are first
+divided by their sums, since rows need not sum to one: in SGA columns do (paper section 3.4, equation 10). Then
 
-    entropy_i = - sum_j p_ij log p_ij,   in nats, 0 for a row with one entry, log m for a uniform one.
+    entropy_i = - sum_j p_ij log p_ij,   in nats, 0 for a row with one nonzero entry, log m for a uniform one.
 
-A map whose query and key are branches of one tensor is *self*-attention: it looks at the sketch's own grid, so that it is laid
-over the generated picture. Any other is *cross*-attention, over the reference.
+A map whose query and key are branches of one tensor is *self*-attention: it covers the sketch's own grid and is overlaid on the
+generated picture. Any other is *cross*-attention, overlaid on the reference.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from torch import Tensor
 
 from attnbench.analysis.analysed_cells import AnalysedCell, each_usable
 from attnbench.analysis.sections import COLOURS, Section, by_store, paper_style, percent, table_text, write_section
-from attnbench.console import Reporter
+from attnbench.console import log
 from attnbench.data.batches import pair_batch
 from attnbench.data.images import PreparedDataset
 from attnbench.errors import UserError
@@ -42,14 +42,14 @@ if TYPE_CHECKING:
 
 Point = tuple[int, int]  # x, y in pixels, from the upper left corner
 
-POINTS = 3  # that are chosen where none are named
+POINTS = 3  # number of points chosen by default
 _ROWS = 12  # of a store's figure
-_DIM = 0.2  # brightness of what is not looked at
+_DIM = 0.2  # brightness where the weight is 0
 _BRIGHT = (
-    "Bright is what a point looks at, relative to its largest weight; cross-attention lies over the reference, self-attention "
-    "over the generated picture. On the right the entropy of each position's row."
+    "Brightness is a point's attention relative to its largest weight; cross-attention is overlaid on the reference, "
+    "self-attention on the generated picture. Right: the entropy of each position's row."
 )
-_NO_MAP = 'n/a: its module shows no attention map; `observe("attention", map)` in its forward would'
+_NO_MAP = 'n/a: its module shows no attention map; add `observe("attention", map)` to its forward'
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,9 @@ class AttentionMap:
 
     Attributes:
         name: `cross` or `self`, numbered where there are several.
-        within: whether it looks at the sketch's own grid.
-        rows: (n, m), float64, rows sum to one; not a number where they had nothing to be divided by.
-        sums: (n,), what rows summed to.
+        within: whether it covers the sketch's own grid.
+        rows: (n, m), float64, rows sum to one; nan where the original row sums to 0.
+        sums: (n,), the sums of the original rows.
     """
 
     name: str
@@ -75,12 +75,12 @@ class AttentionMap:
 
     @property
     def uneven(self) -> bool:
-        """Whether rows did not sum to one."""
+        """Whether some original rows do not sum to one."""
         return bool((self.sums - 1).abs().max() > 1e-3)
 
     @property
     def mean_entropy(self) -> float:
-        """Over rows that have one."""
+        """Mean over the rows with a defined entropy."""
         return float(self.entropy.nanmean())
 
     @property
@@ -104,7 +104,7 @@ class Looked:
 
 
 def normalized(attention: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows that sum to one, (n, m), and what they summed to, (n,), of a map (n, m), in float64."""
+    """The rows of a map (n, m) divided by their sums, (n, m), and the sums, (n,), in float64."""
     sums = attention.double().sum(-1)
     return attention.double() / sums[:, None], sums
 
@@ -115,9 +115,9 @@ def entropy(rows: Tensor) -> Tensor:
 
 
 class Maps:
-    """A listener that keeps the attention maps of one image, and whether each looks at its query's own tensor.
+    """A listener that keeps the attention maps of one image, and whether each has its query and key from one tensor.
 
-    It holds the latest tensors that were split as well, since memory that has been freed may be another tensor's next.
+    It also holds the latest tensors that were split, since freed memory may be reused by another tensor.
     """
 
     def __init__(self) -> None:
@@ -142,7 +142,7 @@ class Maps:
 
 
 def overlap(a: Tensor, b: Tensor) -> bool:
-    """Whether two tensors that both live share memory, as views of one do, and the two halves of one do not.
+    """Whether two live tensors share memory: views of one tensor do, its two halves do not.
 
     >>> both = torch.zeros(2, 6, 4)
     >>> overlap(both.mT, both.flatten(1)), overlap(both[:1], both[1:])
@@ -153,13 +153,13 @@ def overlap(a: Tensor, b: Tensor) -> bool:
 
 
 def _addresses(x: Tensor) -> tuple[int, int]:
-    """Of its first entry and of its last."""
+    """The addresses of the first and the last entry."""
     steps = sum((count - 1) * stride for count, stride in zip(x.shape, x.stride(), strict=True))
     return x.data_ptr(), x.data_ptr() + steps * x.element_size()
 
 
 def maps_of(generator: Colorizer, sketch: Tensor, reference: Tensor) -> tuple[Tensor, list[AttentionMap]]:
-    """What it generates of one pair, and the maps that its module shows meanwhile."""
+    """The generated picture of one pair, and the attention maps that the module shows on the way."""
     with listening(seen := Maps()):
         generated = generator(sketch, reference)
     return generated, seen.maps
@@ -168,7 +168,6 @@ def maps_of(generator: Colorizer, sketch: Tensor, reference: Tensor) -> tuple[Te
 def analyze_attention(
     cells: Sequence[AnalysedCell],
     device: torch.device,
-    reporter: Reporter,
     *,
     pair: int,
     points: Sequence[Point] = (),
@@ -176,8 +175,8 @@ def analyze_attention(
     """Write the sections of these cells, and of their stores; returns the files.
 
     Args:
-        pair: which of the protocol's test pairs, from 0.
-        points: of the sketch, in pixels; by default where it has lines.
+        pair: index of one of the protocol's test pairs, from 0.
+        points: of the sketch, in pixels; by default on its lines.
 
     Raises:
         UserError: the cell, or each of several, has no trained generator, no images here, no such pair, no such point, or a map
@@ -185,16 +184,16 @@ def analyze_attention(
     """
 
     def check(cell: AnalysedCell) -> PreparedDataset:
-        return _check_asked(cell, reporter, pair, points)
+        return _check_asked(cell, pair, points)
 
     def analyse(cell: AnalysedCell, dataset: PreparedDataset) -> Looked:
         return of_cell(cell, dataset, device, pair=pair, points=points)
 
     files: list[Path] = []
     looked: dict[Path, Looked] = {}
-    for cell, found in each_usable(cells, check, analyse, reporter.say):
+    for cell, found in each_usable(cells, check, analyse):
         if not found.maps:
-            reporter.say(f"{cell.label}: {_NO_MAP}")
+            log.info(f"{cell.label}: {_NO_MAP}")
             continue
         looked[cell.path] = found
         files += write_section(cell.path, cell_section(found))
@@ -203,14 +202,14 @@ def analyze_attention(
     return files
 
 
-def _check_asked(cell: AnalysedCell, reporter: Reporter, pair: int, points: Sequence[Point]) -> PreparedDataset:
-    """The cell's images; raises UserError where it lacks what is needed, or what is asked for."""
+def _check_asked(cell: AnalysedCell, pair: int, points: Sequence[Point]) -> PreparedDataset:
+    """The cell's images; raises UserError if the generator, the images, the pair or a point does not exist."""
     size = cell.recipe.data.size
     for x, y in points:
         if not (0 <= x < size and 0 <= y < size):
             raise UserError(f"--point {x},{y}: the pictures of '{cell.path}' have {size} x {size} pixels, from 0,0")
     cell.check_generator()
-    dataset = cell.dataset(reporter)
+    dataset = cell.dataset()
     pairs = pair_list(len(dataset.test), cell.recipe.evaluation)
     if not 0 <= pair < len(pairs):
         raise UserError(f"--pair {pair}: '{cell.path}' has {len(pairs)} test pairs, 0 to {len(pairs) - 1}")
@@ -222,7 +221,7 @@ def _check_asked(cell: AnalysedCell, reporter: Reporter, pair: int, points: Sequ
 def of_cell(
     cell: AnalysedCell, dataset: PreparedDataset, device: torch.device, *, pair: int, points: Sequence[Point] = ()
 ) -> Looked:
-    """What a cell's module shows of one test pair; raises UserError for what cannot be shown."""
+    """The maps of a cell's module on one test pair; raises UserError for a map that cannot be shown."""
     generator, images = cell.generator(device), dataset.test
     pairs = pair_list(len(images), cell.recipe.evaluation)
     batch = pair_batch(images, [pairs[pair]], data=cell.recipe.data, device=device)
@@ -236,11 +235,11 @@ def of_cell(
 
 
 def points_on_lines(sketch: Tensor, count: int = POINTS) -> tuple[Point, ...]:
-    """Where the sketch, (S, S) with paper at 1, has most lines: centres of patches an eighth wide, none beside another."""
+    """Where the sketch, (S, S) with paper at 1, has most lines: centres of patches S / 8 wide, no two of them adjacent."""
     size = sketch.shape[-1]
     patch = max(1, size // 8)
     ink = F.avg_pool2d((1 - sketch)[None, None], patch)[0, 0]
-    ink[[0, -1]] = ink[:, [0, -1]] = -1  # frames of pictures are no places of interest
+    ink[[0, -1]] = ink[:, [0, -1]] = -1  # not the frame of the picture
     found: list[Point] = []
     for _ in range(count):
         row, column = divmod(int(ink.argmax()), ink.shape[1])
@@ -250,7 +249,7 @@ def points_on_lines(sketch: Tensor, count: int = POINTS) -> tuple[Point, ...]:
 
 
 def cell_section(looked: Looked) -> Section:
-    """Of one cell."""
+    """The section of one cell."""
     numbers = "; ".join(
         f"{attention.name}: mean entropy {attention.mean_entropy:.2f} nats, {percent(attention.share)} of a uniform map's"
         if attention.entropy.isfinite().any()
@@ -269,14 +268,14 @@ def cell_section(looked: Looked) -> Section:
         f"Where points of the sketch look: {looked.cell.label}",
         f"Test pair {looked.pair}: sketch {looked.names[0]}, reference {looked.names[1]}. Points at pixels {where}. {_BRIGHT} "
         f"{numbers}.{note}",
-        f"Pictures of a pair, with attention maps laid over them as light. {numbers}.",
+        f"Pictures of a pair, with attention maps overlaid as brightness. {numbers}.",
         _figure([looked]),
         pd.concat([_frame(looked, attention) for attention in looked.maps], ignore_index=True),
     )
 
 
 def store_section(found: Sequence[Looked]) -> Section:
-    """Of several cells together: shown is one for each variant and data set, as far as there is room."""
+    """The section of several cells together, showing one per variant and dataset, as far as there is room."""
     firsts: dict[tuple[str, str], Looked] = {}
     datasets = list(dict.fromkeys(one.cell.dataset_label for one in found))
     for one in sorted(found, key=lambda one: datasets.index(one.cell.dataset_label)):
@@ -284,22 +283,22 @@ def store_section(found: Sequence[Looked]) -> Section:
     rows = list(accumulate(len(one.maps) for one in firsts.values()))
     shown = [one for one, so_far in zip(firsts.values(), rows, strict=True) if so_far <= max(_ROWS, rows[0])]
     left_out = len(shown) < len(found)
-    note = f" Shown are {len(shown)} of {len(found)} cells, one a module and data set; the CSV has all." if left_out else ""
+    note = f" {len(shown)} of {len(found)} cells are shown, one per module and dataset; the CSV has all." if left_out else ""
     uneven = any(attention.uneven for one in found for attention in one.maps)
     note += " Rows that do not sum to one are divided by their sums." if uneven else ""
     return Section(
         "attention",
         "Where points of the sketch look, module by module",
-        f"Test pair {found[0].pair}. {_BRIGHT} Above it their mean, as a share of a uniform map's.{note}",
-        f"A row for each attention map of {len(shown)} cells: the pictures of a pair, what each point looks at as light on "
-        "them, and the entropies as a map.",
+        f"Test pair {found[0].pair}. {_BRIGHT} Above it: the mean, as a share of a uniform map's.{note}",
+        f"A row for each attention map of {len(shown)} cells: the pictures of a pair, each point's attention as brightness "
+        "on them, and a map of the entropies.",
         _figure(shown),
         pd.concat([_frame(looked, attention) for looked in found for attention in looked.maps], ignore_index=True),
     )
 
 
 def short_table(files: Sequence[Path]) -> str:
-    """What the CSV files of cells say, as text: the mean entropy of each map."""
+    """The CSV files of cells as a text table: the mean entropy of each map."""
     frames = [pd.read_csv(file) for file in files if file.suffix == ".csv"]
     if not frames:
         return ""
@@ -312,7 +311,7 @@ def short_table(files: Sequence[Path]) -> str:
 
 
 def _frame(looked: Looked, attention: AttentionMap) -> pd.DataFrame:
-    """A row for each position of the sketch: its centre and the centre of what it looks at most, in pixels."""
+    """A row for each position of the sketch: its centre and the centre of its largest weight in pixels, sum and entropy."""
     size = looked.sketch.shape[0]
     n, m = attention.rows.shape
     y, x = _centres(n, size)
@@ -332,17 +331,17 @@ def _centres(count: int, size: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _check(attention: AttentionMap, path: Path) -> None:
-    """Raises UserError if a map is not one of square grids, or not finite."""
+    """Raises UserError if a map is not of square grids, not finite, or has negative weights."""
     if any(math.isqrt(count) ** 2 != count for count in attention.rows.shape):
         n, m = attention.rows.shape
         raise UserError(
-            f"'{path}': its {attention.name} map has {n} x {m} entries, which are no square grids: it has no overlay"
+            f"'{path}': its {attention.name} map has {n} x {m} entries, which are not square grids: it cannot be overlaid"
         )
     if not torch.isfinite(attention.sums).all():
         raise UserError(f"'{path}': its {attention.name} map is not finite: train it again")
     if (attention.rows * attention.sums[:, None] < 0).any():
         raise UserError(
-            f"'{path}': its {attention.name} map has negative weights, which are no distribution: it has no entropy"
+            f"'{path}': its {attention.name} map has negative weights, so its rows are not distributions and have no entropy"
         )
 
 
@@ -355,7 +354,7 @@ def _figure(found: Sequence[Looked]) -> Figure:
     """A row for each map: sketch with its points, reference, generated; what each point looks at; the entropy."""
     from matplotlib.figure import Figure
 
-    headings = [0.16] if len(found) > 1 else []  # the height of the row above each cell's, as a share of theirs
+    headings = [0.16] if len(found) > 1 else []  # the height of the row above each cell's maps, relative to theirs
     heights = [height for looked in found for height in (*headings, *[1.0] * len(looked.maps))]
     count = max(len(looked.points) for looked in found)
     with paper_style():
@@ -375,7 +374,7 @@ def _figure(found: Sequence[Looked]) -> Figure:
 
 
 def _draw_row(row: Sequence[Axes], looked: Looked, attention: AttentionMap) -> AxesImage:
-    """Returns the picture of the entropy."""
+    """Draw one map; returns the image of the entropy."""
     for axis in row:
         axis.set(xticks=[], yticks=[])
         axis.spines[:].set_visible(False)
@@ -403,13 +402,13 @@ def _draw_row(row: Sequence[Axes], looked: Looked, attention: AttentionMap) -> A
 
 
 def _row_of(x: int, y: int, count: int, size: int) -> int:
-    """The row of a map for a pixel."""
+    """The index of a map's row for a pixel."""
     side = math.isqrt(count)
     return (y * side // size) * side + x * side // size
 
 
 def _lit(picture: np.ndarray, weights: Tensor) -> np.ndarray:
-    """The picture, bright where the weights (m,) are, relative to the largest; dim everywhere if they are undefined."""
+    """The picture with the brightness of the weights (m,) relative to the largest; dim everywhere if they are undefined."""
     side, size = math.isqrt(len(weights)), picture.shape[0]
     light = (weights / weights.max()).nan_to_num(0).view(1, 1, side, side)
     light = F.interpolate(light, size=(size, size), mode="nearest")[0, 0, :, :, None]

@@ -1,14 +1,14 @@
 """`attnbench analyze gradients`: do the branches of a module's gradient agree? Figures 4, 5 and 10 of the paper (section 3.3).
 
-Over the epochs, from what `attnbench run --record-gradients` has counted; and, on a checkpoint, of each loss term apart, over
-training batches in train mode. Cosines and counts are `cosines`'.
+Over the epochs, from the counts of `attnbench run --record-gradients`; and on a checkpoint, for each loss term separately, over
+training batches in train mode. `training.gradient_cosines` defines and counts the cosines.
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ from attnbench import weights
 from attnbench.analysis.analysed_cells import AnalysedCell, each_usable, unusable
 from attnbench.analysis.sections import COLOURS, Section, by_store, paper_style, percent, table_text, write_section
 from attnbench.config.recipe import Recipe
-from attnbench.console import Reporter
+from attnbench.console import log, progress, warn
 from attnbench.data.batches import Batch
 from attnbench.data.images import PreparedDataset
 from attnbench.errors import UserError
@@ -31,32 +31,29 @@ from attnbench.method.backbone import feature_channels
 from attnbench.method.losses import PerceptualFeatures, generator_losses
 from attnbench.method.precision import tf32
 from attnbench.method.probe import listening
-from attnbench.training.gradient_cosines import BINS, DOMINANT, GRADIENTS, Counts, GradientCosines, from_json
+from attnbench.training.gradient_cosines import BINS, DOMINANT, GRADIENTS, BranchKey, Counts, GradientCosines, from_json
 from attnbench.training.loop import batches, precision
 from attnbench.training.state import Training, assemble
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-from collections.abc import Iterable
-
-from attnbench.training.gradient_cosines import Key
 
 TERMS = ("total", "reconstruction", "adversarial", "perceptual", "style")
-SHOWN_BINS = 50  # of the 200, four together, in figures
+SHOWN_BINS = 50  # in figures: the 200 bins, four merged into one
 _TICKS = (-1, -0.5, 0, 0.5, 1)
-_LEAST = 0.1  # per cent in a bin, that is told from none
+_LEAST = 0.1  # per cent in a bin: the lower end of the colour scale
 _EDGES = np.linspace(-1, 1, SHOWN_BINS + 1)
 _SHORT = {"reconstruction": "rec.", "adversarial": "adv.", "perceptual": "perc."}  # in printed tables
 _ROWS = 44  # branches in a store's figure
-_INSIDE = " `Inside` is what the module has computed itself, and splits again."
-_SPLITS = " What is split several times is numbered; its whole is that of one split, not their sum."
+_INSIDE = " `Inside` is a tensor that the module has computed itself and splits again."
+_SPLITS = " Several splits of one input are numbered; the whole is that of one split, not their sum."
 _ABOVE, _BELOW = f"share above {DOMINANT}", "share below 0"  # columns
 _LABELS = {"above": f"above {DOMINANT}", "below": "below 0"}
 _OF_SPLIT = "of this split alone"
-_NO_BRANCH = 'n/a: its module marks no branches; `x_skip, x_query = branch(x, "skip", "query")` in its forward would'
+_NO_BRANCH = 'n/a: its module marks no branches; add `x_skip, x_query = branch(x, "skip", "query")` to its forward'
 _NO_MATCHING = "n/a: its module has no matching path (no `query` or `key`), so nothing can disagree with its content path"
-_ALONE = "n/a: each of its module's inputs has one branch only, which is the whole"
+_ALONE = "n/a: each input of its module has only one branch, which is the whole"
 
 
 @dataclass(frozen=True)
@@ -65,7 +62,8 @@ class Epoch:
 
     Attributes:
         epoch: from 1.
-        step: at its end; steps: how many were counted.
+        step: at its end.
+        steps: number of steps counted.
     """
 
     epoch: int
@@ -76,7 +74,7 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Kept:
-    """What there is of a cell: the epochs that were recorded, and its checkpoint with the images to go on with, or None."""
+    """The available data of a cell: the recorded epochs, and its checkpoint with its dataset, or None."""
 
     epochs: list[Epoch]
     resumable: tuple[Mapping[str, Any], PreparedDataset] | None
@@ -84,13 +82,13 @@ class Kept:
 
 @dataclass(frozen=True)
 class ByLoss:
-    """What the checkpoint says.
+    """The counts on a checkpoint.
 
     Attributes:
         step: of the checkpoint.
-        images: how many gradients' cosines are counted, batches times their size.
-        terms: loss term -> counts; `total` is their weighted sum.
-        left_out: why some terms are not there, or empty.
+        images: number of images counted, batches times batch size.
+        terms: loss term -> counts; `total` is the weighted sum of the losses.
+        left_out: why some terms are missing, or empty.
     """
 
     step: int
@@ -99,7 +97,7 @@ class ByLoss:
     left_out: str
 
 
-def analyze_gradients(cells: Sequence[AnalysedCell], device: torch.device, reporter: Reporter, *, count: int) -> list[Path]:
+def analyze_gradients(cells: Sequence[AnalysedCell], device: torch.device, *, count: int) -> list[Path]:
     """Write the sections of these cells, and of their stores; returns the files.
 
     Args:
@@ -110,14 +108,14 @@ def analyze_gradients(cells: Sequence[AnalysedCell], device: torch.device, repor
     """
 
     def analyse(cell: AnalysedCell, kept: Kept) -> tuple[list[Epoch], ByLoss | None]:
-        by_loss = of_checkpoint(cell, *kept.resumable, device, reporter, count=count) if kept.resumable else None
+        by_loss = of_checkpoint(cell, *kept.resumable, device, count=count) if kept.resumable else None
         return kept.epochs, by_loss
 
     files: list[Path] = []
     shares: dict[Path, pd.DataFrame] = {}
-    for cell, (epochs, by_loss) in each_usable(cells, lambda cell: _look(cell, reporter), analyse, reporter.say):
+    for cell, (epochs, by_loss) in each_usable(cells, _look, analyse):
         if why := not_applicable(epochs, by_loss):
-            reporter.say(f"{cell.label}: {why}")
+            log.info(f"{cell.label}: {why}")
             continue
         if epochs:
             files += write_section(cell.path, epochs_section(cell, epochs))
@@ -131,7 +129,7 @@ def analyze_gradients(cells: Sequence[AnalysedCell], device: torch.device, repor
 
 
 def not_applicable(epochs: Sequence[Epoch], by_loss: ByLoss | None) -> str | None:
-    """Why there is nothing to compare, in words, or None."""
+    """Why there is nothing to compare, or None."""
     counts = [one for epoch in epochs for one in epoch.counts]
     counts += [one for term in (by_loss.terms if by_loss else {}).values() for one in term]
     if not counts:
@@ -142,8 +140,8 @@ def not_applicable(epochs: Sequence[Epoch], by_loss: ByLoss | None) -> str | Non
     return _ALONE if len(inputs) == len(set(inputs)) else None
 
 
-def _look(cell: AnalysedCell, reporter: Reporter) -> Kept:
-    """What there is of a cell; nothing is computed yet."""
+def _look(cell: AnalysedCell) -> Kept:
+    """Load the available data of a cell; nothing is computed yet."""
     epochs = read_epochs(cell.path / GRADIENTS)
     checkpoint = cell.checkpoint()
     if checkpoint is None:
@@ -154,17 +152,17 @@ def _look(cell: AnalysedCell, reporter: Reporter) -> Kept:
             )
         return Kept(epochs, None)
     try:
-        _ = cell.variant  # its module is installed
-        return Kept(epochs, (checkpoint, cell.dataset(reporter)))
+        _ = cell.variant  # raises if its module is not installed
+        return Kept(epochs, (checkpoint, cell.dataset()))
     except UserError as error:
         if not epochs:
             raise
-        reporter.say(f"{cell.label}: only what was recorded; its checkpoint is left out: {error}")
+        warn(f"{cell.label}: only recorded epochs; its checkpoint is left out: {error}")
         return Kept(epochs, None)
 
 
 def read_epochs(path: Path) -> list[Epoch]:
-    """What `attnbench run --record-gradients` wrote; none where there is no such file. A last line that is cut off is left out.
+    """The epochs that `attnbench run --record-gradients` wrote; empty if there is no file. A truncated last line is left out.
 
     Raises:
         UserError: the file is damaged.
@@ -186,9 +184,9 @@ def read_epochs(path: Path) -> list[Epoch]:
 
 
 def _epoch_of(row: Mapping[str, Any]) -> Epoch:
-    """Raises KeyError, TypeError or ValueError for what is no line of gradients.jsonl."""
+    """Raises KeyError, TypeError or ValueError if the row is not a line of gradients.jsonl."""
     if not all(isinstance(row[name], int) for name in ("epoch", "step", "steps")):
-        raise ValueError("epoch, step and steps are whole numbers")
+        raise ValueError("epoch, step and steps must be whole numbers")
     return Epoch(row["epoch"], row["step"], row["steps"], from_json(row["splits"]))
 
 
@@ -197,21 +195,20 @@ def of_checkpoint(
     checkpoint: Mapping[str, Any],
     dataset: PreparedDataset,
     device: torch.device,
-    reporter: Reporter,
     *,
     count: int,
 ) -> ByLoss:
-    """Cosines of each loss term, apart, and of the total, over the batches that training would take next.
+    """Cosines for each loss term separately and for the total, over the batches that training would take next.
 
-    Train mode, no optimiser's step; running statistics are put back after each batch.
+    Train mode, no optimiser step; running statistics are restored after each batch.
 
     Raises:
         UserError: the module is not installed, or has other weights than the checkpoint.
     """
     recipe = cell.recipe
     recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update={"compile": False})})
-    features, left_out = _perceptual_network(cell, reporter)
-    training = assemble(cell.variant.factory, recipe, cell.record["seed"], device, features)
+    features, left_out = _perceptual_network(cell)
+    training = assemble(cell.variant.factory, recipe, cell.record.seed, device, features)
     for network, name in ((training.generator, "generator"), (training.discriminator, "discriminator")):
         try:
             network.load_state_dict(checkpoint[name])
@@ -221,8 +218,8 @@ def of_checkpoint(
     shape, step = recipe.backbone, checkpoint["step"]
     cosines = GradientCosines(training.generator.module, feature_channels(shape.width, shape.levels))
     counted: dict[str, list[Counts]] = {}
-    with reporter.progress(f"{cell.label}: gradients") as update, tf32(recipe.train.tf32):
-        following = batches(dataset.train, recipe, seed=cell.record["seed"], device=device, first=step, count=count)
+    with progress(f"{cell.label}: gradients") as update, tf32(recipe.train.tf32):
+        following = batches(dataset.train, recipe, seed=cell.record.seed, device=device, first=step, count=count)
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             for done, batch in enumerate(following, 1):
                 with buffers_kept(training.generator, training.discriminator):
@@ -231,13 +228,13 @@ def of_checkpoint(
                 update(done, count)
     cosines.close()
     if left_out:
-        counted.pop("total")  # it lacks what is left out
+        counted.pop("total")  # it lacks the terms that are left out
     terms = {name: counted[name] for name in TERMS if name in counted}
     return ByLoss(step, count * recipe.train.batch_size, terms, left_out)
 
 
 def of_batch(training: Training, batch: Batch, recipe: Recipe, cosines: GradientCosines) -> dict[str, list[Counts]]:
-    """Each loss term that has a weight, apart, and `total`, their weighted sum. Nothing is optimised."""
+    """Counts for each loss term with a positive weight, and for `total`, the weighted sum. Nothing is optimised."""
     with precision(recipe, batch.target.device):
         with listening(cosines):
             generated = training.generator(batch.sketch, batch.reference)
@@ -248,7 +245,7 @@ def of_batch(training: Training, batch: Batch, recipe: Recipe, cosines: Gradient
 
 
 def cosines_of(loss: Tensor, cosines: GradientCosines) -> list[Counts]:
-    """What one loss says at the branches of the latest forward, which stays good for others."""
+    """The counts of one loss at the branches of the latest forward, whose graph is kept for other losses."""
     if cosines.totals and loss.requires_grad:
         torch.autograd.grad(loss, cosines.totals, retain_graph=True, allow_unused=True)
     return cosines.take()
@@ -256,7 +253,7 @@ def cosines_of(loss: Tensor, cosines: GradientCosines) -> list[Counts]:
 
 @contextmanager
 def buffers_kept(*networks: nn.Module) -> Iterator[None]:
-    """Running statistics, and spectral norms' vectors, are afterwards what they were."""
+    """Restore running statistics, and the vectors of spectral norms, after the block."""
     kept = [(buffer, buffer.clone()) for network in networks for buffer in network.buffers()]
     try:
         yield
@@ -266,8 +263,8 @@ def buffers_kept(*networks: nn.Module) -> Iterator[None]:
                 buffer.copy_(before)
 
 
-def _perceptual_network(cell: AnalysedCell, reporter: Reporter) -> tuple[PerceptualFeatures | None, str]:
-    """VGG19 if the losses need it; else None, and if it is missing what is left out for that."""
+def _perceptual_network(cell: AnalysedCell) -> tuple[PerceptualFeatures | None, str]:
+    """VGG19, or None if it is not needed or missing; and, if it is missing, what is left out because of that."""
     recipe = cell.recipe
     if not recipe.needs_perceptual_network:
         return None, ""
@@ -275,16 +272,16 @@ def _perceptual_network(cell: AnalysedCell, reporter: Reporter) -> tuple[Percept
         try:
             features = PerceptualFeatures.pretrained(imagenet_normalization=recipe.loss.imagenet_normalization)
         except weights.MissingWeights as missing:
-            left_out = "perceptual and style loss, and with them the total, are left out: VGG19's weights are not here"
-            reporter.say(f"{cell.label}: {left_out} ({missing})")
+            left_out = "perceptual loss, style loss and the total are left out: VGG19's weights are missing"
+            warn(f"{cell.label}: {left_out} ({missing})")
             return None, left_out
-        if weights.file_digest(weights.find_or_download("vgg19")) != cell.record["weights"].get("vgg19"):
-            reporter.say(f"{cell.label}: the VGG19 here is another file than the one that it was trained with")
+        if weights.file_digest(weights.find_or_download("vgg19")) != cell.record.weights.get("vgg19"):
+            warn(f"{cell.label}: VGG19's weights here differ from those that it was trained with")
     return features, ""
 
 
-def frame_of(counts: Sequence[Counts], **columns: Any) -> pd.DataFrame:
-    """A row a branch: input, role, kind, which whole, how many positions, shares, and the 200 bins."""
+def shares_frame(counts: Sequence[Counts], **columns: Any) -> pd.DataFrame:
+    """One row per branch: input, role, kind, whole, numbers of positions, shares, and the 200 bins."""
     edges = [f"[{2 * k / BINS - 1:.2f}, {2 * (k + 1) / BINS - 1:.2f}]" for k in range(BINS)]
     rows = [
         {
@@ -306,7 +303,7 @@ def frame_of(counts: Sequence[Counts], **columns: Any) -> pd.DataFrame:
 
 
 def short_table(files: Sequence[Path]) -> str:
-    """What the CSV files of cells say, as text: the shares at the last epoch, and on the checkpoint, there loss by loss."""
+    """The CSV files of cells as text tables: the shares at the last epoch, and on the checkpoint loss by loss."""
     recorded, by_loss = (
         [pd.read_csv(file) for file in files if file.name == f"gradients-{which}.csv"] for which in ("epochs", "losses")
     )
@@ -345,24 +342,24 @@ def _loss_by_loss(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _numbers(shares: pd.Series[float]) -> pd.Series[str]:
-    """In per cent."""
+    """Shares as text, in per cent."""
     return shares.map(lambda share: "-" if pd.isna(share) else f"{100 * share:.1f}")
 
 
 def epochs_section(cell: AnalysedCell, epochs: Sequence[Epoch]) -> Section:
     """Figure 4: for every branch the distribution of its cosines, epoch by epoch, and the shares."""
     last = epochs[-1]
-    frames = [frame_of(one.counts, **cell.columns, epoch=one.epoch, step=one.step, steps=one.steps) for one in epochs]
-    shares = _in_words(last.counts)
+    frames = [shares_frame(one.counts, **cell.columns, epoch=one.epoch, step=one.step, steps=one.steps) for one in epochs]
+    shares = _shares_text(last.counts)
     partly = [str(one.epoch) for one in epochs[:-1] if one.steps < max(other.steps for other in epochs)]
-    note = f" Epochs {', '.join(partly)} were counted in part, since the run was stopped within them." if partly else ""
+    note = f" Epochs {', '.join(partly)} were counted in part, since the run stopped during them." if partly else ""
     if missing := sorted(set(_span(epochs)) - {one.epoch for one in epochs}):
         note += f" Epochs {', '.join(map(str, missing))} were not recorded: their rows are empty."
     return Section(
         "gradients-epochs",
         f"Gradients of the branches over the epochs: {cell.label}",
         "Cosine, at each position, between the gradient of a branch and the whole gradient of its input, in all steps of an "
-        f"epoch. At epoch {last.epoch} ({last.steps} steps): {shares}.{note}{_of_inside(last.counts)}",
+        f"epoch. At epoch {last.epoch} ({last.steps} steps): {shares}.{note}{_split_notes(last.counts)}",
         f"For each branch a map of the cosines' distribution over {len(epochs)} epochs, and two lines: the share above "
         f"{DOMINANT} and the share below 0.",
         epochs_figure(epochs),
@@ -372,7 +369,7 @@ def epochs_section(cell: AnalysedCell, epochs: Sequence[Epoch]) -> Section:
 
 def losses_section(cell: AnalysedCell, found: ByLoss) -> Section:
     """Figure 5: for every branch the distribution of its cosines, for each loss term alone."""
-    frames = [frame_of(counts, **cell.columns, loss=name, step=found.step) for name, counts in found.terms.items()]
+    frames = [shares_frame(counts, **cell.columns, loss=name, step=found.step) for name, counts in found.terms.items()]
     conflicts = [
         f"{name} {percent(max((one.share_below or 0.0 for one in counts if one.kind == 'matching'), default=None))}"
         for name, counts in found.terms.items()
@@ -384,52 +381,52 @@ def losses_section(cell: AnalysedCell, found: ByLoss) -> Section:
         f"Gradients of the branches for each loss: {cell.label}",
         f"The trained networks after {found.step} steps, {found.images} training images, train mode, each loss term alone: "
         "cosine, at each position, between the gradient of a branch and the whole gradient of its input. "
-        f"Of the matching branch that conflicts most, the share below 0: {', '.join(conflicts)}. "
-        f"For {_term(first)}: {_in_words(found.terms[first])}.{note}{_of_inside(found.terms[first])}",
-        f"For each branch the cosines' distributions, a line for each of {', '.join(found.terms)}.",
+        f"Share below 0 of the matching branch that conflicts most: {', '.join(conflicts)}. "
+        f"For {_term(first)}: {_shares_text(found.terms[first])}.{note}{_split_notes(found.terms[first])}",
+        f"For each branch the distributions of its cosines, a line for each of {', '.join(found.terms)}.",
         losses_figure(found.terms),
         pd.concat(frames, ignore_index=True),
     )
 
 
 def overview_section(shares: pd.DataFrame) -> Section:
-    """The shares of several cells side by side: of each variant on each data set, means over seeds."""
-    groups = over_seeds(shares)
+    """The shares of several cells side by side: for each variant on each dataset, means over seeds."""
+    groups = mean_over_seeds(shares)
     shown = _most_conflicting(groups, _ROWS)
     several = (groups["seeds"] > 1).any()
     note = " Bars are means over seeds, thin lines their range." if several else ""
     if len(shown) < len(groups):
         note += (
-            f" Shown are {shown['group'].nunique()} of {groups['group'].nunique()}, those with a matching branch that points "
-            "against the whole most; the CSV has all."
+            f" {shown['group'].nunique()} of {groups['group'].nunique()} are shown, those whose matching branches conflict "
+            "most with the whole; the CSV has all."
         )
     worst = groups[groups["kind"] == "matching"].dropna(subset="below").nlargest(3, "below")
     columns = (worst["group"], worst["input"], worst["role"], worst["below"])
     listed = [f"{group}, {name} {role}, {percent(share)}" for group, name, role, share in zip(*columns, strict=True)]
-    said = f"Most often against it: {'; '.join(listed)}." if listed else "No matching branch has a gradient."
+    conflicts = f"Most often below 0: {'; '.join(listed)}." if listed else "No matching branch has a gradient."
     splits = _SPLITS if (shares["whole"] == _OF_SPLIT).any() else ""
     return Section(
         "gradients",
         "Gradients of the branches, module by module",
-        f"Share of positions at which a branch's gradient has a cosine above {DOMINANT} (it dominates) or below 0 (it points "
-        f"against) with the whole gradient of its input, under the total loss unless said otherwise. {said}{note}{splits}",
-        f"Two panels of bars, a row for each branch. {said}",
+        f"Share of positions at which a branch's gradient has a cosine above {DOMINANT} (it dominates) or below 0 (it "
+        f"conflicts) with the whole gradient of its input, under the total loss unless noted. {conflicts}{note}{splits}",
+        f"Two panels of bars, a row for each branch. {conflicts}",
         overview_figure(shown),
         shares,
     )
 
 
-def over_seeds(shares: pd.DataFrame) -> pd.DataFrame:
-    """A row for each branch of each group, a variant on a data set: above, below, their extremes over seeds, and how many.
+def mean_over_seeds(shares: pd.DataFrame) -> pd.DataFrame:
+    """One row per branch and group (a variant on a dataset): above, below, their extremes over seeds, and number of seeds.
 
-    Groups of a data set are together.
+    Groups of one dataset are adjacent.
     """
     groups = [
         f"{variant} on {dataset}" + ("" if loss == "total" else f", {_term(loss)}")
         for variant, dataset, loss in zip(shares["variant"], shares["dataset"], shares["loss"], strict=True)
     ]
     first, then = pd.factorize(shares["dataset"])[0], pd.factorize(pd.Series(groups))[0]
-    named = shares.assign(group=groups).iloc[np.lexsort((then, first))]  # which is stable
+    named = shares.assign(group=groups).iloc[np.lexsort((then, first))]  # lexsort is stable
     grouped = named.groupby(["group", "input", "role", "kind"], sort=False)
     return grouped.agg(
         above=("above", "mean"),
@@ -443,7 +440,7 @@ def over_seeds(shares: pd.DataFrame) -> pd.DataFrame:
 
 
 def _most_conflicting(groups: pd.DataFrame, rows: int) -> pd.DataFrame:
-    """As many whole groups as there is room for, at least one: those whose matching branches point against the whole most."""
+    """As many whole groups as fit `rows`, at least one: those whose matching branches conflict most with the whole."""
     conflict = groups["below"].where(groups["kind"] == "matching").groupby(groups["group"], sort=False).max().fillna(-1)
     ordered = conflict.sort_values(ascending=False, kind="stable").index
     so_far = groups.groupby("group").size()[ordered].cumsum()
@@ -452,7 +449,7 @@ def _most_conflicting(groups: pd.DataFrame, rows: int) -> pd.DataFrame:
 
 
 def _total_shares(cell: AnalysedCell, epochs: Sequence[Epoch], by_loss: ByLoss | None) -> pd.DataFrame:
-    """Of the checkpoint under the total loss (or the first of those that are there), else of the last epoch."""
+    """Shares on the checkpoint under the total loss (or the first available term), else at the last epoch."""
     if by_loss:
         loss = next(iter(by_loss.terms))
         counts, moment = by_loss.terms[loss], f"step {by_loss.step}"
@@ -470,19 +467,19 @@ def _term(name: str) -> str:
     return "the total loss" if name == "total" else f"the {name} loss"
 
 
-def _of_inside(counts: Sequence[Counts]) -> str:
-    said = _INSIDE if any(one.input.startswith("inside") for one in counts) else ""
-    return said + (_SPLITS if any(_whole_of(one, counts) == _OF_SPLIT for one in counts) else "")
+def _split_notes(counts: Sequence[Counts]) -> str:
+    inside = _INSIDE if any(one.input.startswith("inside") for one in counts) else ""
+    return inside + (_SPLITS if any(_whole_of(one, counts) == _OF_SPLIT for one in counts) else "")
 
 
 def _whole_of(one: Counts, counts: Sequence[Counts]) -> str:
-    """Which gradient it is compared with: `sketch` and `sketch 2` are two splits, each with a whole of its own."""
+    """The gradient that a branch is compared with: `sketch` and `sketch 2` are two splits, each with a whole of its own."""
     splits = Counter(name.split(" ")[0] for name in {other.input for other in counts})
     return _OF_SPLIT if splits[one.input.split(" ")[0]] > 1 else "of the input"
 
 
-def _in_words(counts: Sequence[Counts]) -> str:
-    """What dominates and what conflicts."""
+def _shares_text(counts: Sequence[Counts]) -> str:
+    """How much content branches dominate, and matching branches conflict."""
     parts = []
     for one in counts:
         if not one.cosines:
@@ -495,7 +492,7 @@ def _in_words(counts: Sequence[Counts]) -> str:
 
 
 def _grid_of(counts: Sequence[Counts]) -> list[list[Counts]]:
-    """Branches by their input."""
+    """Branches grouped by their input."""
     rows: dict[str, list[Counts]] = {}
     for one in counts:
         rows.setdefault(one.input, []).append(one)
@@ -503,13 +500,13 @@ def _grid_of(counts: Sequence[Counts]) -> list[list[Counts]]:
 
 
 def _density(one: Counts) -> np.ndarray:
-    """The share of cosines in each of the bins that are shown; not a number where there is none."""
+    """The share of cosines in each shown bin; nan if there are no cosines."""
     merged = np.array(one.bins, float).reshape(SHOWN_BINS, -1).sum(1)
     return merged / merged.sum() if merged.sum() else np.full(SHOWN_BINS, np.nan)
 
 
 def _span(epochs: Sequence[Epoch]) -> range:
-    """Every number from the first epoch's to the last one's, also of those that were not recorded."""
+    """All epoch numbers from the first to the last, including epochs that were not recorded."""
     return range(epochs[0].epoch, epochs[-1].epoch + 1)
 
 
@@ -615,7 +612,7 @@ def losses_figure(terms: Mapping[str, Sequence[Counts]]) -> Figure:
 
 
 def overview_figure(groups: pd.DataFrame) -> Figure:
-    """Bars of the shares above 0.935 and below 0, a row for each branch of each group, of a frame as `over_seeds` gives."""
+    """Bars of the shares above 0.935 and below 0, a row for each branch of each group, from the frame of `mean_over_seeds`."""
     from matplotlib.figure import Figure
 
     names = groups["group"].unique()
@@ -651,8 +648,8 @@ def _say_no_gradient(axis: Axes) -> None:
 
 
 def added(counts: Iterable[Counts]) -> list[Counts]:
-    """One for each branch, summed, in the order in which they first come."""
-    sums: dict[Key, Counts] = {}
+    """Sums for each branch, in order of first appearance."""
+    sums: dict[BranchKey, Counts] = {}
     for one in counts:
         sums[one.key] = sums[one.key] + one if one.key in sums else one
     return list(sums.values())

@@ -1,4 +1,4 @@
-"""What an analysis leaves in `<cell>/analysis/` or `<store>/analysis/`: a figure, its numbers, and what a report says of it."""
+"""What an analysis leaves in `<cell>/analysis/` or `<store>/analysis/`: a figure, its numbers, and its texts for a report."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from attnbench.store.folder import ANALYSIS
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito's, but for yellow
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito's, without yellow
 DPI = 200
 _STYLE: dict[Any, Any] = {
     "font.size": 8,
@@ -40,9 +40,9 @@ class Section:
     """A figure with its numbers.
 
     Attributes:
-        name: of its files.
-        title, caption, alt: plain words, for a report; alt says what a reader would see who cannot.
-        table: what the CSV holds.
+        name: of its files, without suffix.
+        title, caption, alt: plain text, for a report; alt describes the figure to readers who cannot see it.
+        table: the contents of the CSV file.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Section:
 
 @contextmanager
 def paper_style() -> Iterator[None]:
-    """Sizes, lines and fonts of figures for print, in the block in which they are drawn."""
+    """Sizes, lines and fonts for print, of figures that are drawn in the block."""
     from matplotlib import rc_context
 
     with rc_context(_STYLE):
@@ -63,7 +63,7 @@ def paper_style() -> Iterator[None]:
 
 
 def write_section(base: Path, section: Section) -> list[Path]:
-    """`<base>/analysis/<name>.png`, `.pdf`, `.csv`, `.json`, the last one last. Returns their paths."""
+    """`<base>/analysis/<name>.png`, `.pdf`, `.csv`, `.json`, in this order. Returns their paths."""
     folder = base / ANALYSIS
     folder.mkdir(exist_ok=True)
     files = [folder / f"{section.name}.{suffix}" for suffix in ("png", "pdf", "csv", "json")]
@@ -71,13 +71,13 @@ def write_section(base: Path, section: Section) -> list[Path]:
         with replacing(file) as draft, paper_style():
             section.figure.savefig(draft, format=file.suffix[1:], dpi=DPI)
     write_text(files[2], section.table.to_csv(index=False))
-    words = {"title": section.title, "caption": section.caption, "alt": section.alt}
-    write_text(files[3], json.dumps(words, indent=1, ensure_ascii=False) + "\n")
+    texts = {"title": section.title, "caption": section.caption, "alt": section.alt}
+    write_text(files[3], json.dumps(texts, indent=1, ensure_ascii=False) + "\n")
     return files
 
 
 def by_store(cells: Sequence[AnalysedCell]) -> dict[Path, list[AnalysedCell]]:
-    """Stores of which there are several cells here, with those."""
+    """The stores that several of the cells belong to, with these cells."""
     groups: dict[Path, list[AnalysedCell]] = {}
     for cell in cells:
         groups.setdefault(cell.path.absolute().parent, []).append(cell)
@@ -85,7 +85,7 @@ def by_store(cells: Sequence[AnalysedCell]) -> dict[Path, list[AnalysedCell]]:
 
 
 def colours_of(names: Sequence[str]) -> dict[str, Any]:
-    """A colour for each name, none twice: those of figures, or of the rainbow where there are too few of them."""
+    """A different colour for each name: from `COLOURS`, or from a rainbow if those are too few."""
     from matplotlib import colormaps
 
     if len(names) <= len(COLOURS):
@@ -105,16 +105,16 @@ def short_list(items: Sequence[str], most: int = 3) -> str:
 
 
 def table_text(frame: pd.DataFrame, most: int = 60) -> str:
-    """A table for a terminal. What the first column says is said once; rows behind the first `most` are counted alone."""
+    """A table for a terminal. Repeated values of the first column are blank; rows after the first `most` are only counted."""
     shown = frame.head(most).copy()
     first = shown.columns[0]
     shown[first] = shown[first].mask(shown[first] == shown[first].shift(), "")
     text: str = shown.to_markdown(index=False, tablefmt="simple", disable_numparse=True)
-    return text + (f"\n... and {len(frame) - most} rows more: the CSV files have all" if len(frame) > most else "")
+    return text + (f"\n... and {len(frame) - most} more rows in the CSV files" if len(frame) > most else "")
 
 
 def percent(share: float | None) -> str:
-    """A share in words.
+    """A share as text.
 
     >>> percent(0.30571), percent(None)
     ('30.6 %', 'none')

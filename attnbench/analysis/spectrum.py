@@ -1,11 +1,11 @@
 """`attnbench analyze spectrum`: how concentrated features are before and after the module. Figure 8 of the paper (section 4.2).
 
-A sample's features are a matrix of n tokens by C channels, as they are, not centred. With its singular values s_1 >= s_2 >= ...
+A sample's features are a matrix of n tokens by C channels, not centred. With its singular values s_1 >= s_2 >= ...
 
     ratio_r = sum_{k <= r} s_k^2 / sum_k s_k^2,   averaged over samples.
 
-Before: f_s, the sketch's, and, which the paper does not show, f_r; after: f_gen. Eval mode, test pairs. The paper's text speaks
-of the nuclear norm, its caption and its code of squared values, which these are.
+Before: f_s, of the sketch, and f_r, which the paper does not show; after: f_gen. Eval mode, test pairs. The paper's text
+mentions the nuclear norm, its caption and its code squared values, as here.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from attnbench.analysis.sections import (
     table_text,
     write_section,
 )
-from attnbench.console import Reporter
+from attnbench.console import progress
 from attnbench.data.batches import pair_batch
 from attnbench.data.images import PreparedDataset
 from attnbench.errors import UserError
@@ -44,36 +44,36 @@ if TYPE_CHECKING:
 
 BEFORE, REFERENCE, AFTER = "before: sketch", "before: reference", "after"
 _LINES: dict[str, Any] = {BEFORE: "--", REFERENCE: ":", AFTER: "-"}
-_ENERGY = 0.9  # of which the captions say how many values hold it
+_ENERGY = 0.9  # captions give the number of values that hold this share
 _DATASETS = 6  # rows of a store's figure
 
 
 def accumulated(tokens: Tensor) -> Tensor:
-    """ratio_r of each sample: (B, n, C) -> (B, min(n, C)), float64, rising to 1; not a number where all entries are zero."""
+    """ratio_r of each sample: (B, n, C) -> (B, min(n, C)), float64, rising to 1; nan if all entries are zero."""
     squares = torch.linalg.svdvals(tokens.double()).square()
     return squares.cumsum(-1) / squares.sum(-1, keepdim=True)
 
 
-def analyze_spectrum(cells: Sequence[AnalysedCell], device: torch.device, reporter: Reporter, *, pairs: int) -> list[Path]:
+def analyze_spectrum(cells: Sequence[AnalysedCell], device: torch.device, *, pairs: int) -> list[Path]:
     """Write the sections of these cells, and of their stores; returns the files.
 
     Args:
-        pairs: how many test pairs, the first of the protocol's; fewer where there are fewer.
+        pairs: number of test pairs, the first of the protocol's; all of them if there are fewer.
 
     Raises:
-        UserError: the cell, or each of several, has no trained generator, no images here, or features that have no spectrum.
+        UserError: the cell, or each of several, has no trained generator, no images here, or features without a spectrum.
     """
 
     def check(cell: AnalysedCell) -> PreparedDataset:
         cell.check_generator()
-        return cell.dataset(reporter)
+        return cell.dataset()
 
     def analyse(cell: AnalysedCell, dataset: PreparedDataset) -> pd.DataFrame:
-        return of_cell(cell, dataset, device, reporter, pairs=pairs)
+        return of_cell(cell, dataset, device, pairs=pairs)
 
     files: list[Path] = []
     frames: dict[Path, pd.DataFrame] = {}
-    for cell, frame in each_usable(cells, check, analyse, reporter.say):
+    for cell, frame in each_usable(cells, check, analyse):
         frames[cell.path] = frame
         files += write_section(cell.path, cell_section(frame))
     for store, inside in by_store([cell for cell in cells if cell.path in frames]).items():
@@ -83,14 +83,12 @@ def analyze_spectrum(cells: Sequence[AnalysedCell], device: torch.device, report
 
 @torch.no_grad()
 @tf32(False)
-def of_cell(
-    cell: AnalysedCell, dataset: PreparedDataset, device: torch.device, reporter: Reporter, *, pairs: int
-) -> pd.DataFrame:
+def of_cell(cell: AnalysedCell, dataset: PreparedDataset, device: torch.device, *, pairs: int) -> pd.DataFrame:
     """Columns: those of the cell; of (one of the three features), r (from 1), ratio (the mean), deviation, samples."""
     generator, images = cell.generator(device), dataset.test
     chosen = pair_list(len(images), cell.recipe.evaluation)[:pairs]
     found: dict[str, list[Tensor]] = {BEFORE: [], REFERENCE: [], AFTER: []}
-    with reporter.progress(f"{cell.label}: spectrum") as update:
+    with progress(f"{cell.label}: spectrum") as update:
         for start in range(0, len(chosen), BATCH):
             batch = pair_batch(images, chosen[start : start + BATCH], data=cell.recipe.data, device=device)
             maps = features(generator, batch.sketch, batch.reference)
@@ -113,12 +111,12 @@ def of_cell(
 
 
 def needed(frame: pd.DataFrame, energy: float = _ENERGY) -> int:
-    """How many singular values hold that share, of rows of one cell and one feature."""
+    """The number of singular values that hold this share, from the rows of one cell and one feature."""
     return int(frame.loc[frame["ratio"] >= energy - 1e-12, "r"].min())
 
 
 def short_table(files: Sequence[Path]) -> str:
-    """What the CSV files of cells say, as text: the share of the first value, of the first ten, and how many hold 90 %."""
+    """The CSV files of cells as a text table: the share of the first value, of the first ten, and the number that hold 90 %."""
     rows = []
     for file in files:
         for (cell, name), part in pd.read_csv(file).groupby(["cell", "of"], sort=False) if file.suffix == ".csv" else ():
@@ -129,55 +127,55 @@ def short_table(files: Sequence[Path]) -> str:
 
 
 def cell_section(frame: pd.DataFrame) -> Section:
-    """Of one cell."""
+    """The section of one cell."""
     cell = frame["cell"].iloc[0]
-    said = _in_words(frame)
+    shares = _energy_text(frame)
     return Section(
         "spectrum",
         f"Spectrum of the features before and after the module: {cell}",
-        f"{_what(frame)}, bands a standard deviation of pairs'. {said}.",
-        f"Curves that rise to 1; the higher, the more of the features lies in few directions. {said}.",
+        f"{_quantity_text(frame)}; bands: one standard deviation over pairs. {shares}.",
+        f"Curves that rise to 1; the higher a curve, the fewer directions the features lie in. {shares}.",
         _cell_figure(frame),
         frame,
     )
 
 
 def store_section(frame: pd.DataFrame) -> Section:
-    """Of several cells together."""
+    """The section of several cells together."""
     datasets = list(frame["dataset"].unique())
     shown = frame[frame["dataset"].isin(datasets[:_DATASETS])]
     groups = shown.groupby(["dataset", "variant"], sort=False)
     parts = sorted(groups, key=lambda group: datasets.index(group[0][0]))
-    said = short_list([f"{variant} on {dataset}: {_in_words(part)}" for (dataset, variant), part in parts])
+    shares = short_list([f"{variant} on {dataset}: {_energy_text(part)}" for (dataset, variant), part in parts])
     seeds = frame.groupby(["dataset", "variant"])["cell"].nunique().max() > 1
     note = " Thin: each seed; thick: their mean." if seeds else ""
-    note += f" Shown are the first {_DATASETS} of {len(datasets)} data sets." if len(datasets) > _DATASETS else ""
+    note += f" The first {_DATASETS} of {len(datasets)} datasets are shown." if len(datasets) > _DATASETS else ""
     return Section(
         "spectrum",
         "Spectrum of the features before and after the module, module by module",
-        f"{_what(frame)}.{note} {said}.",
-        "Curves that rise to 1, a row of panels for each data set, a colour for each module.",
+        f"{_quantity_text(frame)}.{note} {shares}.",
+        "Curves that rise to 1, a row of panels for each dataset, a colour for each module.",
         _store_figure(shown),
         frame,
     )
 
 
-def _what(frame: pd.DataFrame) -> str:
+def _quantity_text(frame: pd.DataFrame) -> str:
     return (
-        "Squared singular values of the tokens by channels, largest first, accumulated, as shares of their sum; mean of "
+        "Cumulative squared singular values of the tokens by channels, largest first, as shares of their sum; mean over "
         f"{frame['samples'].min()} test pairs"
     )
 
 
-def _in_words(frame: pd.DataFrame) -> str:
-    """How many values hold 90 % before and after, of the mean over cells."""
+def _energy_text(frame: pd.DataFrame) -> str:
+    """The number of values that hold 90 % before and after, for the mean over cells."""
     means = frame.groupby(["of", "r"])["ratio"].mean().reset_index()
     before, after = (means[means["of"] == name] for name in (BEFORE, AFTER))
     return f"{needed(before)} of {len(before)} values before and {needed(after)} after hold {100 * _ENERGY:g} %"
 
 
 def _cell_figure(frame: pd.DataFrame) -> Figure:
-    """As in the paper: one panel, a kind of line for each feature."""
+    """As in the paper: one panel, a line style for each feature."""
     from matplotlib.figure import Figure
 
     with paper_style():
@@ -194,7 +192,7 @@ def _cell_figure(frame: pd.DataFrame) -> Figure:
 
 
 def _store_figure(frame: pd.DataFrame) -> Figure:
-    """A row for each data set, a panel for each feature, a colour for each variant: seeds thin, their mean thick."""
+    """A row for each dataset, a panel for each feature, a colour for each variant: seeds thin, their mean thick."""
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 

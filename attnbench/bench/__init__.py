@@ -1,1 +1,1 @@
-"""`attnbench bench`: what a training step costs on this machine, beside a step of the paper's released code."""
+"""`attnbench bench`: the cost of a training step on this machine, compared with a step of the paper's released code."""

@@ -1,4 +1,4 @@
-"""Times, memory and operations of a training step, for each module, image size and precision."""
+"""Time, memory and operations of a training step, for each module, image size and precision."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from attnbench.bench.output import write_report
-from attnbench.bench.plan import PRECISIONS, Plan, Row, stride
+from attnbench.bench.output import write_benchmark
+from attnbench.bench.plan import PRECISIONS, BenchRow, Plan, stride
 from attnbench.bench.released import ReleasedStep
 from attnbench.cells.provenance import provenance
 from attnbench.cells.variant import Variant, parse_variant
 from attnbench.config.recipe import Recipe
+from attnbench.console import log
 from attnbench.contract.cost_table import cost_of
 from attnbench.contract.subject import Subject
 from attnbench.data.batches import training_batch
@@ -33,26 +34,24 @@ from attnbench.training.loop import train_step
 from attnbench.training.state import Training, assemble
 
 BASELINE_MODULE = "sga"
+_PRODUCT = {"cpu": 2048, "cuda": 8192}  # side of the square matrices whose product gives the ceiling
 
 
-_PRODUCT = {"cpu": 2048, "cuda": 8192}  # side of the matrices whose product is the ceiling
+def bench(plan: Plan, device: torch.device, store: Path) -> tuple[list[BenchRow], list[Path]]:
+    """Run the plan, and write `<store>/bench/<device>-<recipe>.json` and its plots. Returns the rows and the files.
 
+    Images are random and VGG19 is untrained: neither affects the times.
 
-Say = Callable[[str], None]
-
-
-def bench(plan: Plan, device: torch.device, store: Path, say: Say = lambda line: None) -> tuple[list[Row], list[Path]]:
-    """Measure, and write `<store>/bench/<device>-<recipe>.json` and its plots. Returns the rows and the files.
-
-    Images are random, and VGG19 is without its weights: neither changes the time.
+    Raises:
+        UserError: no measurement succeeded.
     """
     ceilings = {name: ceiling(name, device) for name in plan.precisions}
     for name, rate in ceilings.items():
-        say(f"matrix products, {name}: {rate:,.0f} GFLOP/s")
-    rows: list[Row] = []
-    growth: list[Row] = []
-    made_by = provenance(device)  # before files of its own change the repository
-    write = partial(write_report, plan, rows, growth, ceilings, made_by, store)
+        log.info(f"matrix products, {name}: {rate:,.0f} GFLOP/s")
+    rows: list[BenchRow] = []
+    growth: list[BenchRow] = []
+    made_by = provenance(device)  # before the files written below change the repository's state
+    write = partial(write_benchmark, plan, rows, growth, ceilings, made_by, store)
     for size in plan.sizes:
         released = _released(plan, size, device) if plan.baseline else None
         for variant in plan.variants:
@@ -60,19 +59,19 @@ def bench(plan: Plan, device: torch.device, store: Path, say: Say = lambda line:
                 try:
                     rows.append(_row(plan, variant, size, precision, ceilings[precision], released, device))
                 except torch.OutOfMemoryError:
-                    say(f"{variant.label}, {size} px, {precision}: left out, it takes more memory than there is")
+                    log.info(f"{variant.label}, {size} px, {precision}: left out, not enough memory")
                 else:
-                    say("{module}, {size} px, {precision}: {step_ms:,.0f} ms".format(**rows[-1]))
+                    log.info("{module}, {size} px, {precision}: {step_ms:,.0f} ms".format(**rows[-1]))
                     write()
     for variant in plan.variants:
         growth += _growth(plan, variant, device)
     if not rows and not growth:
-        raise UserError("nothing could be measured: smaller images (--sizes) or batches (--set train.batch_size=4) take less")
+        raise UserError("nothing could be measured: try smaller images (--sizes) or batches (--set train.batch_size=4)")
     return rows, write()
 
 
 def ceiling(precision: str, device: torch.device) -> float:
-    """GFLOP/s of a large matrix product, with which a step's rate is compared."""
+    """GFLOP/s of a large matrix product: the ceiling that a step's rate is compared with."""
     side = _PRODUCT.get(device.type, 2048)
     kind = torch.bfloat16 if precision == "bfloat16" else torch.float32
     a, b = (torch.randn(side, side, device=device).to(kind) for _ in range(2))
@@ -82,7 +81,7 @@ def ceiling(precision: str, device: torch.device) -> float:
 
 
 def alternate(clocks: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
-    """What each returns, in turns, so that a machine that slows down slows all of them."""
+    """Call the clocks in turns, so that a machine that slows down slows all of them; returns the seconds of each."""
     seconds: dict[str, list[float]] = {name: [] for name in clocks}
     for _ in range(rounds):
         for name, clock in clocks.items():
@@ -91,7 +90,7 @@ def alternate(clocks: Mapping[str, Callable[[], float]], rounds: int) -> dict[st
 
 
 def second_run(work: Callable[[], Any], device: torch.device) -> float:
-    """Seconds of the second of two runs: it finds caches and memory as a loop of its own would leave them."""
+    """Seconds of the second of two runs, which finds caches and memory as an uninterrupted loop would leave them."""
     work()
     return _clock(work, device)
 
@@ -110,17 +109,17 @@ def _wait(device: torch.device) -> None:
 
 
 def _released(plan: Plan, size: int, device: torch.device) -> dict[str, Callable[[], Any]]:
-    """The baseline's step, under PyTorch's defaults and, where that differs, without TF32."""
+    """The baseline's step, under PyTorch's defaults and, on a GPU, also without TF32."""
     _forget(device)
     recipe = _at(plan.recipe, size, "float32")
     step, batch = ReleasedStep(parse_variant(BASELINE_MODULE).factory, recipe, device), _batch(recipe, device)()
 
-    def work(convolutions: bool) -> None:
-        with tf32(convolutions):
+    def work(tf32_convolutions: bool) -> None:
+        with tf32(tf32_convolutions):
             step(batch)
 
-    works: dict[str, Callable[[], Any]] = {"released": partial(work, True)}
-    return {**works, "released_float32": partial(work, False)} if device.type == "cuda" else works
+    steps: dict[str, Callable[[], Any]] = {"released": partial(work, True)}
+    return {**steps, "released_float32": partial(work, False)} if device.type == "cuda" else steps
 
 
 def _row(
@@ -131,9 +130,9 @@ def _row(
     ceiling: float,
     released: Mapping[str, Callable[[], Any]] | None,
     device: torch.device,
-) -> Row:
+) -> BenchRow:
     _forget(device)
-    torch.compiler.reset()  # after a few networks of one class the compiler gives up, and runs them as they are
+    torch.compiler.reset()  # else the compiler gives up after a few networks of one class, and runs the others uncompiled
     recipe = _at(plan.recipe, size, precision)
     count = recipe.train.batch_size
     prepare = _batch(recipe, device)
@@ -177,23 +176,23 @@ def _row(
 
 
 def _speedup(slow: Sequence[float], fast: Sequence[float]) -> float:
-    """The median over the rounds of the ratio within a round."""
+    """Median over the rounds of the ratio within each round."""
     return median(a / b for a, b in zip(slow, fast, strict=True))
 
 
 def _memory(training: Training, step: Callable[[], Any], device: torch.device) -> int:
-    """Bytes that a step takes at the most: weights, optimisers' states, gradients and what the step makes."""
+    """Peak bytes of a step: weights, optimiser states, gradients and what the step itself allocates."""
     optimizers = (training.optimizer_g, training.optimizer_d)
     networks = (training.generator, training.discriminator, training.features)
     held = [x for network in networks if isinstance(network, nn.Module) for x in network.state_dict().values()]
     for optimizer in optimizers:
-        optimizer.zero_grad()  # so that they are made, and counted, anew
+        optimizer.zero_grad()  # so that gradients are allocated, and counted, again
         held += [x for state in optimizer.state.values() for x in state.values()]
     return sum(x.nbytes for x in held) + peak_bytes(step, device)
 
 
 def _forget(device: torch.device) -> None:
-    """Give back what earlier rows took."""
+    """Free the memory of earlier rows."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
@@ -203,7 +202,7 @@ def _training(variant: Variant, recipe: Recipe, device: torch.device) -> Trainin
     features = None
     if recipe.needs_perceptual_network:
         features = PerceptualFeatures(imagenet_normalization=recipe.loss.imagenet_normalization)
-        for parameter in features.parameters():  # memory as it was found may hold numbers that processors are slow with
+        for parameter in features.parameters():  # uninitialised memory may hold subnormal numbers, which are slow
             torch.nn.init.normal_(parameter, std=0.02)
     training = assemble(variant.factory, recipe, 0, device, features)
     training.generator.train()
@@ -211,8 +210,8 @@ def _training(variant: Variant, recipe: Recipe, device: torch.device) -> Trainin
     return training
 
 
-def _growth(plan: Plan, variant: Variant, device: torch.device) -> Iterable[Row]:
-    """The module alone, forward and backward of two images, at the feature maps of growing images."""
+def _growth(plan: Plan, variant: Variant, device: torch.device) -> Iterable[BenchRow]:
+    """Costs of the module alone, forward and backward of two images, on the feature maps of images of growing size."""
     shape = plan.recipe.backbone
     for size in plan.growth:
         side = size // stride(plan.recipe)
@@ -220,7 +219,7 @@ def _growth(plan: Plan, variant: Variant, device: torch.device) -> Iterable[Row]
         _forget(device)
         with tf32(False):
             cost = cost_of(subject, mine=True)
-        if cost:  # else the memory is not enough, or the module is not for such maps
+        if cost:  # None: not enough memory, or a module that does not take such feature maps
             yield {
                 "module": variant.label,
                 "size": size,
@@ -238,7 +237,7 @@ def _at(recipe: Recipe, size: int, precision: str) -> Recipe:
 
 
 def _batch(recipe: Recipe, device: torch.device) -> Callable[[], Any]:
-    """What makes a training batch, of random images that are on the device already."""
+    """A function that prepares a training batch from random images already on the device."""
     count, side = recipe.train.batch_size, recipe.data.size
     source = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (count, 3, side, side), generator=source, dtype=torch.uint8)

@@ -1,4 +1,4 @@
-"""A benchmark's figures as a table, a JSON file and plots."""
+"""A benchmark's numbers as a table, a JSON file and plots."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from attnbench.cells.record import Provenance
 from attnbench.files import write_text
 
 if TYPE_CHECKING:
-    from attnbench.bench.plan import Plan, Row
-
+    from attnbench.bench.plan import BenchRow, Plan
 
 _SHOWN = {
     "module": "module",
@@ -31,13 +31,11 @@ _SHOWN = {
     "prepare_share": "batch/step",
     "first_step_seconds": "first step s",
 }
-
-
 _SHARES = ("share_of_ceiling", "prepare_share")
 
 
-def rows_to_text(rows: Sequence[Row]) -> str:
-    """A line a row; what was not measured is left out."""
+def rows_to_text(rows: Sequence[BenchRow]) -> str:
+    """A line per row; columns without a measurement are left out."""
     frame = pd.DataFrame(rows)
     shown = frame[[name for name in _SHOWN if name in frame]].copy()
     for name in _SHARES:
@@ -46,16 +44,16 @@ def rows_to_text(rows: Sequence[Row]) -> str:
     return text
 
 
-def write_report(
+def write_benchmark(
     plan: Plan,
-    rows: Sequence[Row],
-    growth: Sequence[Row],
+    rows: Sequence[BenchRow],
+    growth: Sequence[BenchRow],
     ceilings: Mapping[str, float],
-    made_by: Mapping[str, Any],
+    made_by: Provenance,
     store: Path,
 ) -> list[Path]:
-    """The JSON file, and the plots of what grows, in `<store>/bench/`."""
-    name = re.sub(r"[^a-z0-9]+", "-", f"{made_by['device']} {plan.recipe_name}".lower()).strip("-")
+    """Write the JSON file, and the plots of growing costs if there are any, to `<store>/bench/`; returns their paths."""
+    name = re.sub(r"[^a-z0-9]+", "-", f"{made_by.device} {plan.recipe_name}".lower()).strip("-")
     file = store / "bench" / f"{name}.json"
     file.parent.mkdir(parents=True, exist_ok=True)
     report: dict[str, Any] = {
@@ -64,18 +62,18 @@ def write_report(
         "ceilings_gflop_per_second": dict(ceilings),
         "rows": list(rows),
         "growth": list(growth),
-        "provenance": dict(made_by),
+        "provenance": made_by.model_dump(),
     }
     write_text(file, json.dumps(report, indent=1) + "\n")
     if len(plan.sizes) < 2 and not growth:
         return [file]
     picture = file.with_suffix(".png")
-    _plot(rows, growth, f"{made_by['device']}, {plan.recipe_name}", picture)
+    _plot(rows, growth, f"{made_by.device}, {plan.recipe_name}", picture)
     return [file, picture]
 
 
-def _plot(rows: Sequence[Row], growth: Sequence[Row], title: str, file: Path) -> None:
-    """Above, a whole step against the image's side; below, the module alone against its tokens. One line a module."""
+def _plot(rows: Sequence[BenchRow], growth: Sequence[BenchRow], title: str, file: Path) -> None:
+    """Top: a whole step against the image side. Bottom: the module alone against its tokens. One line per module."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator, NullLocator
 
@@ -90,11 +88,11 @@ def _plot(rows: Sequence[Row], growth: Sequence[Row], title: str, file: Path) ->
         (axes[1, 0], growth, "tokens", "module_ms", "module alone, 2 images, ms", "tokens n"),
         (axes[1, 1], growth, "tokens", "module_mb", "module alone, 2 images, MB", "tokens n"),
     )
-    for axis, points, x, y, heading, below in panels:
+    for axis, points, x, y, heading, x_label in panels:
         frame = pd.DataFrame(points, columns=["module", x, y])
         for label, line in frame.groupby("module", sort=False):
             axis.plot(line[x], line[y], marker="o", markersize=4, label=str(label))
-        axis.set(title=heading, xlabel=below, xscale="log", yscale="log")
+        axis.set(title=heading, xlabel=x_label, xscale="log", yscale="log")
         axis.set_xticks(sorted(set(frame[x])), [f"{value:,}" for value in sorted(set(frame[x]))])
         axis.xaxis.set_minor_locator(NullLocator())
         axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))

@@ -19,9 +19,7 @@ PRECISIONS = {  # -> train.precision, train.tf32
     "tf32": ("float32", True),
     "bfloat16": ("bfloat16", True),
 }
-
-
-Row = dict[str, Any]
+BenchRow = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -29,11 +27,11 @@ class Plan:
     """What is measured.
 
     Attributes:
-        sizes: of images, in pixels.
-        precisions: of PRECISIONS.
-        steps: that are timed, each after one that is not.
-        baseline: whether the released code's step is timed between them.
-        growth: image sizes at which each module is run alone; none for no such curves.
+        sizes: image sides, in pixels.
+        precisions: keys of PRECISIONS.
+        steps: number of timed steps, each preceded by an untimed one.
+        baseline: whether the released code's step is timed in between.
+        growth: image sides at which each module is run alone; empty for no such curves.
     """
 
     variants: Sequence[Variant]
@@ -48,7 +46,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class _Defaults:
-    """What is measured where nothing else is asked for; `overrides` are of `recipe` alone."""
+    """What is measured by default; `overrides` apply to this `recipe` alone."""
 
     recipe: str
     overrides: Sequence[str]
@@ -59,8 +57,6 @@ class _Defaults:
 
 
 _ON_GPU = _Defaults("fast", (), (256, 512), ("bfloat16", "tf32", "float32"), 20, (128, 256, 512, 1024))
-
-
 _ON_CPU = _Defaults("official", ("train.batch_size=4",), (64, 128), ("float32",), 2, (64, 128, 256, 512))
 
 
@@ -76,7 +72,7 @@ def plan_bench(
     baseline: bool = True,
     growth: Sequence[int] | None = None,
 ) -> Plan:
-    """What is asked for, and for the rest what a GPU does in minutes; on a CPU, much smaller.
+    """A plan from what is given, and defaults for the rest: minutes of work for a GPU, much less work on a CPU.
 
     Raises:
         UserError: an unknown module, recipe or precision; a size or a precision that cannot be measured here.
@@ -106,10 +102,10 @@ def plan_bench(
     pixels = stride(plan.recipe)
     for size in (*plan.sizes, *plan.growth):
         if size < 2 * pixels or size % pixels:
-            raise UserError(f"size {size}: this backbone takes multiples of {pixels} from {2 * pixels} on")
+            raise UserError(f"size {size}: this backbone needs a multiple of {pixels}, at least {2 * pixels}")
     return plan
 
 
 def stride(recipe: Recipe) -> int:
-    """Pixels of a side that make a position of the feature map."""
+    """Side of the square of pixels behind one position of the feature map."""
     return int(2 ** (recipe.backbone.levels - 1))

@@ -1,8 +1,8 @@
 """The baseline of every speed-up: an iteration as the paper's released code computes it, under PyTorch's defaults.
 
-Two forwards of the generator; the whole VGG19, classifier included, on both images, neither frozen nor in eval mode; every Gram
-matrix a product of its own, and gradients through both images' features; everything eager, in float32, with Adam's defaults.
-Its losses are those of `attnbench.training.loop.train_step` with the same weights; only the way to them is longer.
+Two generator forwards; the whole VGG19, classifier included, on both images, neither frozen nor in eval mode; a separate
+product for every Gram matrix, and gradients through both images' features; everything eager, in float32, with Adam's defaults.
+With the same weights, the losses are those of `attnbench.training.loop.train_step`; only computing them takes longer.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class ReleasedStep:
     """Networks, optimisers and losses of the released code; calling it is one iteration.
 
     Args:
-        recipe: sizes, weights of the losses and learning rates; switches of speed and precision are not taken from it.
+        recipe: gives sizes, loss weights and learning rates; its options for speed and precision are ignored.
     """
 
     def __init__(self, factory: ModuleFactory, recipe: Recipe, device: torch.device):
@@ -38,12 +38,12 @@ class ReleasedStep:
         for layer in self.generator.modules():
             if isinstance(layer, Conv3x3):
                 layer.plain = True
-        self.vgg = vgg19(weights=None).to(device).train()  # weights do not change the time
+        self.vgg = vgg19(weights=None).to(device).train()  # the times do not depend on the weights
         self.optimizer_g = Adam(self.generator.parameters(), recipe.train.lr_generator, recipe.train.betas)
         self.optimizer_d = Adam(self.discriminator.parameters(), recipe.train.lr_discriminator, recipe.train.betas)
 
     def __call__(self, batch: Batch) -> Tensor:
-        """Returns the generator's loss."""
+        """One iteration; returns the generator's loss."""
         target, sketch, reference = batch.target, batch.sketch, batch.reference
         generated = self.generator(sketch, reference)
         loss_d = discriminator_loss(self.discriminator(target, sketch), self.discriminator(generated.detach(), sketch))
@@ -65,7 +65,7 @@ class ReleasedStep:
         return loss_g.detach()
 
     def _features(self, image: Tensor) -> list[Tensor]:
-        """relu1_2 and relu2_2, on the way to the class scores, which nobody reads."""
+        """relu1_2 and relu2_2. As in the released code, the class scores are computed too, and not used."""
         found, x = [], image
         for index, layer in enumerate(self.vgg.features):
             x = layer(x)

@@ -1,1 +1,1 @@
-"""What a cell is: variant, identity, record, and the code and machine that made it."""
+"""What a cell is: variant, identity, record, and the code and machine that produced it."""

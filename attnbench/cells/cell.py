@@ -1,6 +1,6 @@
 """A cell: a variant on a dataset with a seed, under one recipe.
 
-Its identity is a hash of all that can change its numbers, and of nothing else.
+Its identity is a hash of everything that can change its numbers, and of nothing else.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from typing import Any
 
 from attnbench import weights
 from attnbench.cells.identity import identity_of
+from attnbench.cells.record import FORMAT, WAITING, DatasetRecord, ModuleRecord, Provenance, RecipeRecord, Record, cell_label
 from attnbench.cells.variant import Variant
-from attnbench.config.recipe import Recipe
+from attnbench.config.recipe import Recipe, digest
 from attnbench.data.images import PreparedDataset
 from attnbench.data.origin import Origin
 
@@ -30,7 +31,7 @@ class Cell:
 
     @property
     def training_weights(self) -> dict[str, str]:
-        """Pretrained networks that training uses -> SHA-256 of their files."""
+        """Pretrained weights that training uses: name -> SHA-256 of the file."""
         names = ["vgg19"] if self.recipe.needs_perceptual_network else []
         return {name: weights.file_digest(weights.find_or_download(name)) for name in names}
 
@@ -51,10 +52,39 @@ class Cell:
 
     @property
     def label(self) -> str:
-        return f"{self.variant.label} on {self.dataset.name}, seed {self.seed}"
+        return cell_label(self.variant.label, self.dataset.name, self.seed)
+
+    def new_record(self) -> Record:
+        """The record of the cell before it runs."""
+        variant, dataset, values = self.variant, self.dataset, _values(self.recipe)
+        return Record(
+            format=FORMAT,
+            identity=self.identity,
+            status=WAITING,
+            module=ModuleRecord(
+                name=variant.module,
+                label=variant.label,
+                given=dict(variant.given),
+                options=dict(variant.options),
+                **variant.provenance,
+            ),
+            dataset=DatasetRecord(
+                name=dataset.name,
+                fingerprint=dataset.fingerprint,
+                train=len(dataset.train),
+                test=len(dataset.test),
+                side=dataset.side,
+                skipped=dataset.skipped,
+            ),
+            seed=self.seed,
+            recipe=RecipeRecord(name=self.recipe_name, digest=digest(values), values=values),
+            weights=self.training_weights,
+            step=0,
+            provenance=Provenance(),
+        )
 
 
 @lru_cache(maxsize=8)
 def _values(recipe: Recipe) -> dict[str, Any]:
-    """Every key of a recipe in JSON's types: once a recipe, not once a cell."""
+    """All keys of a recipe, as JSON types; computed once per recipe, not once per cell."""
     return recipe.model_dump(mode="json")

@@ -1,4 +1,4 @@
-"""Grids: which cells a command asks for. Everything is looked up and checked here; nothing is decoded."""
+"""Grids: which cells a command asks for. Everything is looked up and checked here; no image is decoded."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from attnbench.training.state import build_generator
 
 @dataclass(frozen=True)
 class Grid:
-    """The cells that one command asks for; checked, nothing decoded yet."""
+    """The cells that one command asks for, checked; no image is decoded yet."""
 
     variants: Sequence[Variant]
     datasets: Sequence[Dataset]
-    origins: Sequence[Origin]  # of the data sets
+    origins: Sequence[Origin]  # of the datasets
     seeds: Sequence[int]
     recipe: Recipe
     recipe_name: str
 
     def cells(self, prepared: Sequence[PreparedDataset], *, skip_corrupt: bool = False) -> list[Cell]:
-        """Every variant on every data set with every seed, data sets outermost.
+        """Every variant on every dataset with every seed, datasets outermost.
 
         Raises:
             UserError: a training set is smaller than a batch.
@@ -59,15 +59,15 @@ def check_grid(
     seeds: Sequence[int] = (0,),
     data_root: Path | None = None,
 ) -> Grid:
-    """Look everything up, and refuse what cannot be run.
+    """Look everything up, and refuse a grid that cannot run.
 
     Args:
         modules, datasets: as on the command line, see `parse_variant` and `parse_dataset`.
-        grid: a built-in grid or a YAML file; its variants come before `modules`, its data sets where `datasets` is empty.
+        grid: a built-in grid or a YAML file; its variants come before `modules`, its datasets are used if `datasets` is empty.
         recipe, overrides: see `load_recipe`.
 
     Raises:
-        UserError: anything that a person can put right.
+        UserError: anything that the user can fix.
     """
     file = load_grid(grid) if grid is not None else None
     datasets = datasets or (file.datasets if file else ())
@@ -94,7 +94,7 @@ def check_grid(
 
 
 def _check_runs(variant: Variant, recipe: Recipe) -> None:
-    """Refuse what a constructor refuses, and options that a forward cannot bring together with the recipe's network."""
+    """Refuse options that the constructor rejects, or with which the forward pass does not fit the recipe's network."""
     with torch.random.fork_rng(devices=[]), torch.device("meta"), torch.no_grad():
         generator = build_generator(on_meta(variant.factory), recipe, seed=0)
         size = recipe.data.size
@@ -104,7 +104,7 @@ def _check_runs(variant: Variant, recipe: Recipe) -> None:
             raise UserError(
                 f"module '{variant.module}' with {dict(variant.given)} cannot run under this recipe: {error}"
             ) from error
-        except Exception:  # there are no values on the meta device, which some forwards look at; the first step will tell
+        except Exception:  # some forwards look at values, which the meta device does not have; the first step will show
             return
 
 

@@ -1,10 +1,11 @@
-"""A cell's identity: a hash of all that can change its numbers, and of nothing else."""
+"""A cell's identity: a hash of everything that can change its numbers, and of nothing else."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+from attnbench.cells.record import Record
 from attnbench.config.recipe import digest
 
 IDENTITY_VERSION = 1  # raised when the meaning of a stored number changes
@@ -22,10 +23,10 @@ def identity_of(
     """SHA-256, in hex.
 
     Args:
-        recipe: every key of it, in JSON's types.
-        options: all of the module's, defaults included.
-        fingerprint: of the data set's images.
-        weights: pretrained networks that training uses -> SHA-256 of their files.
+        recipe: all of its keys, as JSON types.
+        options: all options of the module, defaults included.
+        fingerprint: of the dataset's images.
+        weights: pretrained weights that training uses, name -> SHA-256 of the file.
     """
     return digest(
         {
@@ -39,17 +40,13 @@ def identity_of(
     )
 
 
-def identity_of_record(record: Mapping[str, Any]) -> str:
-    """What the identity of a cell.json must be.
-
-    Raises:
-        KeyError, TypeError: it lacks a part.
-    """
+def identity_of_record(record: Record) -> str:
+    """The identity that a record must have."""
     return identity_of(
-        recipe=record["recipe"]["values"],
-        module=record["module"]["name"],
-        options=record["module"]["options"],
-        fingerprint=record["dataset"]["fingerprint"],
-        seed=record["seed"],
-        weights=record["weights"],
+        recipe=record.recipe.values,
+        module=record.module.name,
+        options=record.module.options,
+        fingerprint=record.dataset.fingerprint,
+        seed=record.seed,
+        weights=record.weights,
     )

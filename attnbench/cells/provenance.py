@@ -7,29 +7,30 @@ import subprocess
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from attnbench.cells.record import Provenance
 
 if TYPE_CHECKING:
     import torch
 
-
 _PACKAGES = ("attnbench", "torch", "torchvision", "timm", "numpy", "pillow", "pytorch-fid", "lpips")
 
 
-def provenance(device: torch.device) -> dict[str, Any]:
+def provenance(device: torch.device) -> Provenance:
     import torch
 
-    return {
-        "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
-        "commit": commit(),
-        "device": device_name(device),
-        "threads": torch.get_num_threads(),
-        "platform": platform.platform(terse=True),
-    }
+    return Provenance(
+        versions={"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
+        commit=commit(),
+        device=device_name(device),
+        threads=torch.get_num_threads(),
+        platform=platform.platform(terse=True),
+    )
 
 
 def device_name(device: torch.device) -> str:
-    """`NVIDIA H200`, say, or the processor's architecture and core count."""
+    """For example `NVIDIA H200`, or the CPU's architecture and thread count."""
     import torch
 
     if device.type == "cuda":
@@ -38,7 +39,7 @@ def device_name(device: torch.device) -> str:
 
 
 def commit() -> str | None:
-    """The git commit of this checkout, `-dirty` if it has changes; None where the package is installed without one."""
+    """The git commit of this checkout, `-dirty` if it has changes; None if the package is not installed from a checkout."""
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None

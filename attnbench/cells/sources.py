@@ -1,7 +1,7 @@
-"""What a module's numbers were made with: its code, and that of the files of its package that it imports.
+"""The source code behind a module's numbers: its own file, and those files of its package that it imports.
 
-Found by reading, not by running: neither plug-ins nor torch are imported, so a store is judged in no time. What counts is the
-code: comments, docstrings and formatting do not. Imports by computed names (`importlib.import_module`), other packages and
+Files are parsed, not run: neither plug-ins nor torch are imported, so checking a store takes no time. Only code counts:
+comments, docstrings and formatting do not. Imports by computed names (`importlib.import_module`), other packages and
 attnbench itself are not followed.
 """
 
@@ -11,14 +11,14 @@ import ast
 import hashlib
 import importlib
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.machinery import ModuleSpec
 from pathlib import Path
-from typing import Any
 
 from attnbench import plugins
+from attnbench.cells.record import ModuleRecord
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,9 @@ class _File:
     """A Python file.
 
     Attributes:
-        code: digest of what it does.
-        content: SHA-256 of its bytes; None in a zip.
-        imports: dotted names of the modules that its import statements name, wherever those are.
+        code: digest of its code, see `code_digest`.
+        content: SHA-256 of its bytes; None for a file in a zip.
+        imports: dotted names of the modules in its import statements, at any level of nesting.
     """
 
     code: str
@@ -38,32 +38,29 @@ class _File:
 
 @cache
 def sources_of(target: str) -> dict[str, str] | None:
-    """Dotted name -> digest of its code, for the file of an entry point's target and, transitively, those that it imports.
+    """Dotted name -> digest of the code, for the file of an entry point's target and, transitively, the files it imports.
 
-    Only files of the same top-level package. Remembered, since what a process has imported stays as it was, whatever becomes of
-    the file; `forget` reads anew.
+    Only files of the same top-level package count. The result is cached, since code that a process has imported stays the same
+    whatever happens to the file; `forget` clears the cache.
 
     Args:
         target: `package.module:attribute`.
 
     Returns:
-        None where the target's file is not here, or has no Python source.
+        None if the target's file is not installed here, or has no Python source.
     """
     return {name: file.code for name, file in _files_of(target).items()} or None
 
 
-def changed_sources(module: Mapping[str, Any]) -> list[str] | None:
-    """Dotted names of the files whose code is not what a record was made with; none if all is as it was.
-
-    Args:
-        module: the part of a cell.json of that name. Older records have the SHA-256 of one file's bytes (`source_sha256`).
+def changed_sources(module: ModuleRecord) -> list[str] | None:
+    """Dotted names of the files whose code has changed since a record was made; empty if none has.
 
     Returns:
-        None where that cannot be judged: the module is not installed here, or one of the two has no source.
+        None if this cannot be determined: the module is not installed here, or one of the two sides has no source.
     """
-    target = _targets().get((module["name"], module["package"]))
+    target = _targets().get((module.name, module.package))
     now = sources_of(target) if target else None
-    then, content = module.get("sources"), module.get("source_sha256")
+    then, content = module.sources, module.source_sha256
     if target is None or now is None or (then is None and content is None):
         return None
     if then is None:
@@ -72,17 +69,17 @@ def changed_sources(module: Mapping[str, Any]) -> list[str] | None:
 
 
 def forget() -> None:
-    """Read anew what is asked for next: for processes that outlive an edit, such as notebooks."""
+    """Clear the caches: for processes that outlive an edit, such as notebooks."""
     importlib.invalidate_caches()
-    for remembered in (sources_of, _targets, _contents, _read):
-        remembered.cache_clear()
+    for cached in (sources_of, _targets, _contents, _read):
+        cached.cache_clear()
 
 
 def code_digest(text: str) -> str:
-    """SHA-256 of what a file does: equal for two that differ in comments, docstrings and formatting.
+    """SHA-256 of a file's code: equal for two files that differ only in comments, docstrings and formatting.
 
-    Made of the syntax tree itself, which changes less from one Python to the next than what `ast.unparse` and `ast.dump` make
-    of it. Text that is no Python counts as it is.
+    Computed from the syntax tree itself, which changes less between Python versions than the output of `ast.unparse` and
+    `ast.dump`. Text that is not Python is hashed unchanged.
     """
     tree = _parsed(text)
     try:
@@ -95,17 +92,17 @@ def code_digest(text: str) -> str:
 def _parsed(text: str) -> ast.Module | None:
     try:
         return ast.parse(text)
-    except (SyntaxError, ValueError, RecursionError):  # it is no Python, has null bytes, or goes deeper than ast does
+    except (SyntaxError, ValueError, RecursionError):  # not Python, has null bytes, or is nested too deeply for ast
         return None
 
 
 def _plain(node: object) -> object:
-    """A syntax tree as nested tuples, without what is empty, such as the fields that only a newer Python has."""
+    """A syntax tree as nested tuples, without empty fields, such as those that only a newer Python has."""
     if isinstance(node, list):
-        return tuple(_plain(item) for item in node if not _is_text_alone(item))
-    if isinstance(node, ast.Constant):  # its `kind`, the u of u"", says nothing
+        return tuple(_plain(item) for item in node if not _is_bare_string(item))
+    if isinstance(node, ast.Constant):  # without its `kind`, the u of u"", which has no effect
         return "Constant", node.value
-    if isinstance(node, ast.JoinedStr):  # Python 3.12 ends some f-strings with an empty text
+    if isinstance(node, ast.JoinedStr):  # Python 3.12 ends some f-strings with an empty string
         node = ast.JoinedStr([part for part in node.values if _plain(part) != ("Constant", "")])
     if not isinstance(node, ast.AST):
         return node
@@ -113,8 +110,8 @@ def _plain(node: object) -> object:
     return (type(node).__name__, *(field for field in fields if field[1] not in (None, ())))
 
 
-def _is_text_alone(node: object) -> bool:
-    """Whether a statement only says something: the docstring of a module, a class, a function or an attribute."""
+def _is_bare_string(node: object) -> bool:
+    """Whether a statement is only a string: the docstring of a module, a class, a function or an attribute."""
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 
@@ -126,14 +123,14 @@ def _targets() -> dict[tuple[str, str], str]:
 
 @cache
 def _contents(target: str) -> frozenset[str | None]:
-    """SHA-256 of the bytes of the target's files. Any of them may be the one that an older record means: the one that defines
-    the module, which a package's `__init__` may only pass on.
+    """SHA-256 of the bytes of each of the target's files. An older record has the digest of the file that defines the module,
+    which may be any of them, since a package's `__init__` may only re-export it.
     """
     return frozenset(file.content for file in _files_of(target).values())
 
 
 def _files_of(target: str) -> dict[str, _File]:
-    """Dotted name -> file; empty where the target's own has no source."""
+    """Dotted name -> file; empty if the target's own file has no source."""
     first = _module_name(target)
     package = first.partition(".")[0]
     found: dict[str, _File] = {}
@@ -153,14 +150,14 @@ def _module_name(target: str) -> str:
 
 @cache
 def _read(name: str) -> _File | None:
-    """A module's file; None where it is compiled, a folder without `__init__.py`, or not here."""
+    """A module's file; None if the module is compiled, a folder without `__init__.py`, or not installed here."""
     spec = _find(name)
     get_source = getattr(spec.loader, "get_source", None) if spec else None
     if spec is None or get_source is None or not spec.has_location:
         return None
     try:
         text = get_source(name)
-    except (ImportError, SyntaxError, ValueError):  # unreadable, or not in the encoding that it claims
+    except (ImportError, SyntaxError, ValueError):  # unreadable, or not in the encoding that it declares
         return None
     if text is None:
         return None
@@ -170,7 +167,7 @@ def _read(name: str) -> _File | None:
 
 
 def _imported(text: str, spec: ModuleSpec) -> Iterator[str]:
-    """The modules that import statements name. Of `from a import b`, a.b where that is a module, else a."""
+    """The modules that import statements name. `from a import b` names a.b if that is a module, else a."""
     tree = _parsed(text)
     for node in ast.walk(tree) if tree else ():
         if isinstance(node, ast.Import):
@@ -185,7 +182,7 @@ def _is_inside(name: str, spec: ModuleSpec) -> bool:
 
 
 def _absolute(node: ast.ImportFrom, spec: ModuleSpec) -> str:
-    """The dotted name behind `from`; empty where it points out of the top-level package."""
+    """The absolute dotted name after `from`; empty if it leaves the top-level package."""
     if not node.level:
         return node.module or ""
     package = spec.name if spec.submodule_search_locations is not None else spec.name.rpartition(".")[0]
@@ -195,7 +192,7 @@ def _absolute(node: ast.ImportFrom, spec: ModuleSpec) -> str:
 
 
 def _find(name: str) -> ModuleSpec | None:
-    """Where a module is. As `importlib.util.find_spec`, which however would import the packages around it."""
+    """The spec of a module, as by `importlib.util.find_spec`, but without importing its parent packages."""
     spec, path = None, None
     parts = name.split(".")
     for end in range(1, len(parts) + 1):
@@ -210,9 +207,9 @@ def _find_in(name: str, path: Sequence[str] | None) -> ModuleSpec | None:
     for finder in sys.meta_path:
         try:
             spec = finder.find_spec(name, path)
-        except (ImportError, ValueError, AttributeError):  # a stranger's finder, or one of the old kind
+        except (ImportError, ValueError, AttributeError):  # a third-party finder, or one of the old protocol
             continue
-        except KeyError:  # a folder without `__init__.py`: importlib asks for the package around it, which is not imported
+        except KeyError:  # a folder without `__init__.py`: importlib looks up its parent package, which is not imported
             return _namespace(name, path or ())
         if spec is not None:
             return spec

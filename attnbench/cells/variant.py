@@ -1,4 +1,4 @@
-"""Variants: a module with options and the label of its row."""
+"""Variants: a module with options and a label."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import nn
 
 from attnbench import plugins
 from attnbench.cells.sources import sources_of
-from attnbench.config.grid_files import label_of, titled
+from attnbench.config.grid_files import paper_label, title_with_options
 from attnbench.errors import UserError
 from attnbench.plugins import check_names, options_of, split_options
 from attnbench.training.state import ModuleFactory
@@ -19,11 +19,11 @@ from attnbench.training.state import ModuleFactory
 
 @dataclass(frozen=True)
 class Variant:
-    """A module with options and the label that its row carries.
+    """A module with options, and the label of its row in tables.
 
     Attributes:
-        options: every option of the constructor with the value it takes, defaults included.
-        given: those of the options that differ from their defaults, in the constructor's order.
+        options: every option of the constructor with its value, defaults included.
+        given: the options that differ from their defaults, in the constructor's order.
     """
 
     module: str
@@ -38,7 +38,7 @@ def parse_variant(text: str) -> Variant:
     """`sga`, or `sga:stop_gradient=false:double_norm=false`.
 
     Raises:
-        UserError: no such module or option, a value of another type than its default, a module that cannot be imported.
+        UserError: no such module or option, a value whose type differs from its default's, a module that cannot be imported.
     """
     return make_variant(*split_options(text, "module"))
 
@@ -46,7 +46,7 @@ def parse_variant(text: str) -> Variant:
 def make_variant(name: str, options: Mapping[str, Any], label: str | None = None) -> Variant:
     """A module by name, with options for its constructor; raises as `parse_variant` does.
 
-    Without a `label` it has the one of the paper's tables, or its class's name with the options.
+    `label` defaults to the one in the paper's tables, or to the name of the class with the options.
     """
     plugin = plugins.find(plugins.MODULES, name)
     loaded = plugin.load()
@@ -59,7 +59,7 @@ def make_variant(name: str, options: Mapping[str, Any], label: str | None = None
         module=name,
         options={key: _json(value) for key, value in {**accepted, **given}.items()},
         given=given,
-        label=label or label_of(name, given) or titled(getattr(loaded, "__name__", name), given),
+        label=label or paper_label(name, given) or title_with_options(getattr(loaded, "__name__", name), given),
         provenance={
             "package": plugin.package,
             "version": plugin.version,
@@ -73,7 +73,7 @@ def make_variant(name: str, options: Mapping[str, Any], label: str | None = None
 def _construct(loaded: Callable[..., Any], name: str, options: Mapping[str, Any], channels: int) -> nn.Module:
     try:
         module = loaded(channels, **options)
-    except Exception as error:  # a stranger's constructor may raise anything, and its author needs to read what
+    except Exception as error:  # a third-party constructor may raise anything, and its author needs to see what
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise UserError(f"module '{name}' cannot be built for {channels} channels with {dict(options)}: {reason}") from error
     if not isinstance(module, nn.Module):
@@ -82,12 +82,12 @@ def _construct(loaded: Callable[..., Any], name: str, options: Mapping[str, Any]
 
 
 def _as_default(option: str, value: Any, default: Any, module: str) -> Any:
-    """The value, a whole number as a float where the default is one.
+    """The value, with a whole number converted to float if the default is a float.
 
     Raises:
-        UserError: the default is true or false, a number or a text, and the value is not.
+        UserError: the default is a boolean, a number or a string, and the value has another type.
     """
-    kinds = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+    kinds = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
     plain = isinstance(value, (bool, int, float, str, list, dict, type(None)))
     if type(default) is float and type(value) is int:
         return float(value)
@@ -97,5 +97,5 @@ def _as_default(option: str, value: Any, default: Any, module: str) -> Any:
 
 
 def _json(value: Any) -> Any:
-    """Plain values as they are; others by their representation."""
+    """Plain values unchanged; others as their `repr`."""
     return value if isinstance(value, (bool, int, float, str, list, dict, type(None))) else repr(value)

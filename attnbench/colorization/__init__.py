@@ -1,1 +1,1 @@
-"""Pictures of any size, coloured with a trained generator; and generators for others to use."""
+"""Colouring pictures of any size with a trained generator, and exporting generators for others to use."""

@@ -5,8 +5,8 @@
                                                                                          > generator -> cropped, resized back
     reference (any size) -> resized and cropped to cover      > reference (1, 3, h, w)  /
 
-The network works at the scale that it was trained at: the sketch's shorter side becomes the recipe's `data.size`, its aspect
-stays. White is added on the right and at the bottom until both sides are multiples of the backbone's stride.
+The network works at the scale that it was trained at: the sketch's shorter side becomes the recipe's `data.size`, with the
+aspect ratio kept. White is added on the right and at the bottom until both sides are multiples of the backbone's stride.
 """
 
 from __future__ import annotations
@@ -30,10 +30,8 @@ from attnbench.method.precision import tf32
 from attnbench.metrics.protocol import to_bytes
 from attnbench.store.generators import load, recipe_of, side_of
 
-SMALLEST = 16  # pixels a side of pictures, as of a recipe's images
-
-
-MOST_PIXELS, MOST_POSITIONS = 2048**2, 128**2  # of a frame, and of its features: a full attention map of these takes 1 GB
+SMALLEST = 16  # pixels, the shortest side of a picture, as of a recipe's images
+MOST_PIXELS, MOST_POSITIONS = 2048**2, 128**2  # of a frame and of its feature map: full attention on the latter takes 1 GB
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,7 @@ class Frame:
 
 @dataclass(frozen=True)
 class Colorized:
-    """What came of it: RGB, at the drawing's own size; and what the network saw, at the frame's."""
+    """The result, RGB at the drawing's own size; and the sketch and reference that the network saw, at the frame's size."""
 
     picture: Image.Image
     sketch: Image.Image
@@ -65,24 +63,24 @@ def colorize(
     """Colour a drawing with the colours of a reference.
 
     Args:
-        model: what `attnbench.load` gave, or the folder of a finished or an exported cell.
+        model: a generator from `attnbench.load`, or the folder of a finished or an exported cell.
         sketch: a drawing, of any size and mode, or its file; or, with `extract`, a photograph or coloured picture.
-        reference: a coloured picture of any size, or its file; its middle is used, in the sketch's aspect.
-        size: shorter side, in pixels, at which the network works; by default the one that it was trained at, 0 for the
+        reference: a coloured picture of any size, or its file; cropped around its centre to the sketch's aspect ratio.
+        size: shorter side, in pixels, at which the network works; by default the size that it was trained at, 0 for the
             sketch's own.
         extract: draw the sketch's line art first: XDoG with the recipe's parameters (the middle one of its sigmas), as for
-            training. Pictures larger than the training's, whose lines would be too thin, are reduced to their size before (to
-            512 pixels where the cell's record does not say it).
-        lines: `dark` or `light`, against the paper; `auto` finds out. Paper becomes white, the darkest ink black. `keep` leaves
-            tones as they are.
+            training. Pictures larger than the training's, whose lines would be too thin, are first reduced to the training
+            pictures' size (512 pixels if the cell's record does not give it).
+        lines: `dark` or `light`, against the paper; `auto` detects which. Paper becomes white, the darkest ink black. `keep`
+            leaves tones unchanged.
 
     Returns:
         RGB, of the sketch's size.
 
     Raises:
-        UserError: a picture under 16 pixels or that cannot be read, a blank drawing, a size that is too large, a folder that
-            `load` refuses.
-        TypeError: neither a Pillow image nor a path.
+        UserError: a picture is smaller than 16 pixels or cannot be read, the drawing is blank, the size is too large, or
+            `load` refuses the folder.
+        TypeError: a picture is neither a Pillow image nor a path.
     """
     generator = model if isinstance(model, Colorizer) else load(model)
     options = Options(size, extract, lines)
@@ -95,10 +93,10 @@ def _decoded(picture: Image.Image | str | Path, lines: Lines = "dark") -> Image.
 
 
 def _name_of(picture: Image.Image | str | Path, what: str) -> str:
-    """What errors call it.
+    """A picture's name in errors.
 
     Raises:
-        TypeError: it is of another type.
+        TypeError: it is neither a Pillow image nor a path.
     """
     if isinstance(picture, (str, Path)):
         return f"'{picture}'"
@@ -111,10 +109,10 @@ def _name_of(picture: Image.Image | str | Path, what: str) -> str:
 
 @dataclass(frozen=True)
 class Options:
-    """As the parameters of `colorize`.
+    """The options of `colorize`.
 
     Raises:
-        UserError: a value that none of them has.
+        UserError: an invalid value.
     """
 
     size: int | None
@@ -128,16 +126,16 @@ class Options:
 
     @property
     def drawn_with(self) -> Lines:
-        """What a sketch's `backdrop` goes by: photographs lie on white."""
+        """The kind of lines that decides a sketch's `backdrop`: photographs get white."""
         return "dark" if self.extract else self.lines
 
 
 @torch.no_grad()
-@tf32(False)  # as in an evaluation
+@tf32(False)  # as in evaluation
 def colorize_picture(
     generator: Colorizer, sketch: Image.Image, reference: Image.Image, options: Options, names: tuple[str, str]
 ) -> Colorized:
-    """Of RGB pictures; `names` are what errors call them."""
+    """`colorize` for RGB pictures; `names` are those of sketch and reference in errors."""
     recipe = recipe_of(generator)
     frame = frame_for(sketch.size, reference.size, recipe, options, names)
     if options.extract:
@@ -167,27 +165,27 @@ def frame_for(
     """The frame for pictures of these sizes.
 
     Raises:
-        UserError: one of them is too small, or the network cannot take that many pixels.
+        UserError: a picture is too small, or the network cannot take that many pixels.
     """
     for size, name in zip((sketch, reference), names, strict=True):
         if min(size) < SMALLEST:
             raise UserError(f"{name} has {dimensions(size)} pixels: at least {SMALLEST} x {SMALLEST} are needed")
-    return frame_of(sketch, recipe.data.size if options.size is None else options.size, recipe.backbone.levels, names[0])
+    return working_frame(sketch, recipe.data.size if options.size is None else options.size, recipe.backbone.levels, names[0])
 
 
-def frame_of(size: tuple[int, int], shorter: int, levels: int, name: str = "the sketch") -> Frame:
+def working_frame(size: tuple[int, int], shorter: int, levels: int, name: str = "the sketch") -> Frame:
     """The frame for a drawing.
 
     Args:
-        size: of the drawing, (width, height) in pixels.
-        shorter: what the shorter side becomes; 0 for no change.
-        levels: of the backbone, whose stride is 2^(levels - 1); at least two strides fit into a side.
-        name: of the drawing, for errors.
+        size: (width, height) of the drawing, in pixels.
+        shorter: new length of the shorter side; 0 for no change.
+        levels: levels of the backbone, whose stride is 2^(levels - 1); a padded side has at least two strides.
+        name: the drawing's name, for errors.
 
     Raises:
         UserError: the network cannot take that many pixels.
 
-    >>> frame_of((300, 180), 64, 4)
+    >>> working_frame((300, 180), 64, 4)
     Frame(size=(107, 64), padded=(112, 64))
     """
     scale = shorter / min(size) if shorter else 1.0
@@ -197,10 +195,10 @@ def frame_of(size: tuple[int, int], shorter: int, levels: int, name: str = "the 
     most = min(MOST_PIXELS, MOST_POSITIONS * stride**2)
     if math.prod(padded) > most:
         fits = int(min(width, height) * math.sqrt(most / math.prod(padded)) / stride) * stride
-        remedy = f"--size {fits} or less fits" if fits >= SMALLEST else "cut it into parts, its sides differ too much"
+        remedy = f"--size {fits} or less fits" if fits >= SMALLEST else "its sides differ too much, cut it into parts"
         size_ = dimensions((width, height))
         raise UserError(
-            f"{name} would be coloured at {size_} pixels, this network takes {most / 1e6:.2g} million at most: {remedy}"
+            f"{name} would be coloured at {size_} pixels, but this network takes at most {most / 1e6:.2g} million: {remedy}"
         )
     return Frame((width, height), padded)
 

@@ -1,4 +1,4 @@
-"""Pictures coloured from files to files."""
+"""Colouring picture files, one or a folder of them."""
 
 from __future__ import annotations
 
@@ -24,16 +24,17 @@ from attnbench.colorization.picture_files import (
     write_picture,
 )
 from attnbench.config.recipe import Recipe
+from attnbench.console import warn
 from attnbench.errors import UserError
 from attnbench.files import check_path, check_writable
 from attnbench.store.generators import generator_folder, load, recorded_recipe
 
-TILE = 512  # pixels, the longer side of a picture beside others
+TILE = 512  # pixels, the longer side of the result in a side-by-side picture
 
 
 @dataclass(frozen=True)
-class Job:
-    """Files: one to be written from two, and perhaps a sheet with all three."""
+class PictureJob:
+    """The files of one colouring: two inputs, the output, and optionally a sheet that shows all three."""
 
     sketch: Path
     reference: Path
@@ -57,33 +58,33 @@ def colorize_files(
     side_by_side: bool = False,
     overwrite: bool = False,
     device: str = "cpu",
-    say: Callable[[str], None] = lambda line: None,
-    warn: Callable[[str], None] = lambda line: None,
+    on_written: Callable[[PictureJob], None] = lambda job: None,
 ) -> int:
-    """As `colorize`, from files to files.
+    """`colorize` for files.
+
+    Pictures of a folder that cannot be coloured are left out with a warning. Warns also if the code of the generator's module
+    has changed since the generator was trained.
 
     Args:
         sketch: a picture, or a folder of pictures.
         reference: a picture, or a folder with one for each sketch: see `paired`.
-        output: the picture to write; or a folder, for `<name of the sketch>.png`: where there is one, for a folder of sketches,
-            and by a name without an ending.
+        output: the picture to write, or a folder for `<name of the sketch>.png`. It is a folder if it exists as one, if the
+            sketches come from a folder, or if its name has no suffix.
         side_by_side: also write `<name>.side-by-side.png`: the sketch as the network saw it, the reference, the result.
-        overwrite: whether files that are there already may be written anew; those that are read never are.
-        say: hears of every picture that is written.
-        warn: hears of every picture of a folder that could not be coloured, while the others are; and if the code of the
-            generator's module has changed since it was trained.
+        overwrite: whether existing files may be overwritten; input files never are.
+        on_written: called after each picture that is written.
 
     Returns:
         How many could not be coloured.
 
     Raises:
-        UserError: as `colorize`, if `sketch` is one picture; if none of a folder can be coloured, or no more can be written.
+        UserError: as `colorize`, if `sketch` is one picture; no picture of a folder can be coloured; a file cannot be written.
     """
     options = Options(size, extract, lines)
     jobs = planned(sketch, reference, output, side_by_side=side_by_side, overwrite=overwrite)
     folder, record = generator_folder(model)
     good, refusals = _checked(jobs, recorded_recipe(folder, record), options)
-    read_reference = lru_cache(maxsize=1)(read_picture)  # most often it is one for all
+    read_reference = lru_cache(maxsize=1)(read_picture)  # usually one for all sketches
     if not reference.is_dir():
         read_reference(reference)
     generator = load(folder, device)
@@ -104,18 +105,20 @@ def colorize_files(
         write_picture(made.picture, job.output)
         if job.sheet:
             write_picture(_beside_each_other(made), job.sheet)
-        say(f"{job.output}: {job.sketch.name} with the colours of {job.reference.name}")
-    if changed := changed_sources(record["module"]):
-        warn(f"the code of {', '.join(changed)} has changed since the generator was trained: colours may not be what it learnt")
+        on_written(job)
+    if changed := changed_sources(record.module):
+        warn(f"the code of {', '.join(changed)} has changed since the generator was trained: it may colour differently now")
     return failed
 
 
-def planned(sketch: Path, reference: Path, output: Path, *, side_by_side: bool = False, overwrite: bool = False) -> list[Job]:
-    """What is to be coloured with what, and where it goes; for arguments of `colorize_files`.
+def planned(
+    sketch: Path, reference: Path, output: Path, *, side_by_side: bool = False, overwrite: bool = False
+) -> list[PictureJob]:
+    """The jobs for these arguments of `colorize_files`: each sketch with its reference and output.
 
     Raises:
-        UserError: a path that is not there or of the wrong kind; a sketch without a reference; a file that would take the place
-            of an input, of another or of one that is there already; a place that cannot be written to.
+        UserError: a path does not exist or is of the wrong kind; a sketch has no reference; an output would overwrite an
+            input, another output or an existing file; an output cannot be written.
     """
     for path in (sketch, reference, output):
         check_path(path)
@@ -125,7 +128,7 @@ def planned(sketch: Path, reference: Path, output: Path, *, side_by_side: bool =
     sketches = pictures_in(sketch) if sketch.is_dir() else [sketch]
     references = pictures_in(reference) if reference.is_dir() else [reference] * len(sketches)
     if sketch.is_dir() and output.exists() and not output.is_dir():
-        raise UserError(f"-o {output} is a file: for a folder of sketches it names a folder")
+        raise UserError(f"-o {output} is a file: a folder of sketches needs a folder")
     if sketch.is_dir() and output.resolve() == sketch.resolve():
         raise UserError(f"-o {output} is the folder of the sketches: choose another")
     into_folder = sketch.is_dir() or output.is_dir() or not (output.suffix or output.exists())
@@ -140,23 +143,23 @@ def planned(sketch: Path, reference: Path, output: Path, *, side_by_side: bool =
     return jobs
 
 
-def _job(sketch: Path, reference: Path, output: Path, side_by_side: bool) -> Job:
-    return Job(sketch, reference, output, output.with_name(f"{output.stem}.side-by-side.png") if side_by_side else None)
+def _job(sketch: Path, reference: Path, output: Path, side_by_side: bool) -> PictureJob:
+    return PictureJob(sketch, reference, output, output.with_name(f"{output.stem}.side-by-side.png") if side_by_side else None)
 
 
-def _check_outputs(jobs: Sequence[Job], inputs: set[Path], overwrite: bool) -> None:
-    """Raises UserError as `planned` does, of the files that will be written."""
+def _check_outputs(jobs: Sequence[PictureJob], inputs: set[Path], overwrite: bool) -> None:
+    """Raises UserError as `planned` does, for the files that will be written."""
     read, made = {os.path.realpath(path) for path in inputs}, dict[Path, Path]()
     for job in jobs:
         for target in job.written:
             if os.path.realpath(target) in read:
-                raise UserError(f"'{target}' would be overwritten, which is an input: choose another place with -o")
+                raise UserError(f"'{target}' is an input and would be overwritten: choose another place with -o")
             if twin := made.get(target):
                 raise UserError(f"'{twin.name}' and '{job.sketch.name}' would both become '{target.name}': rename one")
             made[target] = job.sketch
     there = [target for target in made if os.path.lexists(target)]
     if folder := next((target for target in there if target.is_dir()), None):
-        raise UserError(f"'{folder}' is a folder, where a picture would be written: choose another place with -o")
+        raise UserError(f"'{folder}' is a folder, but a picture would be written there: choose another place with -o")
     if there and not overwrite:
         more = f", and {len(there) - 1} more" if len(there) > 1 else ""
         raise UserError(f"'{there[0]}' exists already{more}: choose another place with -o, or pass --overwrite")
@@ -168,10 +171,10 @@ def _check_outputs(jobs: Sequence[Job], inputs: set[Path], overwrite: bool) -> N
 
 
 def paired(sketches: Sequence[Path], references: Sequence[Path]) -> list[Path]:
-    """For each sketch the reference of the same name, whatever its ending: `a.png` for `a.jpg`.
+    """For each sketch the reference of the same name, whatever its suffix: `a.png` for `a.jpg`.
 
     Raises:
-        UserError: there is none for a sketch, or two.
+        UserError: a sketch has no reference, or two references have the same name.
 
     >>> [path.name for path in paired([Path("b.png"), Path("a.png")], [Path("a.jpg"), Path("b.jpg"), Path("c.jpg")])]
     ['b.jpg', 'a.jpg']
@@ -179,7 +182,7 @@ def paired(sketches: Sequence[Path], references: Sequence[Path]) -> list[Path]:
     by_name: dict[str, Path] = {}
     for path in references:
         if (twin := by_name.setdefault(path.stem, path)) is not path:
-            raise UserError(f"'{twin}' and '{path.name}' are references of one name: remove or rename one")
+            raise UserError(f"'{twin}' and '{path.name}' are references of the same name: remove or rename one")
     missing = [path.name for path in sketches if path.stem not in by_name]
     if missing:
         listed = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
@@ -190,13 +193,13 @@ def paired(sketches: Sequence[Path], references: Sequence[Path]) -> list[Path]:
     return [by_name[path.stem] for path in sketches]
 
 
-def _checked(jobs: Sequence[Job], recipe: Recipe, options: Options) -> tuple[list[Job], list[UserError]]:
-    """The jobs whose pictures can be coloured as far as their sizes go, and why the others cannot; pictures are not decoded.
+def _checked(jobs: Sequence[PictureJob], recipe: Recipe, options: Options) -> tuple[list[PictureJob], list[UserError]]:
+    """The jobs whose pictures have a size that can be coloured, and why the others cannot; pictures are not decoded.
 
     Raises:
-        UserError: none of them can be.
+        UserError: no picture can be coloured.
     """
-    good, refusals = list[Job](), list[UserError]()
+    good, refusals = list[PictureJob](), list[UserError]()
     for job in jobs:
         try:
             sizes = size_of(job.sketch), size_of(job.reference)
@@ -204,7 +207,7 @@ def _checked(jobs: Sequence[Job], recipe: Recipe, options: Options) -> tuple[lis
             most = LONGEST_SIDE.get(job.output.suffix.lower(), math.inf)
             if max(sizes[0]) > most:
                 raise UserError(
-                    f"'{job.output}': such files have {most:,} pixels a side at most, '{job.sketch}' has "
+                    f"'{job.output}': such files have at most {most:,} pixels a side, '{job.sketch}' has "
                     f"{dimensions(sizes[0])}: choose another format with -o"
                 )
             good.append(job)
@@ -218,7 +221,7 @@ def _checked(jobs: Sequence[Job], recipe: Recipe, options: Options) -> tuple[lis
 
 
 def _beside_each_other(made: Colorized) -> Image.Image:
-    """Sketch, reference and result, on white; the longer side of each is at most 512 pixels, or the result's."""
+    """Sketch, reference and result side by side on white, at one height; the result's longer side is at most `TILE`."""
     scale = min(1.0, TILE / max(made.picture.size))
     height = max(1, round(made.picture.height * scale))
     tiles = [

@@ -15,34 +15,30 @@ from attnbench.data.layouts import IMAGE_SUFFIXES
 from attnbench.errors import UserError
 from attnbench.files import replacing
 
-FEW_DARK = 0.01  # a drawing on nothing has light lines if less than this of what is opaque is dark
-
-
-WRITTEN = IMAGE_SUFFIXES - {".gif"}  # whose 256 colours are too few
-
-
-LONGEST_SIDE = {".webp": 16_383, ".jpg": 65_500, ".jpeg": 65_500}  # pixels of a side that a format has room for
+FEW_DARK = 0.01  # a transparent drawing has light lines if a smaller share of its opaque pixels is dark
+WRITTEN = IMAGE_SUFFIXES - {".gif"}  # GIF's 256 colours are too few
+LONGEST_SIDE = {".webp": 16_383, ".jpg": 65_500, ".jpeg": 65_500}  # pixels, the longest side that a format allows
 
 
 def read_picture(path: Path, lines: Lines = "dark") -> Image.Image:
     """A picture file as upright 8-bit RGB, see `data.images.decode`; `lines` as for `backdrop`.
 
     Raises:
-        UserError: it cannot be read, or has more pixels than Pillow deems safe to decode (89 million).
+        UserError: the file cannot be read, or has more pixels than Pillow deems safe to decode (89 million).
     """
     with opened_picture(path) as picture:
         return decode(picture, backdrop(picture, lines))
 
 
 def size_of(path: Path) -> tuple[int, int]:
-    """Of a picture file, by its header; as it lies in the file, which may not be upright. Raises as `read_picture` does."""
+    """Width and height from a picture file's header, as stored, which may not be upright. Raises as `read_picture` does."""
     with opened_picture(path) as picture:
         return picture.size
 
 
 @contextmanager
 def opened_picture(path: Path) -> Iterator[Image.Image]:
-    """Raises UserError as `read_picture` does, of what the block does with it as well."""
+    """An open picture file. Opening it and errors in the block raise UserError as `read_picture` does."""
     formats = sorted({Image.registered_extensions()[suffix] for suffix in IMAGE_SUFFIXES})
     try:
         with warnings.catch_warnings():
@@ -52,15 +48,15 @@ def opened_picture(path: Path) -> Iterator[Image.Image]:
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         millions = (Image.MAX_IMAGE_PIXELS or 0) // 10**6
         raise UserError(f"'{path}' has more than {millions} million pixels: save it smaller first") from None
-    except Exception as error:  # decoders raise many types, and any of them means that this file is no good
+    except Exception as error:  # decoders raise many types, and any of them means that the file is unusable
         why = (isinstance(error, OSError) and error.strerror) or " ".join(str(error).split()) or type(error).__name__
         if isinstance(error, UnidentifiedImageError):
-            why = f"it is damaged, or no picture ({', '.join(formats)})"
+            why = f"it is damaged or not a picture ({', '.join(formats)})"
         raise UserError(f"'{path}' cannot be read: {why}") from None
 
 
 def backdrop(picture: Image.Image, lines: Lines) -> str:
-    """What a transparent drawing is to lie on: `black` where its lines are light, or hardly anything opaque in it is dark."""
+    """The colour to put behind a transparent drawing: `black` for light lines, which `auto` finds by few dark opaque pixels."""
     if not picture.has_transparency_data or picture.mode.startswith("I") or lines in ("dark", "keep"):
         return "white"
     if lines == "light":
@@ -71,10 +67,10 @@ def backdrop(picture: Image.Image, lines: Lines) -> str:
 
 
 def write_picture(picture: Image.Image, path: Path) -> None:
-    """Write a file in the format of its name's ending; folders that are missing are made.
+    """Write a file in the format of its suffix; missing folders are created.
 
     Raises:
-        UserError: it cannot be written, or the format has no pictures of this size.
+        UserError: the file cannot be written, or the format does not allow pictures of this size.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

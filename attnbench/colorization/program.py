@@ -22,21 +22,19 @@ from attnbench.method.precision import tf32
 from attnbench.method.winograd import Conv3x3
 from attnbench.store.generators import recipe_of
 
-TOLERANCE = 1e-4  # by which a program may differ from its generator, of pixels in [-1, 1]
-
-
-_BATCHES = (2, 1, 5)  # with which a program is made, and those with which it is tried besides; large ones take other algorithms
+TOLERANCE = 1e-4  # largest difference between a program and its generator, in pixels in [-1, 1]
+_BATCHES = (2, 1, 5)  # batch size of the trace, then others to compare with; larger batches run other algorithms
 
 
 @dataclass(frozen=True)
 class Program:
-    """What is to be said of a `torch.export` program.
+    """Properties of a `torch.export` program, for the model card.
 
     Attributes:
         size: side of the images that it takes, in pixels.
-        any_batch: whether it takes batches of any size, or of one.
-        checked: on how many pairs it was compared with the generator.
-        difference: the largest there, of pixels in [-1, 1].
+        any_batch: whether it takes batches of any size; else only of one.
+        checked: number of pairs on which it was compared with the generator.
+        difference: the largest on these pairs, in pixels in [-1, 1].
     """
 
     size: int
@@ -49,21 +47,21 @@ def write_program(generator: Colorizer, file: Path, module: str) -> Program:
     """Write the generator as a `torch.export` program of the recipe's size, read it back, and compare the two.
 
     Args:
-        module: its module's name, for errors.
+        module: name of the generator's module, for errors.
 
     Raises:
-        UserError: no program can be made of the module, or it does not agree with the generator.
+        UserError: the module cannot be made into a program, or the program does not agree with the generator.
     """
     size = recipe_of(generator).data.size
     traced = copy.deepcopy(generator)
     for layer in traced.modules():
         if isinstance(layer, Conv3x3):
-            layer.plain = True  # which algorithm is faster depends on the batch, and programs do not ask
+            layer.plain = True  # the faster algorithm depends on the batch, and programs do not choose
     any_batch = True
     try:
         try:
             program = _traced(traced, _inputs(generator, _BATCHES[0]), torch.export.Dim.DYNAMIC)
-        except Exception:  # a forward that counts its batch in Python
+        except Exception:  # a forward that uses its batch size in Python
             any_batch = False
             program = _traced(traced, _inputs(generator, 1), None)
     except Exception as error:  # torch.export raises many types
@@ -79,7 +77,7 @@ def write_program(generator: Colorizer, file: Path, module: str) -> Program:
         with torch.no_grad(), tf32(False):
             differences.append(float((read(*pair) - generator(*pair)).abs().max()))
     difference = max(differences)
-    if not difference <= TOLERANCE:  # nor is NaN
+    if not difference <= TOLERANCE:  # true of NaN as well
         raise UserError(
             f"the program of module '{module}' differs from its generator by {difference:.1e} (at most {TOLERANCE:.0e}): "
             "export it without --program"
@@ -88,14 +86,14 @@ def write_program(generator: Colorizer, file: Path, module: str) -> Program:
 
 
 def _traced(generator: Colorizer, pair: tuple[Tensor, Tensor], batch: Any) -> torch.export.ExportedProgram:
-    """`batch` says what becomes of the first dimension: None fixes it."""
+    """`batch` is the dynamic shape of the first dimension; None fixes it."""
     shapes = ({0: batch}, {0: batch}) if batch else None
     with torch.no_grad(), _quiet():
         return torch.export.export(generator, pair, dynamic_shapes=shapes)
 
 
 def _inputs(generator: Colorizer, count: int) -> tuple[Tensor, Tensor]:
-    """Line art of heads that attnbench draws (B, 1, S, S), and other heads (B, 3, S, S), in [-1, 1]."""
+    """Line art of synthetic heads (B, 1, S, S), and other heads (B, 3, S, S), in [-1, 1]."""
     assert generator.draw is not None
     size = recipe_of(generator).data.size
     heads = torch.stack(
@@ -105,7 +103,7 @@ def _inputs(generator: Colorizer, count: int) -> tuple[Tensor, Tensor]:
 
 
 def _forget_paths(program: fx.GraphModule) -> None:
-    """Take out of the traces where on this machine the code lies."""
+    """Remove this machine's paths to the code from the traces."""
     for part in program.modules():
         if isinstance(part, fx.GraphModule):
             for node in part.graph.nodes:
@@ -114,6 +112,6 @@ def _forget_paths(program: fx.GraphModule) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the pages that torch.export prints where it fails, and without the warnings of some of its versions."""
+    """Suppresses the long output of a failing torch.export, and the warnings of some of its versions."""
     with redirect_stderr(io.StringIO()), warnings.catch_warnings(action="ignore"):
         yield

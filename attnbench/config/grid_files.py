@@ -1,4 +1,4 @@
-"""Grids as data: named sets of variants and data sets, such as the paper's three tables.
+"""Grids: named sets of variants and datasets, such as the paper's three tables.
 
 title: "Table 3: ablation of SGA"
 datasets: [anime, cat, dog, wild]
@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from attnbench.config.yaml_files import built_in_files, read_mapping, validated
 
-COMPARISON = "comparison"  # the grid whose order of modules tables follow
+COMPARISON = "comparison"  # the grid that sets the order of modules in tables
 
 
 class GridVariant(BaseModel):
@@ -33,10 +33,10 @@ class GridVariant(BaseModel):
 
 
 class GridFile(BaseModel):
-    """What a grid's file holds; rows of its table are in its order.
+    """The contents of a grid file; the rows of its table follow the order of the variants.
 
     Attributes:
-        datasets: used where the command line names none.
+        datasets: the default if the command line names none.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -50,7 +50,7 @@ def load_grid(name_or_path: str | Path) -> GridFile:
     """Read a built-in grid by name, or a YAML file by path.
 
     Raises:
-        UserError: no such grid, no such key, a value of the wrong kind.
+        UserError: an unknown grid or key, a value of the wrong type.
     """
     return validated(GridFile, read_mapping("grid", name_or_path, built_in_files("grids")), f"grid '{name_or_path}'")
 
@@ -61,8 +61,8 @@ def built_in_grids() -> dict[str, GridFile]:
     return {name: GridFile.model_validate(yaml.safe_load(text)) for name, text in sorted(built_in_files("grids").items())}
 
 
-def label_of(module: str, options: Mapping[str, Any]) -> str | None:
-    """The name that the paper's tables give to a module with these options, or None."""
+def paper_label(module: str, options: Mapping[str, Any]) -> str | None:
+    """The label of a module with these options in the built-in grids (the paper's tables), or None."""
     for grid in built_in_grids().values():
         for entry in grid.variants:
             if entry.module == module and entry.options == dict(options):
@@ -70,7 +70,7 @@ def label_of(module: str, options: Mapping[str, Any]) -> str | None:
     return None
 
 
-def titled(title: str, options: Mapping[str, Any]) -> str:
+def title_with_options(title: str, options: Mapping[str, Any]) -> str:
     """`SGA (stop_gradient=false, double_norm=false)`, or the title alone."""
     shown = ", ".join(f"{key}={str(value).lower() if isinstance(value, bool) else value}" for key, value in options.items())
     return f"{title} ({shown})" if shown else title

@@ -1,8 +1,8 @@
 """The recipe: everything that is held fixed while modules are compared.
 
-The defaults below *are* the `official` recipe: what the paper's released code does, but for the departures that
-`configs/official.yaml` lists, where every key is written out. A recipe file holds what it changes. Unknown keys and values out
-of range are refused.
+The defaults below *are* the `official` recipe: what the paper's released code does, except for the departures listed in
+`configs/official.yaml`, where every key is written out. A recipe file holds only the keys that it changes. Unknown keys and
+out-of-range values are errors.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from attnbench.config.yaml_files import built_in_files, read_mapping, validated
 from attnbench.errors import UserError
 
-Metric = Literal["fid", "kid", "ssim_global", "ssim", "lpips"]
+MetricName = Literal["fid", "kid", "ssim_global", "ssim", "lpips"]
 
 
 class _Section(BaseModel):
@@ -30,13 +30,13 @@ class Sketch(_Section):
     """How line art is made from a colour image: XDoG (paper section 4.1; Winnemoeller et al. 2012)."""
 
     source: Literal["xdog", "dataset"] = "xdog"
-    """`dataset` reads the line art that the data set ships (anime: stage 0; AFHQ: the sibling folder `<class>_sketch`)."""
+    """`dataset` reads the line art shipped with the dataset (anime: stage 0; AFHQ: the sibling folder `<class>_sketch`)."""
     at: Literal["native", "target"] = "native"
-    """`native`: drawn at the image's own size, then resized, as stored sketches are; `target`: at `data.size`, stays binary."""
+    """`native`: drawn at the image's own size, then resized like shipped sketches; `target`: at `data.size`, stays binary."""
     sigma: tuple[Annotated[float, Field(gt=0, le=20)], ...] = Field((0.3, 0.4, 0.5), min_length=1)
     """Standard deviations of the narrower Gaussian in pixels; one is drawn per image."""
     sigma_per: Literal["image", "epoch"] = "image"
-    """`image`: chosen once, from the file's name; `epoch`: drawn again every epoch (test sketches keep the file's)."""
+    """`image`: fixed by a hash of the file name; `epoch`: redrawn every epoch (test sketches keep the fixed one)."""
     p: float = Field(19.0, ge=0)
     k: float = Field(4.5, gt=1)
     epsilon: float = 0.01
@@ -52,11 +52,11 @@ class Warp(_Section):
     magnitude: float = Field(0.1, ge=0, le=1)
     """`grid` only: the largest displacement of a point along an axis, as a share of the image's side."""
     border: Literal["constant", "replicate", "reflect"] = "constant"
-    """What lies outside of the image; `constant` is black."""
+    """Padding outside the image; `constant` is black."""
 
 
 class Data(_Section):
-    """Images and what is done to them."""
+    """Images, their augmentation and their line art."""
 
     size: int = Field(256, ge=16, le=4096)
     """Side of the square images, in pixels."""
@@ -72,7 +72,7 @@ class Backbone(_Section):
     width: int = Field(16, ge=1, le=256)
     """Channels of the encoders' first level; each level doubles them."""
     levels: int = Field(5, ge=2, le=8)
-    """Resolutions of the encoders; the bottleneck has 1/2^(levels-1) of the image's side."""
+    """Number of encoder resolutions; the bottleneck's side is 1/2^(levels-1) of the image's."""
     residual_blocks: int = Field(4, ge=0, le=64)
     discriminator_width: int = Field(16, ge=1, le=256)
     discriminator_layers: int = Field(4, ge=1, le=8)
@@ -86,9 +86,9 @@ class Loss(_Section):
     perceptual: float = Field(0.01, ge=0)
     style: float = Field(50.0, ge=0)
     gram: Literal["joint", "per_sample"] = "joint"
-    """`joint`: one Gram matrix over a batch, as released; its loss falls like 1/batch. `per_sample`: the usual one."""
+    """`joint`: one Gram matrix over a batch, as released; its loss falls as 1/batch. `per_sample`: the usual definition."""
     imagenet_normalization: bool = False
-    """Normalise the perceptual network's input by ImageNet's mean and deviation; the released code does not."""
+    """Normalise the perceptual network's input with ImageNet's mean and deviation; the released code does not."""
 
 
 class Train(_Section):
@@ -96,28 +96,28 @@ class Train(_Section):
 
     epochs: int = Field(40, ge=1)
     steps: int | None = Field(None, ge=1)
-    """Stop after this many steps, whatever `epochs` says."""
+    """Stop after this many steps; overrides `epochs`."""
     batch_size: int = Field(16, ge=2)
     lr_generator: float = Field(1e-4, gt=0)
     lr_discriminator: float = Field(2e-4, gt=0)
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.5, 0.999)
     schedule: Literal["constant", "linear"] = "constant"
-    """`linear`: constant for the first half, then straight down to zero."""
+    """`linear`: constant for the first half, then linear decay to zero."""
     generator_forwards: Literal[1, 2] = 1
-    """Generator forwards a step. The released code makes two equal ones; one, with the batch norms' momentum raised from 0.1
-    to 0.19, gives the same losses, gradients and running statistics."""
+    """Generator forwards per step. The released code makes two equal ones; one, with the batch norms' momentum raised from
+    0.1 to 0.19, gives the same losses, gradients and running statistics."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """`bfloat16` trains under autocast; similarities, softmax and losses stay in float32."""
     tf32: bool = True
-    """Convolutions in TF32 on GPUs that have it, which is PyTorch's default; matrix products stay in float32."""
+    """Convolutions in TF32 on GPUs that support it, which is PyTorch's default; matrix products stay in float32."""
     channels_last: bool = False
     compile: bool = False
 
 
 class Evaluation(_Section):
-    """The protocol by which a trained generator is measured."""
+    """The protocol for measuring a trained generator."""
 
-    metrics: tuple[Metric, ...] = Field(("fid", "kid", "ssim_global", "ssim", "lpips"), min_length=1)
+    metrics: tuple[MetricName, ...] = Field(("fid", "kid", "ssim_global", "ssim", "lpips"), min_length=1)
     when: Literal["last", "each_epoch"] = "last"
     """`each_epoch` measures after every epoch, and reports the epoch with the best FID beside the last."""
     pairing: Literal["derangement", "official"] = "derangement"
@@ -129,7 +129,7 @@ class Evaluation(_Section):
     real_size: Literal["native", "target"] = "native"
     """Size at which the real images enter the Inception network."""
     format: Literal["png", "jpeg75"] = "png"
-    """What a generated image goes through before it is measured."""
+    """File format that a generated image is converted to before it is measured."""
     lpips_network: Literal["alex", "vgg", "squeeze"] = "alex"
 
     @model_validator(mode="after")
@@ -150,9 +150,9 @@ class Recipe(_Section):
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> Recipe:
-        if self.data.size < 2 ** (smallest := self.backbone.levels):
+        if self.data.size < 2 ** (levels := self.backbone.levels):
             raise ValueError(
-                f"data.size = {self.data.size} leaves no bottleneck: backbone.levels = {smallest} needs {2**smallest} pixels"
+                f"data.size = {self.data.size} leaves no bottleneck: backbone.levels = {levels} needs {2**levels} pixels"
             )
         if self.data.size < 2 ** (layers := self.backbone.discriminator_layers):
             raise ValueError(f"data.size = {self.data.size} is too small for backbone.discriminator_layers = {layers}")
@@ -167,7 +167,7 @@ class Recipe(_Section):
 
 
 def digest(value: Any) -> str:
-    """SHA-256, in hex, of plain values, whatever the order of their keys."""
+    """Hex SHA-256 of plain values, independent of the order of their keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
@@ -180,7 +180,7 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Reci
     """Read a built-in recipe by name, or a YAML file by path, and apply `section.key=value` overrides.
 
     Raises:
-        UserError: no such recipe, no such key, a value of the wrong kind or out of range.
+        UserError: an unknown recipe or key, a value of the wrong type or out of range.
     """
     values = read_mapping("recipe", name_or_path, built_in_recipes())
     for override in overrides:

@@ -1,4 +1,4 @@
-"""YAML files, the package's own and the user's, read into typed data; what is wrong with one is said in words."""
+"""YAML files, the package's own and the user's, parsed into typed models, with one-line errors."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def read_mapping(kind: str, name_or_path: str | Path, built_in: Mapping[str, str
     """A YAML file by path, or one of the `built_in` ones by name.
 
     Raises:
-        UserError: no such file or name, or it does not hold a mapping.
+        UserError: an unknown file or name, or content that is not a mapping.
     """
     path = Path(name_or_path)
     if path.is_file():
@@ -50,19 +50,19 @@ def read_mapping(kind: str, name_or_path: str | Path, built_in: Mapping[str, str
 
 
 def validated(model: type[Model], values: Mapping[str, Any], where: str) -> Model:
-    """`values` as a `model`.
+    """`values` as an instance of `model`.
 
     Raises:
-        UserError: a key that does not exist (the nearest one is given), a value of the wrong kind or out of range.
+        UserError: an unknown key (the nearest one is suggested), a value of the wrong type or out of range.
     """
     try:
         return model.model_validate(values)
     except ValidationError as errors:
-        raise UserError(f"{where}: " + "; ".join(_in_words(error, model) for error in errors.errors())) from None
+        raise UserError(f"{where}: " + "; ".join(_as_text(error, model) for error in errors.errors())) from None
 
 
-def _in_words(error: Any, model: type[BaseModel]) -> str:
-    """One pydantic error as a clause that names the key, the value and the nearest right name."""
+def _as_text(error: Any, model: type[BaseModel]) -> str:
+    """One pydantic error as a clause that names the key, the value and the nearest valid name."""
     location = tuple(str(part) for part in error["loc"])
     key = ".".join(location)
     if error["type"] == "extra_forbidden":
@@ -80,10 +80,10 @@ def _in_words(error: Any, model: type[BaseModel]) -> str:
 
 
 def _nearest_key(location: Sequence[str], model: type[BaseModel]) -> str | None:
-    named = [part for part in location if not part.isdigit()]  # a list's positions aside
+    named = [part for part in location if not part.isdigit()]  # without list positions
     keys = list(_keys(model))
     near = difflib.get_close_matches(".".join(named), keys, n=1, cutoff=0.6)
-    if not near:  # the right leaf in the wrong section
+    if not near:  # a known key in the wrong section
         near = [key for key in keys if key.split(".")[-1] == location[-1]][:1]
     return near[0] if near else None
 
@@ -97,7 +97,7 @@ def _keys(section: type[BaseModel], prefix: str = "") -> Iterator[str]:
 
 
 def _choices(location: Iterable[str], model: type[BaseModel]) -> list[str]:
-    """The strings that a `Literal` field, or a tuple of them, admits."""
+    """The strings that a `Literal` field, or a tuple of them, accepts."""
     annotation: Any = model
     for part in location:
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):

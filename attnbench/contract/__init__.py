@@ -3,7 +3,7 @@
     constructor  (channels, *, options...)         every option with a default, and documented
     forward      (sketch, reference) -> f_gen      (B, C, h, w) twice -> (B, C, h, w), for every B, h and w
 
-promises.py has the checks, a function each; checking.py makes them and keeps what they found; subject.py finds and runs the
+promises.py has the checks, one function each; checking.py runs them and collects the findings; subject.py finds and runs the
 module.
 
 >>> from attnbench_baselines.scft import SCFT

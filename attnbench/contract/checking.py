@@ -1,4 +1,4 @@
-"""Making the checks, and what they found."""
+"""Running the checks, and reporting their findings."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from attnbench.contract.cost_table import Cost, compare_costs
-from attnbench.contract.messages import Status, explain
+from attnbench.contract.cost_table import ModuleCost, compare_costs
+from attnbench.contract.messages import FindingStatus, explain
 from attnbench.contract.promises import CHECKS
 from attnbench.contract.subject import Constructor, Subject, find_subject
 from attnbench.contract.traces import undisturbed
@@ -22,21 +22,21 @@ class Finding:
     """What one check found. `raised`: the module's own code stopped the check with an exception."""
 
     name: str
-    status: Status
+    status: FindingStatus
     detail: str
     raised: bool = False
 
 
 @dataclass(frozen=True)
 class Report:
-    """What passed, what failed and what is worth knowing."""
+    """The findings of all checks (passed, failed, notes) and the costs."""
 
     module: str
     channels: int
     size: int
     device: str
     findings: Sequence[Finding]
-    costs: Sequence[Cost]
+    costs: Sequence[ModuleCost]
 
     @property
     def passed(self) -> bool:
@@ -48,7 +48,7 @@ class Report:
 
     @property
     def summary(self) -> str:
-        """One line: how many of each."""
+        """One line: the number of findings by status."""
         counts = {status: sum(f.status == status for f in self.findings) for status in ("passed", "failed", "note")}
         notes = f", {counts['note']} note{'s' if counts['note'] > 1 else ''}" if counts["note"] else ""
         verdict = "keeps the contract" if self.passed else "does not keep the contract"
@@ -58,7 +58,7 @@ class Report:
         """For tests.
 
         Raises:
-            AssertionError: something failed; the message lists it.
+            AssertionError: a check failed; the message lists the failures.
         """
         if self.failures:
             raise AssertionError("\n".join([self.summary, *(f"  {f.name}: {f.detail}" for f in self.failures)]))
@@ -89,34 +89,34 @@ def check(
         module: a class or factory `(channels, *, options...) -> nn.Module`; or text as on the command line: a registered name
             (`sga:stop_gradient=false`) or an import path (`my_package:MyAttention:heads=4`).
         channels: C, of the feature maps; 992 in the official recipe.
-        size: the largest height and width that is tried, and the one that costs are measured at; 16 in the official recipe.
-        device: a name as PyTorch's; the first GPU, or the CPU, for None.
-        options: for the constructor, besides those in the text.
-        costs: measure what the module costs, beside the registered baselines.
+        size: the largest height and width to try, at which costs are measured; 16 in the official recipe.
+        device: PyTorch's name of a device; None: the first GPU, or else the CPU.
+        options: for the constructor, in addition to those in the text.
+        costs: measure the costs of the module and of the registered baselines.
 
     Raises:
-        UserError: there is no such module, option or device.
+        UserError: unknown module, option or device; channels or size below 1.
     """
     if channels < 1 or size < 1:
-        raise UserError(f"channels = {channels}, size = {size}: both are 1 or more")
+        raise UserError(f"channels = {channels}, size = {size}: both must be 1 or more")
     subject = find_subject(module, channels, size=size, device=device, options=options)
     findings: list[Finding] = []
     stopped = ""
     for name in CHECKS:
         if stopped:
-            findings.append(Finding(name, "note", f"not checked, because of {stopped}"))
+            findings.append(Finding(name, "note", f"not checked, since {stopped} failed"))
             continue
         findings.append(examine(name, subject))
-        if findings[-1].raised and name in ("constructor", "shapes"):  # all that follows would say the same again
+        if findings[-1].raised and name in ("constructor", "shapes"):  # all later checks would repeat this error
             stopped = name
     rows = compare_costs(subject) if costs and not stopped else []
     return Report(subject.name, channels, size, str(subject.device), findings, rows)
 
 
 def examine(name: str, subject: Subject) -> Finding:
-    """Make one check. Random numbers and modes of the process are afterwards what they were before."""
-    with undisturbed(), tf32(False):  # its rounding is coarser than what results are compared by
+    """Run one check; restores the random state and the modes of the process afterwards."""
+    with undisturbed(), tf32(False):  # TF32 rounds more coarsely than the tolerance of comparisons
         try:
             return Finding(name, *CHECKS[name](subject))
-        except Exception as error:  # an author's code may raise anything, and its author needs to read what and where
+        except Exception as error:  # the module's code may raise anything, and its author needs to know what and where
             return Finding(name, "failed", explain(error), raised=True)

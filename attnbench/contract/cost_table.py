@@ -1,4 +1,4 @@
-"""What a module costs, beside the built-in ones."""
+"""Costs of a module beside those of the built-in ones."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from attnbench.training.costs import median_seconds, peak_bytes
 
 
 @dataclass(frozen=True)
-class Cost:
-    """What a module costs at the report's channels, size and device.
+class ModuleCost:
+    """Costs of a module at the report's channels, size and device.
 
     Attributes:
         parameters: of the module alone.
         gflop: one forward of one image; 1 multiply-add = 2 FLOP; convolutions and matrix products.
         milliseconds: forward and backward of two images in train mode, median.
-        peak_mb: the most memory (10^6 bytes) that tensors made by this forward and backward took at once.
-        mine: this is the row of the module that is checked.
+        peak_mb: peak memory (10^6 bytes) of the tensors made by this forward and backward.
+        mine: whether this is the row of the module under check.
     """
 
     module: str
@@ -37,12 +37,12 @@ class Cost:
 
     @property
     def figures(self) -> list[str]:
-        """Parameters, GFLOP, milliseconds, peak MB, as they are shown."""
+        """Parameters, GFLOP, milliseconds and peak MB as text."""
         measured = (self.gflop, self.milliseconds, self.peak_mb)
         return [f"{self.parameters:,}", *(f"{value:,.0f}" if value >= 100 else f"{value:.3g}" for value in measured)]
 
 
-def compare_costs(subject: Subject) -> list[Cost]:
+def compare_costs(subject: Subject) -> list[ModuleCost]:
     """The module's row, then one for each registered module of this package that can be built and run here."""
     baselines = [plugin for plugin in plugins.installed(plugins.MODULES) if plugin.package == "attnbench"]
     rows = [cost_of(subject, mine=True)]
@@ -58,9 +58,9 @@ def compare_costs(subject: Subject) -> list[Cost]:
     return [row for row in rows if row is not None]
 
 
-def cost_of(subject: Subject, *, mine: bool) -> Cost | None:
-    """One forward and backward of a module alone; None where it cannot be built or run, for example because its heads do not
-    divide the channels.
+def cost_of(subject: Subject, *, mine: bool) -> ModuleCost | None:
+    """Costs of one forward and backward of a module alone; None if it cannot be built or run, for example because its heads do
+    not divide the channels.
     """
     with undisturbed():
         try:
@@ -75,6 +75,6 @@ def cost_of(subject: Subject, *, mine: bool) -> Cost | None:
             milliseconds = 1e3 * median_seconds(work, 3, subject.device)
             module.zero_grad()
             peak = peak_bytes(work, subject.device)
-        except Exception:  # the checks have said what is wrong with the module, if it is this one
+        except Exception:  # the checks report what is wrong with the module under check
             return None
-    return Cost(subject.name, count_parameters(module), flops.get_total_flops() / 1e9, milliseconds, peak / 1e6, mine)
+    return ModuleCost(subject.name, count_parameters(module), flops.get_total_flops() / 1e9, milliseconds, peak / 1e6, mine)

@@ -24,9 +24,9 @@ def to_cuda_and_back(subject: Subject) -> Verdict:
             with torch.no_grad():
                 outs[device] = call(module.to(device), *(x.to(device) for x in subject.maps()))
         except Exception as error:
-            return "failed", f"on {device.type} after a move: {explain(error)}. {MOVE}"
+            return "failed", f"after a move to {device.type}: {explain(error)}. {MOVE}"
         if outs[device].device != device:
-            return "failed", f"on {device.type} the output is made on {outs[device].device}. {MOVE}"
+            return "failed", f"after a move to {device.type} the output is on {outs[device].device}. {MOVE}"
     if not outs[there].isfinite().all():
         return "failed", f"the output on {there.type} is not finite"
     return "passed", "moves from the CPU to the GPU and back"
@@ -44,7 +44,7 @@ class OneDevice(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
-        found = {x.device.type for x in tensors if x.dim() > 0 or x.is_meta}  # a scalar on the CPU may join anything
+        found = {x.device.type for x in tensors if x.dim() > 0 or x.is_meta}  # a CPU scalar may be combined with any device
         if len(found) > 1 and not any(word in str(func) for word in self._ALLOWED):
             name = str(func).split(".")[1]
             stuck = next(x for x in tensors if not x.is_meta)

@@ -1,4 +1,4 @@
-"""Comparing tensors, and saying what was found."""
+"""Comparison of tensors, and the texts of findings."""
 
 from __future__ import annotations
 
@@ -12,25 +12,21 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-Status = Literal["passed", "failed", "note"]
-
-
-Verdict = tuple[Status, str]  # and why
-
-
-TOLERANCE = 1e-3  # of the largest entry: far above float32's rounding, far below a wrong result
+FindingStatus = Literal["passed", "failed", "note"]
+Verdict = tuple[FindingStatus, str]  # status, reason
+RELATIVE_TOLERANCE = 1e-3  # of the largest entry: far above float32's rounding, far below a wrong result
 
 
 def close(a: Tensor, b: Tensor) -> bool:
-    return a.shape == b.shape and bool((a - b).abs().max() <= TOLERANCE * b.abs().max().clamp(min=1e-12))
+    return a.shape == b.shape and bool((a - b).abs().max() <= RELATIVE_TOLERANCE * b.abs().max().clamp(min=1e-12))
 
 
 def same(a: Tensor, b: Tensor, device: torch.device) -> bool:
-    """Bit for bit; on a GPU, where sums may be taken in any order, but for rounding."""
+    """Equality, bit for bit; on a GPU, where the order of sums may vary, up to rounding."""
     return torch.equal(a, b) if device.type == "cpu" else close(a, b)
 
 
-def apart(a: Tensor, b: Tensor) -> str:
+def difference_text(a: Tensor, b: Tensor) -> str:
     if a.shape != b.shape:
         return f"{shape(a)} and {shape(b)}"
     return f"by up to {float((a - b).abs().max()):.1g}, where values reach {float(b.abs().max()):.1g}"
@@ -56,7 +52,7 @@ def first_sentence(error: Exception, most: int = 160) -> str:
 
 
 def explain(error: Exception, *, name: bool = True) -> str:
-    """`TypeError: message (file.py:12)`, with the last line that is the author's: not PyTorch's, not ours, not Python's."""
+    """`TypeError: message (file.py:12)`, at the innermost line of the author's code, not PyTorch's, ours or Python's."""
     text = first_sentence(error, 240)
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_authors(frame.filename)]
     where = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""

@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from attnbench import plugins
 from attnbench.errors import UserError
 
-# Template -> the file that it becomes. They end in .txt so that nobody takes them for code of this package.
+# Template -> the file made from it. Templates end in .txt so that they are not taken for code of this package.
 FILES = {
     "pyproject.toml.txt": "pyproject.toml",
     "module.py.txt": "$module.py",
@@ -22,19 +22,17 @@ FILES = {
     "README.md.txt": "README.md",
     "gitignore.txt": ".gitignore",
 }
-
-
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9]*([-_]+[A-Za-z0-9]+)*")  # what both Python and packaging accept
 
 
 def new_module(name: str, folder: Path = Path()) -> Path:
-    """Write the package `name` into `folder/name`, whole or not at all.
+    """Write the package `name` into `folder/name`, completely or not at all.
 
     Returns:
         The new folder.
 
     Raises:
-        UserError: a name that cannot be used or that something has already, a folder in the way or that cannot be written to.
+        UserError: the name is invalid or taken, `folder/name` exists, or `folder` is missing or not writable.
     """
     check_name(name)
     target = folder / name
@@ -44,7 +42,7 @@ def new_module(name: str, folder: Path = Path()) -> Path:
         raise UserError(f"'{target}' exists already: choose another name, or another place with --folder")
     try:
         with TemporaryDirectory(prefix=f".{name}-", dir=folder) as draft:
-            written = Path(draft, name)  # one level down: the temporary folder itself is closed to other people
+            written = Path(draft, name)  # one level down: the temporary folder itself is closed to other users
             for file, text in files(name).items():
                 (written / file).parent.mkdir(parents=True, exist_ok=True)
                 (written / file).write_text(text, encoding="utf-8")
@@ -60,16 +58,16 @@ def files(name: str) -> dict[str, str]:
     >>> sorted(files("my-attention"))
     ['.gitignore', 'README.md', 'my_attention.py', 'pyproject.toml', 'tests/test_my_attention.py']
     """
-    words = {"name": name, "module": module_name(name), "class_name": class_name(name)}
+    fields = {"name": name, "module": module_name(name), "class_name": class_name(name)}
     template = resources.files("attnbench.contract").joinpath("template")
     return {
-        Template(path).substitute(words): Template(template.joinpath(source).read_text(encoding="utf-8")).substitute(words)
+        Template(path).substitute(fields): Template(template.joinpath(source).read_text(encoding="utf-8")).substitute(fields)
         for source, path in FILES.items()
     }
 
 
 def module_name(name: str) -> str:
-    """The name to import, and of the entry point.
+    """The name of the Python module and of the entry point.
 
     >>> module_name("my-attention")
     'my_attention'
@@ -78,7 +76,7 @@ def module_name(name: str) -> str:
 
 
 def class_name(name: str) -> str:
-    """The module's class, whose name labels its rows in tables.
+    """The name of the module's class, which labels its rows in tables.
 
     >>> class_name("my-attention"), class_name("adaIN_2")
     ('MyAttention', 'AdaIN2')
@@ -87,17 +85,17 @@ def class_name(name: str) -> str:
 
 
 def check_name(name: str) -> None:
-    """Refuse a name that Python or packaging does not take, or that a module or an installed package has.
+    """Refuse a name that Python or packaging does not accept, or that a module or an installed package already has.
 
     Raises:
-        UserError: as above; the message says who has the name.
+        UserError: as above; the message names the owner of a name that is taken.
     """
     module = module_name(name)
     if not _NAME.fullmatch(name):
         raise UserError(f"name '{name}': letters, digits, - and _, with a letter first and no - or _ last, as in my-attention")
     for word in (module, class_name(name)):
         if keyword.iskeyword(word) or hasattr(builtins, word):
-            raise UserError(f"name '{name}': '{word}' means something else in Python: choose another name")
+            raise UserError(f"name '{name}': '{word}' is a keyword or a builtin of Python: choose another name")
     for plugin in plugins.installed(plugins.MODULES):
         if plugin.name.lower() == module.lower():
             raise UserError(
@@ -109,11 +107,11 @@ def check_name(name: str) -> None:
 
 
 def _owner(name: str) -> str | None:
-    """Who has the name on this machine: the standard library, an importable module, or an installed distribution."""
+    """The owner of the name on this machine: the standard library, an importable module, or an installed distribution."""
     module = module_name(name)
     if module in sys.stdlib_module_names:
         return "Python's standard library"
-    # A folder in the way is found here as well, as a namespace without a file; only its own check can tell where it is.
+    # An existing folder is found here too, as a namespace without a file; `new_module` checks for it where it matters.
     if (spec := util.find_spec(module)) and spec.origin:
         return f"an installed module ({spec.origin})"
     try:

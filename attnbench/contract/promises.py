@@ -1,7 +1,7 @@
-"""The checks: what a module promises, a function each.
+"""The checks: what a module promises, one function each.
 
-A function looks at one promise and says in words what it found. What a module's author must put right is `failed`; what the
-author may want to know, such as a graph that `torch.compile` breaks, is a `note`. What the module raises is a finding as well.
+Each function tests one promise and returns a status and a message. What a module's author must fix is `failed`; what the author
+may want to know, such as a graph break in `torch.compile`, is a `note`. An exception that the module raises is a finding too.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from attnbench.contract.device_moves import MOVE, DevicesMixed, OneDevice, to_cuda_and_back
 from attnbench.contract.messages import (
     Verdict,
-    apart,
     close,
     compilers_reason,
+    difference_text,
     dtype_name,
     explain,
     first_sentence,
@@ -35,7 +35,7 @@ from attnbench.contract.subject import INPUTS, Constructor, InContext, Subject, 
 from attnbench.contract.traces import eager_random_numbers, quiet_compiler
 from attnbench.method.probe import Observations, listening
 
-HUGE = 1e4  # what no healthy network feeds a module; half precision still holds it
+HUGE = 1e4  # beyond the features of any healthy network; still finite in half precision
 
 
 def constructor(subject: Subject) -> Verdict:
@@ -60,7 +60,7 @@ def constructor(subject: Subject) -> Verdict:
 
 
 def shapes(subject: Subject) -> Verdict:
-    """One tensor of the sketch's shape and the input's type."""
+    """The output is one tensor of the sketch's shape and the input's dtype."""
     for module, mode in modes(subject):
         sketch, reference = subject.maps()
         with torch.no_grad():
@@ -68,13 +68,13 @@ def shapes(subject: Subject) -> Verdict:
         if out.shape != sketch.shape:
             return "failed", f"in {mode} mode {shape(sketch)} becomes {shape(out)}; the output must have the sketch's shape"
         if out.dtype != sketch.dtype:
-            return "failed", f"in {mode} mode float32 becomes {dtype_name(out)}; give the result back in the input's type"
+            return "failed", f"in {mode} mode float32 becomes {dtype_name(out)}; the output must have the input's dtype"
     return "passed", f"{shape(sketch)} twice -> {shape(sketch)}, float32"
 
 
 def sizes(subject: Subject) -> Verdict:
-    """Any height and width; two samples in train mode, one in eval mode. Maps that are one wide are worth a note only: they
-    have nothing to mirror, a single position no variance, and the backbone's own are wider."""
+    """Any height and width; two samples in train mode, one in eval mode. Failing on maps with a side of 1 is only a note: they
+    cannot be mirrored, a single position has no variance, and the backbone's maps are larger."""
     s = subject.size
     tried = sorted({(1, min(3, s)), (min(5, s), min(3, s)), (max(s // 2, 1), s), (max(s - 1, 1), max(s - 1, 1)), (1, 1)})
     refused = ""
@@ -99,7 +99,7 @@ def sizes(subject: Subject) -> Verdict:
 
 
 def inputs(subject: Subject) -> Verdict:
-    """The inputs are the backbone's too: forward does not write into them."""
+    """Forward does not write into its inputs, which the backbone uses too."""
     for module, mode in modes(subject):
         given = subject.maps()
         with torch.no_grad():
@@ -114,22 +114,22 @@ def inputs(subject: Subject) -> Verdict:
 
 
 def gradients(subject: Subject) -> Verdict:
-    """What trains the encoders: a gradient at both inputs, unless the module declares that it stops one."""
+    """Both inputs get a gradient, which trains the encoders, unless the module declares that it stops one."""
     module = subject.build().train()
     declared = getattr(module, "no_gradient", ())
     declared = (declared,) if isinstance(declared, str) else tuple(declared)
     if wrong := [name for name in declared if name not in INPUTS]:
-        return "failed", f"`no_gradient` names {listed(wrong)}; it can name `sketch` and `reference`"
+        return "failed", f"`no_gradient` names {listed(wrong)}; it may name `sketch` and `reference`"
     received = dict(zip(INPUTS, forward_backward(module, subject.maps())[1], strict=True))
     for name, gradient in received.items():
         if gradient is not None and not gradient.isfinite().all():
             return "failed", f"the gradient at `{name}` is not finite"
         arrives = gradient is not None and bool(gradient.count_nonzero())
         if arrives and name in declared:
-            return "failed", f"`no_gradient` declares `{name}`, but a gradient reaches it: take it out of the declaration"
+            return "failed", f"`no_gradient` declares `{name}`, but a gradient reaches it: remove it from the declaration"
         if not arrives and name not in declared:
             return "failed", (
-                f"no gradient reaches `{name}`, so its encoder would learn nothing from this module; if that is meant, "
+                f"no gradient reaches `{name}`, so its encoder would learn nothing from this module; if that is intended, "
                 f'declare it in the class: no_gradient = ("{name}",)'
             )
     reached = [name for name in INPUTS if name not in declared]
@@ -141,7 +141,7 @@ def gradients(subject: Subject) -> Verdict:
 
 
 def samples(subject: Subject) -> Verdict:
-    """In eval mode, a sample's result does not depend on the batch that it comes in."""
+    """In eval mode, a sample's result does not depend on the rest of its batch."""
     module = subject.build()
     for moment in ("", " after a training forward"):
         with torch.no_grad():
@@ -150,17 +150,17 @@ def samples(subject: Subject) -> Verdict:
                 alone = call(module, *(x[i : i + 1] for x in subject.maps(batch=3)))
                 if not close(alone, among):
                     return "failed", (
-                        f"in eval mode{moment}, sample {i + 1} of 3 comes out different alone and in a batch "
-                        f"({apart(alone, among)}): normalise within the sample, or by running statistics"
+                        f"in eval mode{moment}, the results of sample {i + 1} of 3 alone and in the batch differ "
+                        f"({difference_text(alone, among)}): normalise within the sample, or by running statistics"
                     )
             call(module.train(), *subject.maps())
-    return "passed", "in eval mode each gives alone what it gives in a batch of 3"
+    return "passed", "in eval mode each gives the same result alone and in a batch of 3"
 
 
 def finite(subject: Subject, *, dtype: torch.dtype) -> Verdict:
     """No overflow, no 0/0: outputs on ordinary and on degenerate inputs, gradients on ordinary ones.
 
-    Half precisions run under autocast with half inputs: that is what the backbone's convolutions give a module there.
+    Half precisions run under autocast with half inputs, as the backbone's convolutions give them.
     """
     wrong: dict[str, list[str]] = {}
     for module, mode in modes(subject):
@@ -181,7 +181,7 @@ def finite(subject: Subject, *, dtype: torch.dtype) -> Verdict:
         return "passed", "finite on ordinary, constant, zero, huge and one-position inputs"
     what = "; ".join(f"{name} ({' and '.join(modes)} mode)" for name, modes in wrong.items())
     if dtype == torch.float32:
-        return "failed", f"not finite: {what}. Add an epsilon to divisors and norms; take `softmax` rather than `exp`"
+        return "failed", f"not finite: {what}. Add an epsilon to divisors and norms; use `softmax` rather than `exp`"
     return "failed", (
         f"not finite: {what}. Compute similarities, softmax and norms in float32: "
         "`with attnbench.no_autocast(x): ... attnbench.at_least_float32(x)`"
@@ -201,22 +201,23 @@ def determinism(subject: Subject) -> Verdict:
         first, second = (call(module, *subject.maps()) for _ in range(2))
         if not same(first, second, subject.device):
             return "failed", (
-                f"in eval mode the same inputs give different outputs ({apart(first, second)}): draw no random numbers there"
+                f"in eval mode the same inputs give different outputs ({difference_text(first, second)}): draw no random "
+                "numbers there"
             )
         first, second = (call(subject.build().train(), *subject.maps()) for _ in range(2))
         if not same(first, second, subject.device):
             return "failed", (
-                f"in train mode the same inputs and seed give different outputs ({apart(first, second)}): draw random numbers "
-                "from torch's global generator"
+                f"in train mode the same inputs and seed give different outputs ({difference_text(first, second)}): draw "
+                "random numbers from torch's global generator"
             )
     return "passed", "the same seed gives the same weights and outputs"
 
 
 def state_dict(subject: Subject) -> Verdict:
-    """A checkpoint is tensors and plain values, and holds all that the output depends on."""
+    """A checkpoint consists of tensors and plain values, and holds everything that the output depends on."""
     module = subject.build()
     with torch.no_grad():
-        call(module.train(), *subject.maps())  # so that buffers differ from a fresh module's
+        call(module.train(), *subject.maps())  # so that its buffers differ from those of a fresh module
     file = io.BytesIO()
     torch.save(module.state_dict(), file)
     file.seek(0)
@@ -224,24 +225,24 @@ def state_dict(subject: Subject) -> Verdict:
         state = torch.load(file, weights_only=True)
     except Exception as error:
         reason = first_sentence(error)
-        return "failed", f"holds more than tensors and plain values, and torch.load(weights_only=True) refuses it: {reason}"
+        return "failed", f"holds more than tensors and plain values, so torch.load(weights_only=True) refuses it: {reason}"
     fresh = subject.build(seed=1)
     try:
         fresh.load_state_dict(state)
     except RuntimeError as error:
-        return "failed", f"a fresh module does not take it back: {' '.join(str(error).split())}"
+        return "failed", f"a fresh module cannot load it: {' '.join(str(error).split())}"
     with torch.no_grad():
         before, after = (call(m.eval(), *subject.maps()) for m in (module, fresh))
     if not close(after, before):
         return "failed", (
-            f"a fresh module that loads it gives another output ({apart(after, before)}): something that it depends on "
-            "is neither a parameter nor a persistent buffer"
+            f"a fresh module that loads it gives a different output ({difference_text(after, before)}): something that it "
+            "depends on is neither a parameter nor a persistent buffer"
         )
     return "passed", f"{len(state)} entries, saved and loaded back"
 
 
 def compiles(subject: Subject) -> Verdict:
-    """torch.compile trains as eager mode does, if possible as one graph. Never a failure: eager mode is there."""
+    """A compiled module agrees with eager mode, if possible as one graph. Never a failure: training can use eager mode."""
     backend = "inductor" if subject.device.type == "cuda" else "aot_eager"
     how = f"backend {backend}" + ("" if backend == "inductor" else ": traced, no code generated on the CPU")
     expected = _everything(subject.build().train(), subject)
@@ -259,7 +260,7 @@ def compiles(subject: Subject) -> Verdict:
         finally:
             torch._dynamo.reset()
         if not all(close(a, b) for a, b in zip(got, expected, strict=True)):
-            return "note", f"gives other outputs or gradients than eager mode ({how})"
+            return "note", f"outputs or gradients differ from those of eager mode ({how})"
         break
     return ("note", f"works in pieces ({how}); the graph breaks: {broken}") if broken else ("passed", f"one graph ({how})")
 
@@ -277,7 +278,7 @@ def exports(subject: Subject) -> Verdict:
             return "note", f"fails: {compilers_reason(error)}"
         finally:
             torch._dynamo.reset()
-    return ("passed", "agrees with the module") if close(got, expected) else ("note", "gives another output than the module")
+    return ("passed", "agrees with the module") if close(got, expected) else ("note", "its output differs from the module's")
 
 
 def devices(subject: Subject) -> Verdict:
@@ -290,10 +291,10 @@ def devices(subject: Subject) -> Verdict:
             out = call(module, *(x.to("meta") for x in subject.maps()))
     except DevicesMixed as error:
         return "failed", f"{explain(error, name=False)}. {MOVE}"
-    except Exception as error:  # on meta there are shapes and no values
-        return "note", f"could not be seen without a GPU, because forward looks at values: {explain(error)}"
+    except Exception as error:  # meta tensors have shapes but no values
+        return "note", f"cannot be checked without a GPU, because forward reads values of tensors: {explain(error)}"
     if out.device.type != "meta":
-        return "failed", f"the output is made on the {out.device.type} wherever the inputs are. {MOVE}"
+        return "failed", f"the output is on the {out.device.type} whatever the device of the inputs. {MOVE}"
     return "passed", "moves to another device (here, without a GPU: `meta`)"
 
 
@@ -311,7 +312,7 @@ def float64(subject: Subject) -> Verdict:
 
 
 def probes(subject: Subject) -> Verdict:
-    """What `branch` and `observe` show of the module, and whether the gradients of the branches are the whole gradient."""
+    """What `branch` and `observe` show of the module, and whether the branches' gradients add up to the whole gradient."""
     module = subject.build().train()
     leaves = [x.requires_grad_() for x in subject.maps()]
     given = [leaf.clone() for leaf in leaves]
@@ -335,8 +336,8 @@ def probes(subject: Subject) -> Verdict:
         whole = torch.zeros_like(x) if leaf.grad is None else leaf.grad
         if not close(branched, whole):
             return "failed", (
-                f"the branches of `{name}` ({listed(splits.roles(indices))}) carry another gradient than autograd finds at "
-                f"`{name}` ({apart(branched, whole)}): every use of it must go through a branch, none past them"
+                f"the branches of `{name}` ({listed(splits.roles(indices))}) do not add up to the gradient that autograd "
+                f"finds at `{name}` ({difference_text(branched, whole)}): every use of `{name}` must go through a branch"
             )
         texts.append(f"{name} = {' + '.join(splits.roles(indices))}")
     rest = [i for i in range(len(splits.splits)) if i not in shown]
@@ -382,7 +383,7 @@ def modes(subject: Subject) -> Iterator[tuple[nn.Module, str]]:
 
 
 def _everything(module: Callable[..., Any], subject: Subject) -> list[Tensor]:
-    """Output and input gradients, zeros where there is none."""
+    """Output and input gradients, zeros for a missing gradient."""
     given = subject.maps()
     torch.manual_seed(0)  # for dropout
     out, grads = forward_backward(module, given)
@@ -402,7 +403,7 @@ def _inputs_of_all_kinds(subject: Subject) -> Iterator[tuple[str, list[Tensor]]]
 
 
 def _takes(subject: Subject, side: int) -> bool:
-    """Whether it runs at that height and width; if not, `sizes` says so, and the others need not."""
+    """Whether the module runs at this height and width; if not, `sizes` reports it and the other checks need not."""
     try:
         with torch.no_grad():
             call(subject.build(), *subject.maps(side, side))
@@ -416,7 +417,7 @@ def _autocast(device: torch.device, dtype: torch.dtype) -> Any:
 
 
 def _documentation(construct: Constructor) -> str:
-    """The docstrings of a factory, or of a class and its constructor; those of its bases too, but not PyTorch's."""
+    """The docstring of a factory, or those of a class, its constructor and its bases, except PyTorch's."""
     while isinstance(construct, partial):
         construct = construct.func
     if not isinstance(construct, type):

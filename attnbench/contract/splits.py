@@ -12,7 +12,7 @@ from attnbench.method.probe import BranchGradients
 
 
 class Splits(BranchGradients):
-    """BranchGradients that knows which splits are of an input itself: the same memory, and not behind another split."""
+    """BranchGradients that finds the splits of an input itself: of the same memory, and not downstream of another split."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class Splits(BranchGradients):
         return list(dict.fromkeys(role for i in indices for role in self.names[i]))
 
     def gradient(self, x: Tensor, indices: Iterable[int]) -> Tensor:
-        """What the branches of these splits of `x`, which is contiguous, carry together, laid out like `x`."""
+        """The sum of the branches' gradients of these splits of `x`, which is contiguous, in the layout of `x`."""
         together = torch.zeros_like(x)
         for i in indices:
             whole = self._wholes[i]

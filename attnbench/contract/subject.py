@@ -45,12 +45,12 @@ class Subject:
         torch.manual_seed(seed)
         module = self.construct(self.channels, **self.options)
         if not isinstance(module, nn.Module):
-            raise TypeError(f"the constructor gives a {type(module).__name__}, not a torch.nn.Module")
+            raise TypeError(f"the constructor returns a {type(module).__name__}, not a torch.nn.Module")
         return (InContext(module) if wants_context(module) else module).to(self.device)
 
     def maps(self, height: int = 0, width: int = 0, *, batch: int = 2) -> list[Tensor]:
-        """Two feature maps, (batch, channels, height, width), standard normal; `size` for 0. The same ones at every call, in
-        memory of their own, so that a module that writes into its inputs spoils no other comparison."""
+        """Two feature maps, (batch, channels, height, width), standard normal; 0 means `size`. Calls give equal values in
+        new memory, so that a module that writes into its inputs spoils no other comparison."""
         source = torch.Generator().manual_seed(0)
         shape = (batch, self.channels, height or self.size, width or self.size)
         return [torch.randn(shape, generator=source).to(self.device) for _ in INPUTS]
@@ -64,7 +64,7 @@ def find_subject(
     device: str | torch.device | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> Subject:
-    """Look the module up, and refuse options that it does not have; arguments and errors as `check`'s."""
+    """Look up the module, and refuse options that it does not have; arguments and errors as for `check`."""
     if isinstance(module, str):
         name, construct, given = _find(module)
     elif callable(module):
@@ -74,7 +74,7 @@ def find_subject(
     given = {**given, **(options or {})}
     check_names(given, options_of(construct, name), f"module '{name}'")
     if str(device) == "meta":
-        raise UserError("device 'meta' has shapes and no values: name a device that computes")
+        raise UserError("device 'meta' has shapes but no values: name a device that computes")
     return Subject(name, construct, given, channels, size, pick_device(str(device) if device is not None else None))
 
 
@@ -82,7 +82,9 @@ def _find(text: str) -> tuple[str, Constructor, dict[str, Any]]:
     """Name, constructor and options of `sga:stop_gradient=false` or `my_package:MyAttention:heads=4`."""
     head, *rest = text.split(":")
     registered = {plugin.name for plugin in plugins.installed(plugins.MODULES)}
-    if not rest or "=" in rest[0] or (head in registered and not _is_importable(head)):  # a package and its module share a name
+    if (
+        not rest or "=" in rest[0] or (head in registered and not _is_importable(head))
+    ):  # a package and its module may share a name
         variant = parse_variant(text)
         return text, plugins.find(plugins.MODULES, variant.module).load(), dict(variant.given)
     _, options = split_options(":".join(rest), "module")
@@ -94,7 +96,7 @@ def _import(path: str, attribute: str) -> Constructor:
     with _current_folder_importable():
         try:
             package = importlib.import_module(path)
-        except Exception as error:  # an author's code may raise anything, and its author needs to read what
+        except Exception as error:  # the module's code may raise anything, and its author needs to know what
             raise UserError(f"{where}: '{path}' cannot be imported: {explain(error)}") from error
     try:
         found = reduce(getattr, attribute.split("."), package)
@@ -110,14 +112,14 @@ def _is_importable(path: str) -> bool:
     with _current_folder_importable():
         try:
             spec = util.find_spec(path)
-            return spec is not None and spec.origin is not None  # a folder without code is none
-        except (ImportError, ValueError):  # of a parent package
+            return spec is not None and spec.origin is not None  # a folder without code has no origin
+        except (ImportError, ValueError):  # raised for a parent package
             return False
 
 
 @contextmanager
 def _current_folder_importable() -> Iterator[None]:
-    """As `python -m` has it; a console script has not."""
+    """Put the current folder on `sys.path`, as `python -m` does and a console script does not."""
     here = str(Path.cwd())
     sys.path.insert(0, here)
     importlib.invalidate_caches()
@@ -128,7 +130,7 @@ def _current_folder_importable() -> Iterator[None]:
 
 
 class InContext(nn.Module):
-    """Gives a module that has a `context` one whose numbers are those of its inputs."""
+    """Wraps a module that takes a `context`, and passes it one that is made from its inputs."""
 
     def __init__(self, module: nn.Module):
         super().__init__()
@@ -141,7 +143,7 @@ class InContext(nn.Module):
         return out
 
     def prepare(self, sketch: Tensor, reference: Tensor) -> None:
-        """Make the context of these inputs now, so that what it costs is not the module's."""
+        """Make the context of these inputs now, so that its cost is not counted as the module's."""
         self.prepared = _context(sketch, reference)
 
 
@@ -151,7 +153,7 @@ def _context(sketch: Tensor, reference: Tensor) -> Context:
 
 
 def _encoded(feature: Tensor, image_channels: int) -> Encoded:
-    """What an encoder of five levels, or as many as the channels are enough for, could have made it of.
+    """An encoding that ends in `feature`, as of an encoder with five levels, or as many as there are channels for.
 
     Detached: gradients at the inputs are those of f_s and f_r alone.
     """
@@ -173,18 +175,18 @@ def _encoded(feature: Tensor, image_channels: int) -> Encoded:
 def call(module: Callable[..., Any], sketch: Tensor, reference: Tensor) -> Tensor:
     out = module(sketch, reference)
     if not isinstance(out, Tensor):
-        raise TypeError(f"forward gives a {type(out).__name__}, not one tensor")
+        raise TypeError(f"forward returns a {type(out).__name__}, not one tensor")
     return out
 
 
 def objective(out: Tensor) -> Tensor:
-    """A scalar whose gradient differs from entry to entry; that of a plain sum would vanish behind a normalisation."""
+    """A scalar whose gradient differs from entry to entry; the gradient of a plain sum would vanish behind a normalisation."""
     out = out.to(torch.promote_types(out.dtype, torch.float32))
     return (out * torch.linspace(-1, 1, out.numel(), dtype=out.dtype, device=out.device).view(out.shape)).sum()
 
 
 def forward_backward(module: Callable[..., Any], given: Iterable[Tensor]) -> tuple[Tensor, list[Tensor | None]]:
-    """The output, and the gradients at the inputs. The module gets copies of leaves, since in a network it gets activations."""
+    """The output, and the gradients at the inputs. The module gets clones of leaves, since in a network it gets activations."""
     leaves = [x.detach().requires_grad_() for x in given]
     out = call(module, *(leaf.clone() for leaf in leaves))
     if out.requires_grad:

@@ -1,4 +1,4 @@
-"""Leaving no trace: what a check changes in the process is afterwards what it was."""
+"""Restoring what a check changes in the process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import torch
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Random numbers, the default type and whether gradients are recorded are afterwards what they were before."""
+    """Enable gradients in the block; restore the random state, the default dtype and the gradient mode after it."""
     everywhere = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
     python, numpy, dtype = random.getstate(), np.random.get_state(), torch.get_default_dtype()
     with torch.random.fork_rng(devices=everywhere), torch.enable_grad():
@@ -30,19 +30,19 @@ def undisturbed() -> Iterator[None]:
 
 @contextmanager
 def quiet_compiler() -> Iterator[None]:
-    """What the compiler prints, logs and warns of is repeated in its exception, or none of an author's business."""
-    heard = logging.root.manager.disable
+    """Silence the compiler: its output, logs and warnings are repeated in its exception or irrelevant to a module's author."""
+    disabled = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
         with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
             warnings.filterwarnings("ignore", module=r"torch\.")
             yield
     finally:
-        logging.disable(heard)
+        logging.disable(disabled)
 
 
 def eager_random_numbers(backend: str) -> Any:
-    """Inductor's own dropout would draw other numbers than eager mode."""
+    """Make inductor draw the random numbers of eager mode, unlike its own dropout."""
     if backend != "inductor":
         return nullcontext()
     import torch._inductor.config as inductor

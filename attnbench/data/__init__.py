@@ -1,4 +1,4 @@
-"""Images in: data sets and their layouts, decoding once, and what turns an image into a training sample.
+"""Input images: datasets and their layouts, decoding, and making training samples of images.
 
 files --decode once--> uint8 images --(seed, epoch, index)--> target, sketch, warped reference
 """

@@ -1,7 +1,7 @@
-"""Training samples and evaluation inputs, by the batch, on the device.
+"""Batches of training samples and evaluation inputs, made on the device.
 
-What a training sample looks like depends on (seed, epoch, index) alone: not on the module that trains, the number of workers,
-the device, or whether the run was interrupted.
+A training sample depends on (seed, epoch, index) alone: not on the module that trains, the number of workers, the device, or
+whether the run was interrupted.
 
 Jitter and warp act on images of the recipe's size, which are decoded and resized once; the released code applies them at the
 file's own size and resizes afterwards.
@@ -26,7 +26,7 @@ _ORDER, _JITTER, _WARP, _SIGMA = range(4)  # independent random streams
 
 @dataclass(frozen=True)
 class Batch:
-    """target (B, 3, S, S), sketch (B, 1, S, S), reference (B, 3, S, S), all in [-1, 1]; paper is 1."""
+    """target (B, 3, S, S), sketch (B, 1, S, S), reference (B, 3, S, S), all in [-1, 1]; white paper is 1."""
 
     target: Tensor
     sketch: Tensor
@@ -58,7 +58,7 @@ def training_batch(
 
 
 def pair_batch(images: ImageSet, pairs: Sequence[tuple[int, int]], *, data: Data, device: torch.device) -> Batch:
-    """The first images of `pairs` as sketches and targets, the second as references; nothing is random."""
+    """The first images of `pairs` as sketches and targets, the second as references; no randomness."""
     first, second = (torch.tensor(column) for column in zip(*pairs, strict=True))
     original, reference = images.images[first].to(device), images.images[second].to(device)
     sketch = _sketches(images, first, original, data, None)
@@ -67,13 +67,13 @@ def pair_batch(images: ImageSet, pairs: Sequence[tuple[int, int]], *, data: Data
 
 @torch.no_grad()
 def draw_reference(image: Tensor, sketch: Sketch) -> Tensor:
-    """Line art (B, 1, S, S) of references (B, 3, S, S), both in [-1, 1], at their own size and the middle one of the sigmas."""
+    """Line art (B, 1, S, S) of references (B, 3, S, S), both in [-1, 1], at their own size and with the middle sigma."""
     sigma = torch.full((len(image),), sorted(sketch.sigma)[len(sketch.sigma) // 2], device="cpu")
     return _signed(draw_sketches((image.float() + 1) / 2, sigma, sketch)).to(image.dtype)
 
 
 def _sketches(images: ImageSet, rows: Tensor, original: Tensor, data: Data, choice: Tensor | None) -> Tensor:
-    """(B, 1, S, S) in [0, 1]. `choice` (B,) overrides the sigma that an image's name decides."""
+    """(B, 1, S, S) in [0, 1]. `choice` (B,), indices of sigmas, overrides the sigmas set by the images' names."""
     sigmas = torch.tensor(data.sketch.sigma)
     if images.sketches is None:
         sigma = images.sigma[rows] if choice is None else sigmas[choice]

@@ -9,7 +9,6 @@ import shutil
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
@@ -21,24 +20,24 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from attnbench.config.recipe import Data, Sketch, digest
+from attnbench.console import progress
 from attnbench.data import xdog as xdog_file
 from attnbench.data.layouts import Dataset, Picture
 from attnbench.data.xdog import xdog
 from attnbench.errors import UserError
-
-Progress = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]  # label -> update(done, total)
+from attnbench.files import write_text
 
 
 @dataclass(frozen=True)
 class ImageSet:
-    """A split, in memory-mapped tensors that are read page by page.
+    """A split, as memory-mapped tensors that are read page by page.
 
     Attributes:
         names: of the N images.
         images: (N, 3, S, S) uint8.
-        sketches: (N, K, S, S) uint8, white paper; K is 1, or the number of sigmas if they are drawn per epoch. None
-            where sketches are made from `images` by the batch.
-        sigma: (N,) the XDoG sigma that each image's name decides.
+        sketches: (N, K, S, S) uint8, white paper; K is 1, or the number of sigmas if one is drawn per epoch. None
+            if sketches are made from `images` batch by batch.
+        sigma: (N,) the XDoG sigma set by each image's name.
     """
 
     names: list[str]
@@ -54,16 +53,16 @@ class ImageSet:
         return self.images.nbytes + (self.sketches.nbytes if self.sketches is not None else 0)
 
     def to(self, device: torch.device) -> ImageSet:
-        """With `images` and `sketches` in that device's memory."""
+        """The same split with `images` and `sketches` in the device's memory."""
         return replace(
             self, images=self.images.to(device), sketches=None if self.sketches is None else self.sketches.to(device)
         )
 
 
 def resident(images: ImageSet, device: torch.device) -> ImageSet:
-    """The images in a GPU's memory, if they take a quarter of what is free there at the most; else as they are.
+    """The images in GPU memory if they take at most a quarter of what is free there; otherwise unchanged.
 
-    A batch is then cut out and augmented where it is used: indices, noise and control points cross the bus, images do not.
+    Batches are then selected and augmented on the GPU: indices, noise and control points cross the bus, images do not.
     """
     if device.type != "cuda" or images.nbytes > torch.cuda.mem_get_info(device)[0] / 4:
         return images
@@ -72,12 +71,12 @@ def resident(images: ImageSet, device: torch.device) -> ImageSet:
 
 @dataclass(frozen=True)
 class PreparedDataset:
-    """A data set, ready to train on.
+    """A decoded dataset, ready to train on.
 
     Attributes:
         fingerprint: a hash of names and content.
-        skipped: names of the images left out.
-        side: the shorter side of the training images in their files, in pixels: the median.
+        skipped: names of corrupt images, which are left out.
+        side: median of the shorter sides of the training files, in pixels.
     """
 
     name: str
@@ -102,9 +101,8 @@ def prepare(
     *,
     cache: Path | None = None,
     skip_corrupt: bool = False,
-    progress: Progress = lambda label: nullcontext(lambda done, total: None),
 ) -> PreparedDataset:
-    """Decode a data set, or find it in the cache.
+    """Decode a dataset, or load it from the cache.
 
     Raises:
         UserError: images that cannot be decoded (all are named), unless `skip_corrupt` leaves them out; fewer than
@@ -114,8 +112,7 @@ def prepare(
     sets, kept, skipped, prints, sides = {}, {}, [], {}, {}
     for split, pictures in dataset.splits.items():
         contents = _content_digests(pictures, cache)
-        bar = progress(f"decoding {dataset.name}/{split}")
-        folder, corrupt = _decoded(pictures, contents, data, cache, bar)
+        folder, corrupt = _decoded(pictures, contents, data, cache, f"{dataset.name}/{split}")
         if corrupt and not skip_corrupt:
             listed = "; ".join(f"{name} ({why})" for name, why in list(corrupt.items())[:5])
             more = f"; and {len(corrupt) - 5} more" if len(corrupt) > 5 else ""
@@ -146,15 +143,15 @@ def prepare(
 def decode(picture: Image.Image, backdrop: str = "white") -> Image.Image:
     """Any picture as upright 8-bit RGB: palettes, CMYK, grey and wide grey converted.
 
-    Grey of more than 8 bits is scaled by the range that it uses: whole numbers by the least of 8, 12, 16 and 31 bits that holds
-    them, floats by 1, or by their maximum where that is more.
+    Grey of more than 8 bits is scaled by its range: integers by the smallest of 8, 12, 16 and 31 bits that holds them, floats
+    by 1, or by their maximum if that is larger.
 
     Args:
         picture: stays open.
-        backdrop: the colour behind what is transparent.
+        backdrop: the colour behind transparent pixels.
 
     Raises:
-        ValueError: floats that are not finite; what Pillow raises for files that it cannot read.
+        ValueError: pixels that are not finite. Also whatever Pillow raises for files that it cannot read.
     """
     picture = ImageOps.exif_transpose(picture)
     if picture.mode == "F" or picture.mode.startswith("I"):
@@ -169,43 +166,37 @@ def _in_8_bits(picture: Image.Image) -> Image.Image:
     values = np.asarray(picture).astype(np.float64)
     highest = values.max()
     if not np.isfinite(values).all():
-        raise ValueError("it has pixels that are no finite numbers")
+        raise ValueError("it has pixels that are not finite")
     white = max(highest, 1.0) if picture.mode == "F" else next(2**bits - 1 for bits in (8, 12, 16, 31) if highest < 2**bits)
     return Image.fromarray((values * 255 // white).clip(0, 255).astype(np.uint8))
 
 
 def resize(picture: Image.Image, size: int) -> Image.Image:
-    """To size x size, bilinear with antialiasing; the aspect is not kept, as in the released code."""
+    """To size x size, bilinear with antialiasing; the aspect ratio is not kept, as in the released code."""
     return picture if picture.size == (size, size) else picture.resize((size, size), Image.Resampling.BILINEAR)
 
 
 def sigma_index(name: str, count: int) -> int:
-    """Which of `count` line widths a file name decides: the same on every machine, in every run."""
+    """The index of the line width, out of `count`, that a file name sets: the same on every machine, in every run."""
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8]) % count
 
 
 def _content_digests(pictures: Sequence[Picture], cache: Path) -> list[str]:
-    """Hash of each picture's content; remembered until a file's size or time changes."""
+    """Hash of each picture's content; cached until a file's size or modification time changes."""
     known = cache / "digests" / f"{digest([picture.stamp for picture in pictures])}.json"
     if known.is_file():
         return json.loads(known.read_text())
     with ThreadPoolExecutor() as pool:
         digests = list(pool.map(lambda picture: picture.content_digest(), pictures))
     known.parent.mkdir(parents=True, exist_ok=True)
-    draft = known.with_suffix(f".{os.getpid()}")
-    draft.write_text(json.dumps(digests))
-    draft.replace(known)
+    write_text(known, json.dumps(digests), sync=False)
     return digests
 
 
 def _decoded(
-    pictures: Sequence[Picture],
-    contents: Sequence[str],
-    data: Data,
-    cache: Path,
-    bar: AbstractContextManager[Callable[[int, int], None]],
+    pictures: Sequence[Picture], contents: Sequence[str], data: Data, cache: Path, name: str
 ) -> tuple[Path, dict[str, str]]:
-    """The cache folder with the arrays of a split, made if it is not there; and why which pictures could not be decoded."""
+    """The cache folder with a split's arrays, made if missing; and name -> reason for each picture that cannot be decoded."""
     sketch = data.sketch
     stored = sketch.model_dump(mode="json") if sketch.source == "dataset" or sketch.at == "native" else None
     code = [hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in (__file__, xdog_file.__file__)]
@@ -215,11 +206,11 @@ def _decoded(
         folder.parent.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix="draft-"))
         try:
-            with bar as update:
+            with progress(f"decoding {name}") as update:
                 _decode_all(pictures, data, draft, update)
             draft.rename(folder)
         except OSError:
-            if not (folder / "corrupt.json").is_file():  # else another process was quicker, with the same result
+            if not (folder / "corrupt.json").is_file():  # otherwise another process was faster, with the same result
                 raise
         finally:
             shutil.rmtree(draft, ignore_errors=True)
@@ -229,8 +220,8 @@ def _decoded(
 def _decode_all(pictures: Sequence[Picture], data: Data, folder: Path, update: Callable[[int, int], None]) -> None:
     """Write the arrays, and corrupt.json last.
 
-    images.npy, and sketches.npy if sketches are stored, have a row a picture, blank for a corrupt one; sides.json has the
-    shorter sides of those that are good.
+    images.npy, and sketches.npy if sketches are stored, have one row per picture, blank for a corrupt one; sides.json has
+    the shorter sides of the others.
     """
     corrupt: dict[str, str] = {}
     sides: list[int] = []
@@ -267,7 +258,7 @@ def _new_array(path: Path, shape: tuple[int, ...]) -> np.memmap:
 
 
 def _stored_sketches_per_image(data: Data) -> int:
-    """K; 0 where sketches are made later, from the resized images."""
+    """K of `ImageSet.sketches`; 0 if sketches are made later, from the resized images."""
     if data.sketch.source == "dataset":
         return 1
     if data.sketch.at == "target":
@@ -279,23 +270,23 @@ def _stored_sketches_per_image(data: Data) -> int:
 class _Decoded:
     image: np.ndarray  # (3, S, S)
     native: np.ndarray  # (3, H, W), for XDoG at the native size
-    sketch: np.ndarray  # (S, S), from the data set; empty if it is to be drawn
+    sketch: np.ndarray  # (S, S), shipped with the dataset; empty if it is to be drawn
 
 
 def _decode_one(picture: Picture, data: Data) -> _Decoded | str:
-    """The decoded picture, or why there is none.
+    """The decoded picture, or the reason why it cannot be decoded.
 
     Raises:
-        UserError: the file cannot be read, which says nothing about its content and must not be remembered.
+        UserError: the file cannot be read: not a fault of its content, so it must not be cached.
     """
     try:
-        with picture.open() as opened:  # else Pillow keeps the files of truncated and of animated pictures open
+        with picture.open() as opened:  # otherwise Pillow keeps files of truncated and animated pictures open
             native = decode(opened)
         sketch = np.empty((0, 0), np.uint8)
         if data.sketch.source == "dataset":
             drawn = picture.open_sketch()
             if drawn is None:
-                return "the data set has no line art for it, which data.sketch.source = dataset asks for"
+                return "the dataset has no line art for it, which data.sketch.source = dataset needs"
             with drawn:
                 sketch = np.asarray(resize(decode(drawn).convert("L"), data.size))
         image = np.asarray(resize(native, data.size)).transpose(2, 0, 1)
@@ -303,12 +294,12 @@ def _decode_one(picture: Picture, data: Data) -> _Decoded | str:
     except OSError as error:
         if error.errno is not None:  # from the system, not from a decoder
             raise UserError(f"'{picture.name}' cannot be read: {error.strerror}") from error
-        return _in_words(error)
-    except Exception as error:  # decoders raise many types, and any of them means that this file is no good
-        return _in_words(error)
+        return _as_text(error)
+    except Exception as error:  # decoders raise many types; any of them means a corrupt file
+        return _as_text(error)
 
 
-def _in_words(error: Exception) -> str:
+def _as_text(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
@@ -317,7 +308,7 @@ def _stored_sketches(decoded: Sequence[tuple[str, _Decoded]], data: Data) -> Ite
     if data.sketch.source == "dataset":
         yield from (result.sketch[None] for _, result in decoded)
     else:
-        for _, group in groupby(decoded, key=lambda item: item[1].native.shape):  # neighbours of one size go together
+        for _, group in groupby(decoded, key=lambda item: item[1].native.shape):  # one batch per run of equal sizes
             names, results = zip(*group, strict=True)
             yield from _native_sketches(names, np.stack([result.native for result in results]), data)
 
@@ -346,7 +337,7 @@ def _load(folder: Path, names: list[str], corrupt: Collection[str], sketch: Sket
     rows = [row for row, name in enumerate(names) if name not in corrupt]
 
     def read(path: Path) -> Tensor:
-        array = np.load(path, mmap_mode="c")  # copy on write: torch wants a writable array, the file stays as it is
+        array = np.load(path, mmap_mode="c")  # copy on write: torch wants a writable array, the file is not modified
         return torch.from_numpy(array if len(rows) == len(names) else array[rows])
 
     good = [names[row] for row in rows]

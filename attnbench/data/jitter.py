@@ -1,6 +1,6 @@
 """Colour jitter of the training images (paper section 3.1 asks for "a random color jittering"), by kind:
 
-official        what the released code computes: noise from U(-1, 1) on the 0..255 scale, added and cut to integers. Every
+official        what the released code computes: noise from U(-1, 1) on the 0..255 scale, added and truncated to integers. Every
                 value v >= 1 becomes v or v - 1 with equal odds, 0 stays 0. No colour changes.
 channel_shift   one draw from U(-50, 50) for each channel, added and clipped: the noise that the SCFT paper describes.
 color_jitter    brightness, contrast, saturation and hue within 0.05, 0.2, 0.4, 0.4, in this order (torchvision's definitions).
@@ -19,7 +19,7 @@ COLOR_JITTER = (0.05, 0.2, 0.4, 0.4)
 
 
 def jitter(images: Tensor, kind: str, rngs: Sequence[np.random.Generator]) -> Tensor:
-    """Args: images (B, 3, H, W) uint8; one random generator an image. Returns the same shape and type."""
+    """Args: images (B, 3, H, W) uint8; one random generator per image. Returns the same shape and type."""
     if kind == "none":
         return images
     return {"official": _official, "channel_shift": _channel_shift, "color_jitter": _color_jitter}[kind](images, rngs)

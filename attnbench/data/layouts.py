@@ -1,6 +1,6 @@
-"""Data sets: where their images lie on disk, under which names, and how to get them.
+"""Datasets: their folders and file names on disk, and where to download them.
 
-A data set is a callable in the entry-point group `attnbench.datasets`. It gets the data root (None if the user named none) and
+A dataset is a callable in the entry-point group `attnbench.datasets`. It takes the data root (None if the user gave none) and
 its options, and returns a `Dataset`: two lists of pictures. Nothing is decoded here.
 """
 
@@ -23,28 +23,28 @@ _TEST = ("test", "val", "valid", "validation")  # names of a test split's folder
 
 
 class Picture(Protocol):
-    """One image of a split. `name` is unique in it and decides the image's place and its sketch's line width."""
+    """One image of a split. `name` is unique within the split and sets the image's place and its sketch's line width."""
 
     @property
     def name(self) -> str: ...
 
     @property
     def stamp(self) -> str:
-        """Cheap to read; equal as long as the content is."""
+        """Cheap to read; an equal stamp means equal content."""
 
     def content_digest(self) -> str:
-        """Hash of the content, and of nothing else."""
+        """Hash of the content alone."""
 
     def open(self) -> Image.Image:
         """Decode."""
 
     def open_sketch(self) -> Image.Image | None:
-        """Decode the line art that comes with the data set, if any does."""
+        """Decode the line art shipped with the dataset; None if there is none."""
 
 
 @dataclass(frozen=True)
 class ImageFile:
-    """A picture in a file, with the line art that the data set ships for it, if it does."""
+    """A picture in a file, with its line art if the dataset ships any."""
 
     name: str
     path: Path
@@ -73,7 +73,7 @@ class ImageFile:
 
 @dataclass(frozen=True)
 class Drawing:
-    """A picture that the project draws itself."""
+    """A picture of the built-in dataset `synthetic`, drawn by attnbench."""
 
     seed: int
     index: int
@@ -100,7 +100,7 @@ class Drawing:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A named train and test set. `source` says in words where it was found."""
+    """A named train and test set. `source` describes where it was found."""
 
     name: str
     train: Sequence[Picture]
@@ -145,12 +145,12 @@ def cat(root: Path | None = None) -> Dataset:
 
 
 def dog(root: Path | None = None) -> Dataset:
-    """AFHQ dogs; lies like `cat`."""
+    """AFHQ dogs; same layout as `cat`."""
     return _afhq("dog", root)
 
 
 def wild(root: Path | None = None) -> Dataset:
-    """AFHQ wild animals; lies like `cat`."""
+    """AFHQ wild animals; same layout as `cat`."""
     return _afhq("wild", root)
 
 
@@ -158,9 +158,9 @@ def synthetic(root: Path | None = None, *, train: int = 800, test: int = 100, si
     """Cartoon heads, drawn here; no download.
 
     Args:
-        train, test: how many.
+        train, test: numbers of images.
         size: side in pixels.
-        seed: other heads.
+        seed: different heads for each seed.
     """
     if train < 1 or test < 1 or size < 16:
         raise UserError(f"dataset 'synthetic': train={train}, test={test}, size={size}: needs train, test >= 1, size >= 16")
@@ -171,10 +171,10 @@ def synthetic(root: Path | None = None, *, train: int = 800, test: int = 100, si
 def folder(name: str, path: Path) -> Dataset:
     """Any folder of images: with `train/` and `test/` (or `val/`) inside, or without.
 
-    Without, a tenth of the images, chosen by a hash of their names, are the test set.
+    Without them, a tenth of the images, chosen by a hash of their names, is the test set.
 
     Raises:
-        UserError: there is no such folder, or no image in it.
+        UserError: the folder does not exist or has no images.
     """
     if not path.is_dir():
         raise UserError(f"dataset '{name}': there is no folder '{path}'")
@@ -201,7 +201,7 @@ def _afhq(name: str, root: Path | None) -> Dataset:
 
 
 def _plain(name: str, base: Path) -> Dataset | None:
-    """`train/` and `test/` inside of `base`, with line art in `train_sketch/` and `test_sketch/` if it is there."""
+    """`train/` and `test/` inside `base`, with line art in `train_sketch/` and `test_sketch/` if they exist."""
     train = base / "train"
     test = next((base / split for split in _TEST if (base / split).is_dir()), None)
     if not train.is_dir() or not test:
@@ -211,7 +211,7 @@ def _plain(name: str, base: Path) -> Dataset | None:
 
 
 def _files(base: Path, sketches: Path | None = None) -> list[ImageFile]:
-    """Every image below `base`, sorted by its name relative to it."""
+    """Every image below `base`, sorted by relative path."""
     paths = [
         path
         for path in base.rglob("*")
@@ -235,4 +235,4 @@ def _data_root(name: str, root: Path | None) -> Path:
 
 def _missing(name: str, looked_for: Sequence[Path], help_: str) -> Dataset:
     places = " and ".join(f"'{path}'" for path in looked_for)
-    raise UserError(f"dataset '{name}' is not there (looked for {places}): {help_}; or pass {name}=FOLDER")
+    raise UserError(f"dataset '{name}' was not found (looked for {places}): {help_}; or pass {name}=FOLDER")

@@ -1,4 +1,4 @@
-"""Datasets by what a user types: found on this machine, and found again by another process."""
+"""Datasets as typed on the command line: found on this machine, and found again by another process."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from attnbench.plugins import check_names, options_of, split_options
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a data set is on this machine: enough for another process to find it.
+    """Where a dataset is on this machine: enough for another process to find it.
 
     Attributes:
         text: as on the command line, paths absolute.
@@ -42,7 +42,7 @@ def parse_dataset(text: str, root: Path | None) -> Dataset:
     """`cat`, `synthetic:train=200:size=64`, or `name=folder`.
 
     Raises:
-        UserError: no such data set, option or folder; no images.
+        UserError: an unknown dataset or option, a missing folder, or no images.
     """
     head, equals, path = text.partition("=")
     if equals and ":" not in head:

@@ -1,4 +1,4 @@
-"""The thin-plate spline (TPS) by which an image becomes its own reference.
+"""The thin-plate spline (TPS) that turns an image into its own reference.
 
     out(x) = in(x + a_0 + A x + sum_i w_i U(|x - d_i|)),   U(r) = r^2 log(r + 1e-6)
 
@@ -19,7 +19,7 @@ _PADDING = {"constant": "zeros", "replicate": "border", "reflect": "reflection"}
 
 
 def official_points(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Draw control points: sources (6, 2), destinations (6, 2). Drawn again while the two moved points coincide."""
+    """Draw control points: sources (6, 2), destinations (6, 2). Redrawn while the two moved points coincide."""
     while True:
         place = np.round(rng.uniform(0.3, 0.7, size=2), 2)
         shift = np.round(rng.uniform(-0.25, 0.25, size=2), 2)
@@ -38,7 +38,7 @@ def grid_points(rng: np.random.Generator, points: int, magnitude: float) -> tupl
 
 
 def tps_offsets(sources: Tensor, destinations: Tensor, height: int, width: int, device: torch.device | None = None) -> Tensor:
-    """The backward map: where, relative to itself, each output position reads.
+    """The backward map: the offset from each output position to the position that it samples.
 
     Args:
         sources, destinations: (B, K, 2) on the CPU, distinct destinations. The systems are small: solving them there, in

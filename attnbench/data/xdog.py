@@ -50,13 +50,13 @@ def xdog(
 
 
 def gaussian_blur(grey: Tensor, sigma: Tensor) -> Tensor:
-    """Separable Gaussian blur with one deviation an image; (B, 1, H, W), (B,) -> (B, 1, H, W).
+    """Separable Gaussian blur with one deviation per image; (B, 1, H, W), (B,) -> (B, 1, H, W).
 
     Kernel widths and borders are OpenCV's for float images: round(8 sigma + 1), made odd; mirrored without repeating the edge.
     """
     kernels = _kernels(sigma).to(grey.device)  # (B, K)
     radius = kernels.shape[1] // 2
-    images = grey.transpose(0, 1)  # one group an image: (1, B, H, W)
+    images = grey.transpose(0, 1)  # one group per image: (1, B, H, W)
     groups = images.shape[1]
     rows = _mirrored(images.shape[-1], radius, grey.device)
     columns = _mirrored(images.shape[-2], radius, grey.device)
@@ -66,7 +66,7 @@ def gaussian_blur(grey: Tensor, sigma: Tensor) -> Tensor:
 
 
 def _kernels(sigma: Tensor) -> Tensor:
-    """(B,) -> (B, K): normalised Gaussians, each cut at its own width and zero up to the widest."""
+    """(B,) -> (B, K): normalised Gaussians, each cut off at its own width and padded with zeros to the widest."""
     width = torch.round(8 * sigma + 1).long() | 1
     largest = int(width.max()) // 2
     offset = torch.arange(-largest, largest + 1, device=sigma.device)

@@ -1,1 +1,1 @@
-"""Where cells run: in a process each on this machine's devices, on a SLURM cluster, or in this process."""
+"""Where cells run: each in its own process on this machine's devices, on a SLURM cluster, or in this process."""

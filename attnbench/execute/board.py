@@ -1,4 +1,4 @@
-"""What a grid looks like while it runs: a board in a terminal, plain lines elsewhere; and the same for `attnbench status`."""
+"""The display of a running grid: a board in a terminal, plain lines elsewhere; `attnbench status` shows the same."""
 
 from __future__ import annotations
 
@@ -13,36 +13,31 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from attnbench.console import PLAIN_INTERVAL, Reporter, duration
+from attnbench.console import PLAIN_INTERVAL, draws, duration, log, screen
 from attnbench.store.progress import Progress, read_progress
 
-SILENT = 300.0  # seconds without a sign of life that are worth a word
-
-
-_SHOWN = ("G", "rec")  # losses that a line has room for
-
-
+SILENT = 300.0  # seconds without an update before a cell is shown as silent
+_SHOWN = ("G", "rec")  # losses that fit on a line
 REFRESH = 0.5  # seconds between looks at the running cells
 
 
 @dataclass(frozen=True)
 class Running:
-    """A cell in work, by whomever."""
+    """A running cell, whichever process runs it."""
 
     label: str
     folder: Path
 
 
 class Board:
-    """Counts of a grid's cells, and a line for each that runs."""
+    """Counts of a grid's cells, and one line per running cell."""
 
-    def __init__(self, reporter: Reporter, cells: int) -> None:
-        self.reporter, self.cells = reporter, cells
+    def __init__(self, cells: int) -> None:
+        self.cells = cells
         self.finished = self.failed = 0
-        self._whole: float | None = None  # seconds that a cell's training takes, at the speed seen last
-        self._started = self._shown = self._told = time.monotonic()
-        console = reporter.console
-        self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
+        self._whole: float | None = None  # seconds that a cell's training takes, at the latest known speed
+        self._started = self._shown = self._logged = time.monotonic()
+        self._live = Live(console=screen(), auto_refresh=False, transient=True) if draws() else None
 
     def __enter__(self) -> Board:
         if self._live:
@@ -53,18 +48,15 @@ class Board:
         if self._live:
             self._live.stop()
 
-    def say(self, line: str) -> None:
-        self.reporter.say(line)
-
     def count(self, *, failed: bool) -> None:
-        """One more cell needs nothing more."""
+        """Count a cell that needs no more work."""
         if failed:
             self.failed += 1
         else:
             self.finished += 1
 
     def show(self, running: Sequence[Running], *, waiting: int, elsewhere: int = 0) -> None:
-        """Called as often as one likes; drawn now and then."""
+        """Update the display. It may be called at any rate; it draws at intervals."""
         now = time.monotonic()
         if now - self._shown < REFRESH:
             return
@@ -72,12 +64,12 @@ class Board:
         if self._live:
             seen = [(cell.label, read_progress(cell.folder)) for cell in running]
             self._live.update(Group(running_table(seen), self.summary(seen, waiting, elsewhere)), refresh=True)
-        elif now - self._told >= PLAIN_INTERVAL:
-            self._told = now
+        elif now - self._logged >= PLAIN_INTERVAL:
+            self._logged = now
             seen = [(cell.label, read_progress(cell.folder)) for cell in running]
             for label, progress in seen:
-                self.say(f"  {label}: {' '.join(filter(None, figures(progress)))}")
-            self.say(f"  {self.summary(seen, waiting, elsewhere)}")
+                log.info(f"  {label}: {' '.join(filter(None, figures(progress)))}")
+            log.info(f"  {self.summary(seen, waiting, elsewhere)}")
 
     def summary(self, running: Sequence[tuple[str, Progress | None]], waiting: int, elsewhere: int) -> str:
         """`5 of 24 cells done, 1 failed, 2 running, 16 waiting; 12 min so far, about 40 min left`."""
@@ -89,7 +81,7 @@ class Board:
         return f"{line}, about {duration(left)} of training left" if left else line
 
     def _left(self, running: Sequence[Progress | None], waiting: int) -> float | None:
-        """Seconds of training, at the speed of the cells that run, or ran last; None until a first step was timed."""
+        """Seconds of training, at the speed of the cells that run, or ran last; None until a first step has been timed."""
         if timed := [whole for progress in running if progress and (whole := progress.training_seconds) is not None]:
             self._whole = sum(timed) / len(timed)
         if self._whole is None or not running:
@@ -106,7 +98,7 @@ def _own_left(progress: Progress | None, whole: float) -> float:
 
 
 def running_table(cells: Sequence[tuple[str, Progress | None]]) -> Table:
-    """A row a cell: how far it is, its losses, its speed, what is left, and where it runs."""
+    """One row per cell: its step, losses, speed, time left, and where it runs."""
     table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column("running", overflow="fold")
     for heading in ("step", "losses", "images/s", "left", "where"):
@@ -117,7 +109,7 @@ def running_table(cells: Sequence[tuple[str, Progress | None]]) -> Table:
 
 
 def figures(progress: Progress | None) -> tuple[str, str, str, str]:
-    """Step, losses, images a second, time left; texts, empty where there is none."""
+    """Step, losses, images per second and time left, as text; empty if there is none."""
     if progress is None:
         return "", "starting", "", ""
     if progress.age > SILENT:
@@ -131,7 +123,7 @@ def figures(progress: Progress | None) -> tuple[str, str, str, str]:
 
 
 def where(progress: Progress | None) -> str:
-    """Its device, and its job where it has one."""
+    """The device of a cell, and its SLURM job and host if it has one."""
     if progress is None:
         return ""
     return f"{progress.device}, job {progress.job} on {progress.host}" if progress.job else progress.device

@@ -1,4 +1,4 @@
-"""One cell, run: training with its log, checkpoints and pictures, then the evaluation and the record."""
+"""Running one cell: training with its log, checkpoints and pictures, then the evaluation and the record."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import math
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,8 +13,8 @@ from safetensors.torch import save
 
 from attnbench.cells.cell import Cell
 from attnbench.cells.provenance import now, provenance
-from attnbench.cells.record import FINISHED, RUNNING
-from attnbench.console import Reporter
+from attnbench.cells.record import FINISHED, RUNNING, BestEpoch, Failure, MetricRecord, Status
+from attnbench.console import progress, warn
 from attnbench.data.batches import pair_batch
 from attnbench.data.images import resident
 from attnbench.errors import Interrupted
@@ -25,6 +23,7 @@ from attnbench.method.backbone import Colorizer, feature_channels
 from attnbench.metrics.protocol import BATCH, Measured, evaluate, generate, pair_list, to_bytes
 from attnbench.store.folder import CellFolder
 from attnbench.store.generators import load
+from attnbench.store.job import RunOptions
 from attnbench.store.pictures import PICTURES, sample_grid, write_pair_pictures
 from attnbench.store.progress import Phase, Progress, ProgressFile
 from attnbench.training.costs import count_costs, peak_memory, reset_peak_memory
@@ -34,21 +33,7 @@ from attnbench.training.loop import Progressed, steps_per_epoch, total_steps, tr
 from attnbench.training.state import Training, build, check_weights_are_finite
 
 SAMPLE_PAIRS, SAMPLE_GRIDS = 8, 10  # rows of a grid; grids over a run
-
-
-SPEED_WINDOW = 20  # steps over which images a second are shown
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How cells run; none of it changes a number."""
-
-    store: Path
-    device: torch.device
-    checkpoint_seconds: float = 600.0
-    retry_failed: bool = False
-    rerun_stale: bool = False
-    record_gradients: bool = False
+SPEED_WINDOW = 20  # steps over which images per second are measured
 
 
 class CellRun:
@@ -58,30 +43,29 @@ class CellRun:
         self,
         cell: Cell,
         folder: CellFolder,
-        settings: Settings,
-        reporter: Reporter,
+        options: RunOptions,
+        device: torch.device,
         stop: threading.Event,
-        record: dict[str, Any],
     ):
-        self.cell, self.folder, self.settings, self.reporter = cell, folder, settings, reporter
-        self.stop, self.record = stop, record
+        self.cell, self.folder, self.options, self.device, self.stop = cell, folder, options, device, stop
+        self.record = cell.new_record()
         self.recipe, self.dataset = cell.recipe, cell.dataset
         self.saved_at = time.monotonic()
         self.total = total_steps(self.dataset.train, self.recipe)
         self.progress = ProgressFile(folder.path)
 
     def run(self) -> None:
-        """Train, or go on training, then measure."""
-        cell, recipe, device = self.cell, self.recipe, self.settings.device
+        """Train, or resume training, then evaluate."""
+        cell, recipe, device = self.cell, self.recipe, self.device
         reset_peak_memory(device)
-        self.record |= {"status": RUNNING, "provenance": provenance(device), "started": now()}
+        self._update(status=RUNNING, provenance=provenance(device), started=now())
         training = build(cell.variant.factory, recipe, cell.seed, device)
-        if state := self.folder.read_checkpoint(self.reporter.say):
+        if state := self.folder.read_checkpoint():
             training.load_state_dict(state)
         write_text(self.folder.path / "recipe.yaml", recipe.to_yaml())
-        self.record["step"] = training.step
+        self._update(step=training.step)
         self.folder.write_record(self.record)
-        self._tell("starting", training.step, always=True)
+        self._show("starting", training.step, always=True)
 
         history = History(self.folder.path / "evaluations.jsonl", keep_until=training.step)
         self.log = LossLog(self.folder.path / "losses.jsonl", keep_until=training.step)
@@ -89,19 +73,19 @@ class CellRun:
         try:
             per_epoch = steps_per_epoch(self.dataset.train, recipe)
             if self._measures_epochs and training.step % per_epoch == 0 and history.step < training.step:
-                # It was stopped while this epoch was measured.
+                # The cell was stopped while this epoch was being measured.
                 history.add(training.step, training.step // per_epoch, self._measure(training.generator).metrics)
-            with self.reporter.progress(cell.label, start=training.step) as update:
+            with progress(cell.label, start=training.step) as update:
                 speed = _Speed(training)
 
                 def after_step(now: Progressed) -> None:
-                    if gradients:  # before a checkpoint says that the step is done
+                    if gradients:  # before a checkpoint records the step as done
                         gradients.after_step(now)
                     self._after_step(training, now, history)
                     images_per_second = speed(recipe.train.batch_size)
                     left = (self.total - now.step) * recipe.train.batch_size / images_per_second
                     losses = self.log.shown()
-                    self._tell("training", now.step, losses=losses, images_per_second=images_per_second, seconds_left=left)
+                    self._show("training", now.step, losses=losses, images_per_second=images_per_second, seconds_left=left)
                     update(now.step, self.total, **losses, **{"images/s": images_per_second})
 
                 train(
@@ -116,7 +100,7 @@ class CellRun:
                     listener=gradients.cosines if gradients else None,
                 )
         except Interrupted:
-            if self.record["step"] != training.step:  # else the checkpoint is there, and again would push out the one before
+            if self.record.step != training.step:  # else it is saved, and saving again would drop the previous checkpoint
                 self._save(training)
             raise
         finally:
@@ -130,44 +114,46 @@ class CellRun:
         return self.recipe.evaluation.when == "each_epoch"
 
     def measure_again(self) -> None:
-        """Only evaluate: for a finished cell that lacked a metric's network."""
-        device = self.settings.device
+        """Only evaluate: for a finished cell whose metrics lacked pretrained weights."""
         self.record = self.folder.record() or self.record
-        generator = load(self.folder.path, str(device))
+        generator = load(self.folder.path, str(self.device))
         self._write_measured(self._measure(generator))
         self.folder.write_record(self.record)
 
-    def close(self, status: str, message: str, trace: str | None = None) -> None:
-        """Record an end that is not a finish."""
-        self.record |= {"status": status, "failure": {"message": message, "traceback": trace}, "ended": now()}
+    def close(self, status: Status, message: str, trace: str | None = None) -> None:
+        """Record that the cell ended without finishing."""
+        self._update(status=status, failure=Failure(message=message, traceback=trace), ended=now())
         self.folder.write_record(self.record)
 
+    def _update(self, **changes: Any) -> None:
+        self.record = self.record.model_copy(update=changes)
+
     def _gradient_log(self, training: Training) -> GradientLog | None:
-        """None where gradients are not recorded. What an earlier start recorded of steps that are made again is dropped."""
+        """None if gradients are not recorded. Lines of an earlier start, of steps that are now repeated, are dropped."""
         path = self.folder.path / GRADIENTS
         truncate(path, training.step)
         shape = self.recipe.backbone
         channels = feature_channels(shape.width, shape.levels)
-        return GradientLog(path, training.generator.module, channels) if self.settings.record_gradients else None
+        return GradientLog(path, training.generator.module, channels) if self.options.record_gradients else None
 
-    def _tell(self, phase: Phase, step: int, *, always: bool = False, **more: Any) -> None:
-        self.progress.write(Progress(phase, step, self.total, str(self.settings.device), **more), always=always)
+    def _show(self, phase: Phase, step: int, *, always: bool = False, **more: Any) -> None:
+        self.progress.write(Progress(phase, step, self.total, str(self.device), **more), always=always)
 
     def _after_step(self, training: Training, now: Progressed, history: History) -> None:
-        if self.settings.device.type == "cpu" or now.step % LossLog.FLUSH == 0:
+        if self.device.type == "cpu" or now.step % LossLog.FLUSH == 0:
             self.log.flush()
         if now.step % math.ceil(self.total / SAMPLE_GRIDS) == 0 or now.last:
             self._draw_samples(training.generator, now.step)
         if now.epoch_ends and self._measures_epochs:
             history.add(now.step, now.epoch + 1, self._measure(training.generator).metrics)
-        if now.last or time.monotonic() - self.saved_at > self.settings.checkpoint_seconds:
+        if now.last or time.monotonic() - self.saved_at > 60 * self.options.checkpoint_minutes:
             self._save(training)
 
     def _save(self, training: Training) -> None:
         self.log.flush()
         check_weights_are_finite(training)
         self.folder.write_checkpoint(training.state_dict())
-        self.record["step"] = training.step
+        self._update(step=training.step)
         self.folder.write_record(self.record)
         self.saved_at = time.monotonic()
 
@@ -180,17 +166,18 @@ class CellRun:
             **self._count_costs(),
             "train_seconds": training.seconds,
             "images_per_second": training.step * batch / training.seconds,
-            "peak_memory_bytes": peak_memory(self.settings.device),
+            "peak_memory_bytes": peak_memory(self.device),
         }
         self._write_measured(self._measure(generator))
-        self.record |= {
-            "status": FINISHED,
-            "step": training.step,
-            "losses": self.log.last,
-            "best": history.best(),
-            "costs": costs,
-            "ended": now(),
-        }
+        best = history.best()
+        self._update(
+            status=FINISHED,
+            step=training.step,
+            losses=self.log.last,
+            best=BestEpoch.model_validate(best) if best else None,
+            costs=costs,
+            ended=now(),
+        )
         self.folder.drop_previous_checkpoint()
         self.folder.write_record(self.record)
 
@@ -198,23 +185,23 @@ class CellRun:
         try:
             return count_costs(self.cell.variant.factory, self.recipe)
         except Exception as error:  # a forward that looks at values cannot be counted; the cell's numbers stand without it
-            self.reporter.say(f"{self.cell.label}: operations are not counted: {type(error).__name__}: {error}")
+            warn(f"{self.cell.label}: operations could not be counted: {type(error).__name__}: {error}")
             return {}
 
     def _measure(self, generator: Colorizer) -> Measured:
-        with self.reporter.progress(f"{self.cell.label}: colouring test pairs") as update:
+        with progress(f"{self.cell.label}: colouring test pairs") as update:
             return evaluate(
                 generator,
                 self.dataset,
                 self.recipe,
-                self.settings.device,
-                progress=lambda done, total: self._go_on(update, done, total),
+                self.device,
+                progress=lambda done, total: self._after_pairs(update, done, total),
             )
 
-    def _go_on(self, update: Callable[..., None], done: int, total: int) -> None:
+    def _after_pairs(self, update: Callable[..., None], done: int, total: int) -> None:
         if self.stop.is_set():
-            raise Interrupted(self.record["step"])
-        self._tell("measuring", self.record["step"], done=done, of=total, always=done == total)
+            raise Interrupted(self.record.step)
+        self._show("measuring", self.record.step, done=done, of=total, always=done == total)
         update(done, total)
 
     def _write_measured(self, measured: Measured) -> None:
@@ -226,12 +213,12 @@ class CellRun:
         sketches = torch.cat([to_bytes(pair_batch(images, pairs, data=data, device=cpu).sketch) for pairs in batches])
         with replacing(self.folder.path / PICTURES) as draft:
             write_pair_pictures(draft, measured.pairs, sketches, images.images, measured.generated)
-        self.record["metrics"] = measured.metrics
+        self._update(metrics={name: MetricRecord.model_validate(metric) for name, metric in measured.metrics.items()})
 
     def _draw_samples(self, generator: Colorizer, step: int) -> None:
         images, recipe = self.dataset.test, self.recipe
         pairs = pair_list(len(images), recipe.evaluation)[:SAMPLE_PAIRS]
-        generated = generate(generator, images, pairs, recipe, self.settings.device)
+        generated = generate(generator, images, pairs, recipe, self.device)
         batch = pair_batch(images, pairs, data=recipe.data, device=torch.device("cpu"))
         grid = sample_grid([to_bytes(batch.sketch), to_bytes(batch.reference), generated, to_bytes(batch.target)])
         folder = self.folder.path / "samples"
@@ -243,7 +230,7 @@ class CellRun:
 
 
 class _Speed:
-    """Images a second over the latest steps."""
+    """Images per second over the latest steps."""
 
     def __init__(self, training: Training):
         self.training = training

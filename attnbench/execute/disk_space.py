@@ -1,4 +1,4 @@
-"""How much disk cells take, and whether there is room for them."""
+"""How much disk space cells need, and whether there is enough."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from attnbench.training.state import build_generator
 
 
 def disk_bytes(cells: Sequence[Cell]) -> list[tuple[int, int]]:
-    """Of each cell: (kept, while it runs)."""
+    """Of each cell: (bytes kept, bytes while it runs)."""
     of_variant = {id(cell.variant): _disk_bytes(cell) for cell in {id(cell.variant): cell for cell in cells}.values()}
     return [of_variant[id(cell.variant)] for cell in cells]
 
 
 def _disk_bytes(cell: Cell) -> tuple[int, int]:
-    """float32 weights and Adam's two moments, in one checkpoint, or up to three at once while it runs."""
+    """float32 weights and Adam's two moments in one checkpoint; up to three checkpoints at once while it runs."""
     shape = cell.recipe.backbone
     with torch.device("meta"):
         generator = count_parameters(build_generator(on_meta(cell.variant.factory), cell.recipe, cell.seed))
         discriminator = count_parameters(Discriminator(shape.discriminator_width, shape.discriminator_layers))
-    checkpoint, weights_ = 4 * 3 * (generator + discriminator), 4 * generator
-    return checkpoint + weights_, 3 * checkpoint + weights_
+    checkpoint, generator_weights = 4 * 3 * (generator + discriminator), 4 * generator
+    return checkpoint + generator_weights, 3 * checkpoint + generator_weights
 
 
 def check_space(cells: Sequence[Cell], store: Path, at_once: int = 1) -> None:
-    """Raises UserError if the store's disk cannot hold what the new cells will keep, `at_once` of them running."""
+    """Raises UserError if the store's disk is too small for the files of the new cells, `at_once` of them running."""
     new = [cell for cell in cells if _takes_space(CellFolder(store / cell.folder_name))]
     if not new:
         return
@@ -49,7 +49,8 @@ def check_space(cells: Sequence[Cell], store: Path, at_once: int = 1) -> None:
 
 
 def _takes_space(folder: CellFolder) -> bool:
-    """Whether a cell has neither a checkpoint yet, nor is finished, as one that was merged is without."""
+    """Whether a cell has no checkpoint yet and is not finished (merged cells are finished without a checkpoint)."""
     if (folder.path / "checkpoint.pt").is_file():
         return False
-    return (folder.record() or {}).get("status") != FINISHED
+    record = folder.record()
+    return record is None or record.status != FINISHED

@@ -1,4 +1,4 @@
-"""Cells on this machine: a process each, spread over its devices."""
+"""Cells on this machine: one process per cell, spread over the devices."""
 
 from __future__ import annotations
 
@@ -6,95 +6,114 @@ import os
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
+from typing import ClassVar
 
 from attnbench.cells.cell import Cell
 from attnbench.cells.provenance import now
-from attnbench.console import Reporter, duration
+from attnbench.console import duration, log, warn
+from attnbench.devices import pick_devices
 from attnbench.errors import DiskFull
 from attnbench.execute.board import Board, Running
-from attnbench.execute.inline import Tally, disk_is_full, stop_signals
-from attnbench.execute.planned_cell import plan_new, write_job
+from attnbench.execute.executor import Executor, Outcome, check_jobs
+from attnbench.execute.planned_cell import plan_cell, plan_new_cells
+from attnbench.execute.signals import stop_signals
 from attnbench.execute.state import state_of
-from attnbench.execute.worker import CellOptions, Outcome, Worker
+from attnbench.execute.worker import Ending, Worker
+from attnbench.files import disk_is_full
 from attnbench.store.folder import CellFolder
+from attnbench.store.job import RunOptions
 
-POLL = 0.1  # seconds between looks at the processes
-LOOK_ELSEWHERE = 2.0  # seconds between looks at cells that another runner has
+POLL = 0.1  # seconds between checks of the processes
+LOOK_ELSEWHERE = 2.0  # seconds between checks of cells that another runner is running
 
 
-def run_local(
-    cells: Sequence[Cell],
-    store: Path,
-    reporter: Reporter,
-    options: CellOptions,
-    *,
-    devices: Sequence[str],
-    jobs: int | None = None,
-) -> Tally:
-    """Run what is not finished, `jobs` cells at a time (by default one a device), each in a process on one of the devices.
+@dataclass(frozen=True)
+class Local(Executor):
+    """Processes on this machine.
 
-    Cells that another runner has in work are left to it; they are taken up if it lets go of them unfinished.
-
-    Raises:
-        KeyboardInterrupt: SIGINT or SIGTERM; the cells in work are saved.
-        DiskFull: cells are as of their last checkpoints.
+    Attributes:
+        devices: devices on which cells run; by default all GPUs, or the CPU.
+        jobs: cells at a time; by default one per device.
     """
-    jobs = jobs or len(devices)
-    slots = deque(islice(cycle(devices), jobs))
-    options = replace(options, threads=options.threads or _threads(jobs))
-    plan_new(cells, store)
-    with stop_signals() as stop, Board(reporter, len(cells)) as board:
-        runner = _Runner(cells, store, options, slots, board)
-        try:
-            while runner.goes_on():
-                if stop.is_set():
-                    raise KeyboardInterrupt
-                time.sleep(POLL)
-        except BaseException as error:
-            runner.stop()
-            if disk_is_full(error, store):
-                raise DiskFull(store) from error
-            raise
-        finally:
-            runner.kill()
-    return runner.tally
+
+    name = "local"
+    flags: ClassVar = {"--devices": "devices", "--jobs": "jobs"}
+    refusals: ClassVar = {"--time": "--time-limit sets the minutes per cell"}
+
+    devices: Sequence[str] = ()
+    jobs: int | None = None
+
+    def check(self, options: RunOptions) -> None:
+        super().check(options)
+        check_jobs(self.jobs)
+        pick_devices(self.devices)
+
+    @property
+    def place(self) -> str:
+        return ", ".join(pick_devices(self.devices))
+
+    def at_once(self, cells: int) -> int:
+        return self.jobs or len(pick_devices(self.devices))
+
+    def run(self, cells: Sequence[Cell], store: Path, options: RunOptions) -> Outcome:
+        """As `Executor.run`. Cells that another runner is running are left to it, and taken up if it leaves them
+        unfinished."""
+        jobs = self.at_once(len(cells))
+        slots = deque(islice(cycle(pick_devices(self.devices)), jobs))
+        plan_new_cells(cells, store, options)
+        with stop_signals() as stop, Board(len(cells)) as board:
+            runner = _Runner(cells, store, options, slots, _threads(jobs), board)
+            try:
+                while runner.advance():
+                    if stop.is_set():
+                        raise KeyboardInterrupt
+                    time.sleep(POLL)
+            except BaseException as error:
+                runner.stop()
+                if disk_is_full(error, store):
+                    raise DiskFull(store) from error
+                raise
+            finally:
+                runner.kill()
+        return runner.outcome
 
 
 def _threads(jobs: int) -> int | None:
-    """Threads of the processor for each of several cells at a time; None leaves it to torch, and to $OMP_NUM_THREADS."""
+    """CPU threads per cell if several run at a time; None leaves the count to torch and $OMP_NUM_THREADS."""
     if jobs == 1 or "OMP_NUM_THREADS" in os.environ:
         return None
     return max(1, len(os.sched_getaffinity(0)) // jobs) if hasattr(os, "sched_getaffinity") else 1
 
 
 class _Runner:
-    """Cells that wait, cells that run, and cells that another runner has."""
+    """Waiting cells, running cells, and cells that another runner is running."""
 
     def __init__(
         self,
         cells: Sequence[Cell],
         store: Path,
-        options: CellOptions,
+        options: RunOptions,
         slots: deque[str],
+        threads: int | None,
         board: Board,
     ) -> None:
-        self.store, self.options, self.slots, self.board = store, options, slots, board
+        self.store, self.options, self.slots, self.threads, self.board = store, options, slots, threads, board
         self.waiting = deque(cells)
         self.running: dict[Worker, Cell] = {}
         self.elsewhere: list[Cell] = []
-        self.tally = Tally()
+        self.outcome = Outcome()
         self._started, self._looked = now(), 0.0
 
-    def goes_on(self) -> bool:
-        """Start what can start, see what has ended. Returns whether anything is left."""
+    def advance(self) -> bool:
+        """Start the cells that have a free slot, and handle those that have ended. Returns whether any are left."""
         while self.slots and self.waiting:
             self._take(self.waiting.popleft())
         for worker in list(self.running):
-            if (outcome := worker.poll()) is not None:
-                self._ended(worker, outcome)
+            if (ending := worker.poll()) is not None:
+                self._ended(worker, ending)
         if self.elsewhere and time.monotonic() - self._looked > LOOK_ELSEWHERE:
             self._looked = time.monotonic()
             self._look_elsewhere()
@@ -103,15 +122,15 @@ class _Runner:
         return bool(self.waiting or self.running or self.elsewhere)
 
     def stop(self) -> None:
-        """Ask all processes to save and to end, and wait for that."""
-        self.board.say("stopping: waiting for the running cells to save")
+        """Ask all processes to save and exit, and wait until they have."""
+        log.info("stopping: waiting for the running cells to save")
         for worker in self.running:
             worker.stop()
         while self.running:
             for worker in list(self.running):
                 if worker.poll() is not None:
                     cell = self.running.pop(worker)
-                    self.board.say(f"{cell.label}: {state_of(worker.folder)}")
+                    log.info(f"{cell.label}: {state_of(worker.folder)}")
             time.sleep(POLL)
 
     def kill(self) -> None:
@@ -122,36 +141,37 @@ class _Runner:
         folder = CellFolder(self.store / cell.folder_name)
         state = state_of(folder)
         if not state.finished and folder.is_held():
-            self.board.say(f"{cell.label}: another process runs it; going on with the rest")
+            log.info(f"{cell.label}: another process is running it; continuing with the rest")
             self.elsewhere.append(cell)
             return
-        failed_meanwhile = state.failed and state.ended >= self._started  # in another runner: it is not tried again here
-        if failed_meanwhile or not state.to_do(self.options.retry_failed, self.options.rerun_stale):
+        failed_meanwhile = state.failed and state.ended >= self._started  # by another runner: it is not retried here
+        if failed_meanwhile or not state.has_work(self.options):
             self._count(cell, failed=state.failed)
-            self.board.say(f"{cell.label}: {state}{state.hint}")
+            log.info(f"{cell.label}: {state}{state.hint}")
             return
         device = self.slots.popleft()
-        worker = Worker(folder.path, replace(self.options, device=device), label=cell.label, say=self.board.say)
-        write_job(cell, folder, self.board.say)
+        worker = Worker(folder.path, self.options, label=cell.label, device=device, threads=self.threads)
+        plan_cell(cell, folder, self.options)
         worker.start()
         self.running[worker] = cell
-        self.board.say(f"{cell.label}: {state}, on {device}")
+        log.info(f"{cell.label}: {state}, on {device}")
 
-    def _ended(self, worker: Worker, outcome: Outcome) -> None:
-        if outcome == "interrupted":  # by somebody else's signal: it was not asked to end
-            again = worker.restart("told to end")
+    def _ended(self, worker: Worker, ending: Ending) -> None:
+        if ending == "interrupted":  # by a signal from elsewhere: this runner did not stop it
+            again = worker.restart("stopped by a signal")
             if again is None:
                 return
-            outcome = again
+            ending = again
         cell = self.running.pop(worker)
-        self.slots.append(worker.options.device or "cpu")
-        if outcome == "disk full":
+        self.slots.append(worker.device or "cpu")
+        if ending == "disk full":
             raise DiskFull(self.store)
-        if outcome == "busy":
+        if ending == "busy":
             self.elsewhere.append(cell)
             return
-        self._count(cell, failed=outcome != "finished")
-        self.board.say(f"{cell.label}: {state_of(worker.folder)}, after {duration(worker.seconds)}")
+        self._count(cell, failed=ending != "finished")
+        report = log.info if ending == "finished" else warn
+        report(f"{cell.label}: {state_of(worker.folder)}, after {duration(worker.seconds)}")
 
     def _look_elsewhere(self) -> None:
         still: list[Cell] = []
@@ -160,9 +180,9 @@ class _Runner:
             if folder.is_held():
                 still.append(cell)
             else:
-                self.waiting.append(cell)  # finished, or let go of: taking it up tells
+                self.waiting.append(cell)  # finished or released: `_take` finds out which
         self.elsewhere = still
 
     def _count(self, cell: Cell, *, failed: bool) -> None:
-        (self.tally.failed if failed else self.tally.finished).append(cell.label)
+        (self.outcome.failed if failed else self.outcome.finished).append(cell.label)
         self.board.count(failed=failed)

@@ -1,98 +1,171 @@
-"""Cells as jobs of a SLURM cluster, through submitit: one array, a job a cell; its logs are in `<store>/.slurm/`.
-
-SLURM warns a job some time before its end (`--signal`), and at a preemption where the cluster is set up so; elsewhere it sends
-SIGTERM. The cell then saves and ends, and its job requeues itself, until the cell is finished. So a job's time limit limits no
-cell; it has to cover the start-up and a few steps.
-"""
+"""A grid on a SLURM cluster: submit the cells that have work, and follow them by their files until all have ended."""
 
 from __future__ import annotations
 
-import contextlib
-import io
-import os
 import re
-import shutil
-import signal
-import subprocess
-import sys
-import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar
 
-from attnbench.errors import UserError, unknown
-from attnbench.execute.worker import CellOptions, Outcome, Worker
+from attnbench.cells.cell import Cell
+from attnbench.console import log, warn
+from attnbench.errors import UserError
+from attnbench.execute.board import Board, Running
+from attnbench.execute.executor import Executor, Outcome, check_jobs
+from attnbench.execute.planned_cell import plan_cell, plan_new_cells
+from attnbench.execute.slurm_jobs import CellJob, active, check_cluster, submit_array
+from attnbench.execute.state import State, state_of
 from attnbench.store.folder import CellFolder
-from attnbench.store.progress import slurm_job
+from attnbench.store.job import RunOptions, read_job, update_job
+from attnbench.store.progress import read_progress
 
-if TYPE_CHECKING:
-    from submitit.helpers import DelayedSubmission
+DEFAULT_TIME = "4:00:00"  # of a job: less than most partitions allow, and short jobs start sooner
+POLL = 2.0  # seconds between checks of the cells
+ASK_SLURM = 15.0  # seconds between queries of the queue
+LOST_AFTER = 3  # consecutive queries that find neither a job nor an end before a cell counts as lost
 
-DEFAULT_TIME = "4:00:00"  # of a job: less than most partitions allow, and short jobs are let in sooner
-MAX_REQUEUES = 10_000  # submitit counts every warning in a job of less than ten minutes as a time-out, and gives up after three
-STARTS_WITHOUT_STEP = 3  # of a job in a row, before its cell counts as failed
-BUSY_SECONDS = 120.0  # how long a job waits for its cell: SLURM may start it again while its last process still ends
-ASK_SECONDS = 60  # until squeue is taken not to answer
-_POLL = 0.2  # seconds
+
+@dataclass
+class _Sent:
+    """A cell that SLURM or another runner has taken.
+
+    Attributes:
+        before: the state in which it was found.
+        job: its job id, if SLURM has it.
+        lost: consecutive queries that found no job.
+    """
+
+    cell: Cell
+    folder: CellFolder
+    before: State
+    job: str | None = None
+    lost: int = 0
 
 
 @dataclass(frozen=True)
-class SlurmOptions:
-    """What each cell's job asks of SLURM; what is None is left to the cluster.
+class Slurm(Executor):
+    """One job per cell, in one array; options that are None are left to the cluster.
 
     Attributes:
-        time: limit of a job, as sbatch takes it: minutes, or `HH:MM:SS`, `2-00:00:00`; by default DEFAULT_TIME.
-        gpus: for a cell; 0 for none.
-        cpus: for a cell.
-        memory: with a unit, `32G`.
-        parallel: how many cells run at once; by default as many as there is room for.
-        signal_seconds: how long before its end a job is warned: it has to finish a step and save. SLURM may be 60 s early.
-        setup: shell lines before the cell, for example `module load cuda`.
-        extra: any other option of sbatch, without its dashes; flags have the value "".
+        partition: one, or several separated by commas.
+        time: limit of a job, in sbatch's format: minutes, or `HH:MM:SS`, `2-00:00:00`; by default DEFAULT_TIME.
+        gpus: per cell; 0 for none.
+        cpus: per cell.
+        memory: per cell, with a unit: `32G`.
+        jobs: how many cells run at once; by default as many as the cluster has room for.
+        setup: shell lines to run before the cell, for example `module load cuda`.
+        extra: any other options of sbatch, without their dashes; flags have the value "".
+        detach: return as soon as the cells are submitted.
+        warning_seconds: how long before its end a job is warned, to finish a step and save. SLURM may be 60 s early.
     """
+
+    name = "slurm"
+    flags: ClassVar = {
+        "--partition": "partition",
+        "--time": "time",
+        "--gpus": "gpus",
+        "--cpus": "cpus",
+        "--memory": "memory",
+        "--jobs": "jobs",
+        "--setup": "setup",
+        "--slurm": "extra",
+        "--detach": "detach",
+    }
+    refusals: ClassVar = {"--devices": "--gpus sets the number per cell"}
 
     partition: str | None = None
     time: int | str | None = None
     gpus: int = 1
     cpus: int | None = None
     memory: str | None = None
-    parallel: int | None = None
-    signal_seconds: int = 120
+    jobs: int | None = None
     setup: Sequence[str] = ()
     extra: Mapping[str, str] = field(default_factory=dict)
+    detach: bool = False
+    warning_seconds: int = 120
+
+    def check(self, options: RunOptions) -> None:
+        """As `Executor.check`: submitit and SLURM's commands are installed, SLURM responds, time and partition are valid."""
+        super().check(options)
+        check_jobs(self.jobs)
+        minutes(self.time or DEFAULT_TIME)
+        check_cluster((self.partition or "").split(",") if "clusters" not in self.extra else ())
+
+    @property
+    def leaves_cells(self) -> bool:
+        return self.detach
+
+    @property
+    def place(self) -> str:
+        return "those of the cluster"
+
+    def at_once(self, cells: int) -> int:
+        return self.jobs or cells
 
     def parameters(self, cells: int) -> dict[str, Any]:
-        """For submitit's SlurmExecutor."""
+        """Parameters for submitit's SlurmExecutor."""
         return {
             "job_name": "attnbench",
             "partition": self.partition,
             "time": minutes(self.time or DEFAULT_TIME),
-            "gpus_per_node": self.gpus or None,  # not 0, which clusters without GPUs refuse
+            "gpus_per_node": self.gpus or None,  # not 0, which clusters without GPUs reject
             "cpus_per_task": self.cpus,
             "mem": self.memory,
-            "array_parallelism": self.parallel or cells,
-            "signal_delay_s": self.signal_seconds,
+            "array_parallelism": self.at_once(cells),
+            "signal_delay_s": self.warning_seconds,
             "setup": list(self.setup),
-            "srun_args": [f"--cpus-per-task={self.cpus}"] if self.cpus else None,  # srun no longer takes it over from sbatch
+            "srun_args": [f"--cpus-per-task={self.cpus}"] if self.cpus else None,  # srun no longer inherits it from sbatch
             "wckey": None,  # submitit's default is not valid everywhere
             "additional_parameters": {"requeue": True, **{name: value or True for name, value in self.extra.items()}},
         }
 
+    def submit(self, cells: Sequence[tuple[str, Path]], store: Path, options: RunOptions) -> dict[Path, str]:
+        """Submit cells (label, folder) to SLURM. Returns the job id of each folder.
+
+        Raises:
+            UserError: as `check`, or SLURM rejects the jobs.
+        """
+        if not cells:
+            return {}
+        self.check(options)
+        grace_seconds = self.warning_seconds / 2  # SLURM may warn late
+        device = None if self.gpus else "cpu"
+        jobs = [CellJob(label, folder.absolute(), options, device, grace_seconds) for label, folder in cells]
+        ids = submit_array(jobs, store, self.parameters(len(cells)))
+        return {folder: ids[folder.absolute()] for _, folder in cells}
+
+    def run(self, cells: Sequence[Cell], store: Path, options: RunOptions) -> Outcome:
+        """As `Executor.run`. Cells whose jobs are queued already are not submitted again; on SIGINT the jobs continue."""
+        plan_new_cells(cells, store, options)
+        with Board(len(cells)) as board:
+            outcome = Outcome()
+            sent = _send(self, cells, store, board, options, outcome)
+            if self.detach:
+                log.info(f"`attnbench status {store}` shows their progress; the same command without --detach follows them")
+                return outcome
+            try:
+                _follow(sent, board, options, outcome)
+            except KeyboardInterrupt:
+                arrays = sorted({one.job.partition("_")[0] for one in sent if one.job})
+                log.info(f"the jobs continue: `attnbench status {store}` shows them, `scancel {' '.join(arrays)}` cancels them")
+                raise
+        return outcome
+
 
 def minutes(limit: int | str) -> int:
-    """A time limit as sbatch takes it, in minutes, rounded up.
+    """A time limit in sbatch's format, as minutes, rounded up.
 
     >>> [minutes(limit) for limit in (90, "90", "0:30", "01:30:00", "2-00", "1-12:30", "2-00:00:00")]
     [90, 90, 1, 90, 2880, 2190, 2880]
 
     Raises:
-        UserError: it is none.
+        UserError: it is not a time.
     """
     found = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", str(limit).strip())
     if not found:
-        raise UserError(f"time '{limit}' is none that SLURM knows: minutes, HH:MM:SS or D-HH:MM:SS")
+        raise UserError(f"time '{limit}' is not a time limit that SLURM accepts: minutes, HH:MM:SS or D-HH:MM:SS")
     days, *rest = (int(part) if part else None for part in found.groups())
     parts = [part for part in rest if part is not None]
     if days is None and len(parts) < 3:  # minutes, or minutes:seconds; else hours come first
@@ -100,225 +173,79 @@ def minutes(limit: int | str) -> int:
     hours, whole, seconds = [*parts, 0, 0][:3]
     total = (days or 0) * 24 * 60 + hours * 60 + whole + (seconds > 0)
     if total == 0:
-        raise UserError(f"time '{limit}' is no time: give the minutes that a job may take")
+        raise UserError(f"time '{limit}' is zero: give the minutes that a job may take")
     return total
 
 
-def check(options: SlurmOptions) -> None:
-    """Raises UserError if submitit or SLURM's commands are missing, SLURM does not answer, or time or partition is none."""
-    minutes(options.time or DEFAULT_TIME)
-    try:
-        import submitit  # noqa: F401
-    except ImportError:
-        raise UserError('SLURM jobs need submitit: pip install "attnbench[slurm]"') from None
-    for command in ("sbatch", "srun"):
-        if shutil.which(command) is None:
-            raise UserError(
-                f"{command} is not on the path: run this where SLURM jobs are submitted, a login node of the cluster"
-            )
-    partitions = _partitions()
-    for name in (options.partition or "").split(",") if "clusters" not in options.extra else ():
-        if name and name not in partitions:
-            raise unknown("partition", name, partitions)
+def _send(slurm: Slurm, cells: Sequence[Cell], store: Path, board: Board, options: RunOptions, outcome: Outcome) -> list[_Sent]:
+    """Submit the cells that have work and that no process is running. Returns all that SLURM or a runner has now."""
+    found = []
+    for cell in cells:
+        folder = CellFolder(store / cell.folder_name)
+        job = read_job(folder.path)
+        found.append(_Sent(cell, folder, state_of(folder), job.slurm if job else None))
+    queued = active(one.job for one in found if one.job)
+    if queued is None:
+        raise UserError("SLURM does not respond (squeue), so it is unknown which cells are queued already: try again later")
+    sent, new = [], []
+    for one in found:
+        if one.job in queued:
+            log.info(f"{one.cell.label}: {queued[one.job]}, as job {one.job}")
+            sent.append(one)
+        elif not one.before.has_work(options):
+            _count(one, one.before, board, outcome)
+        elif one.folder.is_held():
+            log.info(f"{one.cell.label}: another process is running it")
+            sent.append(one)
+        else:
+            plan_cell(one.cell, one.folder, options)
+            new.append(one)
+    jobs = slurm.submit([(one.cell.label, one.folder.path) for one in new], store, options)
+    for one in new:
+        one.job = jobs[one.folder.path]
+        update_job(one.folder.path, slurm=one.job)
+        log.info(f"{one.cell.label}: {one.before}, submitted as job {one.job}")
+    return sent + new
 
 
-def submit(cells: Sequence[tuple[str, Path]], store: Path, options: SlurmOptions, cell: CellOptions) -> dict[Path, str]:
-    """Hand cells (label, folder) to SLURM, as one array. Returns the job id of each folder.
-
-    The jobs run in this environment (variables, working directory, Python), which they therefore have to find on their nodes.
-
-    Raises:
-        UserError: submitit or SLURM's commands are missing, or SLURM refuses.
-    """
-    if not cells:
-        return {}
-    check(options)
-    from submitit import SlurmExecutor
-    from submitit.core.utils import FailedJobError, FailedSubmissionError
-
-    cell = replace(cell, grace=options.signal_seconds / 2)  # SLURM may be late with its warning
-    jobs = [CellJob(label, folder.absolute(), cell) for label, folder in cells]
-    executor = SlurmExecutor(store.absolute() / ".slurm", max_num_timeout=MAX_REQUEUES)
-    executor.update_parameters(**options.parameters(len(cells)))
-    try:
-        with _outside_of_jobs(), contextlib.redirect_stderr(io.StringIO()):  # submitit repeats there what it raises
-            submitted = executor.submit_array(jobs)
-    except (FailedJobError, FailedSubmissionError) as refused:
-        raise UserError(f"SLURM refuses the jobs: {_reason(str(refused))}") from None
-    return {folder: job.job_id for (_, folder), job in zip(cells, submitted, strict=True)}
+def _follow(sent: Sequence[_Sent], board: Board, options: RunOptions, outcome: Outcome) -> None:
+    waiting, asked = list(sent), 0.0
+    while waiting:
+        if time.monotonic() - asked > ASK_SLURM:
+            asked = time.monotonic()
+            _look_for_jobs(waiting)
+        left = []
+        for one in waiting:
+            state = state_of(one.folder)
+            if _has_ended(one, state, options):
+                _count(one, state, board, outcome)
+            elif one.lost >= LOST_AFTER:
+                warn(f"{one.cell.label}: its job {one.job} is gone ({state}); the same command submits it again")
+                outcome.failed.append(one.cell.label)
+                board.count(failed=True)
+            else:
+                left.append(one)
+        waiting = left
+        running = [Running(one.cell.label, one.folder.path) for one in waiting if read_progress(one.folder.path)]
+        board.show(running, waiting=len(waiting) - len(running))
+        time.sleep(POLL if waiting else 0)
 
 
-def active(job_ids: Iterable[str]) -> dict[str, str] | None:
-    """What the jobs are at that SLURM has not done with: `running`, `completing`, `pending (Resources)`, ...
-
-    None where SLURM does not answer.
-    """
-    wanted = set(job_ids)
-    if not wanted:
-        return {}
-    found = _squeue(sorted({job.partition("_")[0] for job in wanted}))
-    return None if found is None else {job: state for job, state in found.items() if job in wanted}
+def _has_ended(one: _Sent, state: State, options: RunOptions) -> bool:
+    """Whether the cell has ended since it was found."""
+    ended_since = state.ended != one.before.ended
+    return (state.finished or state.failed) and (ended_since or not state.has_work(options))
 
 
-@dataclass
-class CellJob:
-    """A cell as a job: submitit pickles it, calls it in the job, and asks for a checkpoint when SLURM warns of the end.
-
-    Attributes:
-        step: that the cell had reached at the last requeue.
-        idle: starts in a row that got no further.
-    """
-
-    label: str
-    folder: Path
-    options: CellOptions
-    step: int = 0
-    idle: int = 0
-
-    def __post_init__(self) -> None:
-        self._watch: _Watch | None = None
-
-    def __call__(self) -> str:
-        """Run the cell, or go on with it. A job whose cell does not finish has failed."""
-        options = replace(self.options, threads=self.options.threads or _cpus_of_job())
-        waits_until = time.monotonic() + BUSY_SECONDS
-        while True:
-            self._watch = _Watch(Worker(self.folder, options, label=self.label, say=_say))
-            self._watch.start()
-            outcome = self._watch.wait()
-            if outcome != "busy" or time.monotonic() > waits_until:
-                break
-            time.sleep(_POLL)
-        if outcome == "interrupted" and _is_running(slurm_job()):
-            # SIGTERM, without a warning: preemption with a time of grace. (Of jobs that are cancelled SLURM says so.)
-            os.kill(os.getpid(), _warning())
-        if outcome != "finished":
-            sys.exit(f"{self.label}: {outcome}")
-        _say(f"{self.label}: {outcome}")
-        return outcome
-
-    def checkpoint(self) -> DelayedSubmission:
-        """Have the cell saved. Returns what goes on with it after the requeue; a job that is not to be requeued exits here."""
-        from submitit.helpers import DelayedSubmission
-
-        outcome = self._watch.stop() if self._watch else "interrupted"
-        if outcome not in ("interrupted", "busy"):
-            sys.exit(0 if outcome == "finished" else f"{self.label}: {outcome}")
-        step = CellFolder(self.folder).step
-        idle = 0 if step > self.step else self.idle + 1
-        if idle >= STARTS_WITHOUT_STEP:
-            reason = f"{idle} jobs in a row ended before a new step was saved (step {step}): give them more time (--time)"
-            CellFolder(self.folder).fail(reason)
-            sys.exit(f"{self.label}: {reason}")
-        _say(f"{self.label}: saved at step {step}; requeued")
-        return DelayedSubmission(CellJob(self.label, self.folder, self.options, step, idle))
-
-
-class _Watch(threading.Thread):
-    """A worker, watched beside the main thread.
-
-    Signal handlers run in the main thread and wait for the worker's end; in the middle of a wait of that thread they could not.
-    """
-
-    def __init__(self, worker: Worker):
-        super().__init__(name=worker.label, daemon=True)
-        self.worker = worker
-        self.stopping = False
-        self.outcome: Outcome | None = None
-
-    def run(self) -> None:
-        # SLURM warns all processes of a job. The cell's takes over this mask, and so does not die of it.
-        signal.pthread_sigmask(signal.SIG_BLOCK, {_warning()})
-        self.outcome = "interrupted" if self.stopping else self._run_worker()
-
-    def _run_worker(self) -> Outcome:
-        self.worker.start()
-        while (outcome := self.worker.poll()) is None:
-            if self.stopping:
-                self.worker.stop()
-            time.sleep(_POLL)
-        return outcome
-
-    def wait(self) -> Outcome:
-        while self.is_alive():
-            time.sleep(_POLL)  # not join(), which is not for signal handlers
-        if self.outcome is None:
-            raise RuntimeError("the cell's process could not be watched: see the traceback above")
-        return self.outcome
-
-    def stop(self) -> Outcome:
-        """Ask the cell to save and to end, and wait for that."""
-        self.stopping = True
-        return self.wait() if self.ident else "interrupted"
-
-
-def _warning() -> signal.Signals:
-    """The signal with which SLURM warns of a job's end, by submitit's wish: SIGUSR2, or $SUBMITIT_PREEMPT_SIGNAL."""
-    from submitit.core.job_environment import JobEnvironment
-
-    return signal.Signals[f"SIG{JobEnvironment.USR_SIG}"]
-
-
-def _cpus_of_job() -> int | None:
-    return int(os.environ["SLURM_CPUS_ON_NODE"]) if "SLURM_CPUS_ON_NODE" in os.environ else None
-
-
-def _is_running(job: str | None) -> bool:
-    return job is not None and (active([job]) or {}).get(job) == "running"
-
-
-def _partitions() -> list[str]:
-    """Raises UserError if SLURM does not answer."""
-    command = ["sinfo", "--noheader", "--all", "--format=%R"]
-    try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=ASK_SECONDS, check=True)
-    except (FileNotFoundError, subprocess.SubprocessError) as error:
-        said = error.stderr if isinstance(error, subprocess.CalledProcessError) else ""
-        reason = _reason(said or str(error))
-        raise UserError(f"SLURM does not answer ({reason}): run this where `sinfo` shows the cluster's partitions") from None
-    return answer.stdout.split()
-
-
-def _squeue(jobs: Sequence[str]) -> dict[str, str] | None:
-    """The states of jobs and of arrays' jobs; without those that SLURM has forgotten. None where it does not answer."""
-    command = ["squeue", "--noheader", "--array", "--format=%i|%T|%r", f"--jobs={','.join(jobs)}"]
-    try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=ASK_SECONDS, check=False)
-    except (FileNotFoundError, subprocess.TimeoutExpired):
-        return None
-    if answer.returncode and "Invalid job id" not in answer.stderr:
-        return None
-    rows = [line.split("|", 2) for line in answer.stdout.splitlines()]
-    return {job: _in_words(state, reason) for job, state, reason in rows}
-
-
-def _in_words(state: str, reason: str) -> str:
-    words = state.lower().replace("_", " ")
-    return f"{words} ({reason})" if state == "PENDING" and reason != "None" else words
-
-
-def _reason(error: str) -> str:
-    """What a command of SLURM says, in one line.
-
-    >>> _reason("sbatch: error: invalid partition: x\\nsbatch: error: Batch job submission failed: Invalid partition")
-    'invalid partition: x; Batch job submission failed: Invalid partition'
-    """
-    said = re.findall(r"^s[a-z]+: (?:error: |fatal: )?(.+)$", error, re.MULTILINE)
-    return "; ".join(said) or " ".join(error.split())
-
-
-@contextlib.contextmanager
-def _outside_of_jobs() -> Iterator[None]:
-    """Without the variables of the job in which this may run (`salloc`, `srun --pty`), which would count for the new ones."""
-    if "SLURM_JOB_ID" not in os.environ:
-        yield
+def _look_for_jobs(waiting: Sequence[_Sent]) -> None:
+    queued = active([one.job for one in waiting if one.job])
+    if queued is None:  # without a response, nothing is known of the jobs
         return
-    of_job = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("SLURM_") and name != "SLURM_CONF"}
-    try:
-        yield
-    finally:
-        os.environ.update(of_job)
+    for one in waiting:
+        one.lost = 0 if one.job in queued or one.folder.is_held() else one.lost + 1
 
 
-def _say(line: str) -> None:
-    print(line, flush=True)  # noqa: T201 - into the job's log
+def _count(one: _Sent, state: State, board: Board, outcome: Outcome) -> None:
+    (warn if state.failed else log.info)(f"{one.cell.label}: {state}{state.hint}")
+    (outcome.failed if state.failed else outcome.finished).append(one.cell.label)
+    board.count(failed=state.failed)

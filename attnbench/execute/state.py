@@ -1,29 +1,27 @@
-"""What a run finds of a cell, and what it does with it."""
+"""The state in which a run finds a cell, and what the run does with it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from attnbench import weights
-from attnbench.cells.record import DIVERGED, FAILED, FINISHED, INTERRUPTED, RUNNING, WAITING
+from attnbench.cells.record import DIVERGED, FAILED, FINISHED, INTERRUPTED, RUNNING, WAITING, Record
 from attnbench.cells.sources import changed_sources
-from attnbench.console import Say
 from attnbench.store.folder import CellFolder
+from attnbench.store.job import RunOptions
 
 
 @dataclass(frozen=True)
 class State:
-    """What a run finds of a cell.
+    """The state in which a run finds a cell.
 
     Attributes:
-        status: `new`, or one of the store's.
+        status: `new`, or the status in its record.
         step: of its checkpoint.
         failure: why it failed or diverged.
-        arrived: networks that its metrics lacked and that are here now.
-        changed: source files of its module whose code is not what it was.
-        ended: when, in UTC, as in the record.
+        arrived: pretrained weights that its metrics lacked and that are here now.
+        changed: source files of its module whose code has changed since.
+        ended: when it ended, in UTC, as in the record.
     """
 
     status: str
@@ -46,20 +44,20 @@ class State:
         """Whether going on would mix two versions of a module."""
         return bool(self.changed) and not self.finished and self.step > 0
 
-    def to_do(self, retry_failed: bool, rerun_stale: bool) -> bool:
-        """Whether a run with these options works on the cell."""
+    def has_work(self, options: RunOptions) -> bool:
+        """Whether a run with these options has work to do on the cell."""
         if self.finished:
-            return rerun_stale if self.changed else bool(self.arrived)
-        return retry_failed or not self.failed
+            return options.rerun_stale if self.changed else bool(self.arrived)
+        return options.retry_failed or not self.failed
 
     @property
     def hint(self) -> str:
-        """How to have it run, where it does not."""
+        """How to run the cell again, if this run does not."""
         option = "--retry-failed" if self.failed else "--rerun-stale" if self.finished and self.changed else ""
         return f"; {option} runs it again" if option else ""
 
     def __str__(self) -> str:
-        """In words."""
+        """`new`, `continues at step 40`, `failed: ...`: the state in messages."""
         changed = f"the code of {', '.join(self.changed)} has changed since"
         if self.finished and self.changed:
             return f"finished; stale: {changed}"
@@ -74,24 +72,24 @@ class State:
         return "new" if self.status == WAITING else self.status
 
 
-def state_of(folder: CellFolder, say: Say | None = None) -> State:
-    """What a run would find. A damaged record is set aside if there is a `say` to tell."""
+def state_of(folder: CellFolder) -> State:
+    """The state in which a run would find a cell."""
     if not folder.path.is_dir():
         return State("new")
-    record = folder.record(say)
+    record = folder.record()
     if record is None:
         return State(INTERRUPTED if (folder.path / "checkpoint.pt").is_file() else "new")
     return State(
-        status=record["status"],
-        step=record.get("step", 0),
-        ended=record.get("ended", ""),
-        failure=(record.get("failure") or {}).get("message", ""),
+        status=record.status,
+        step=record.step,
+        ended=record.ended or "",
+        failure=record.failure.message if record.failure else "",
         arrived=_arrived(record),
-        changed=tuple(changed_sources(record["module"]) or ()),
+        changed=tuple(changed_sources(record.module) or ()),
     )
 
 
-def _arrived(record: Mapping[str, Any]) -> tuple[str, ...]:
-    """Networks that the metrics of a finished cell lack, if all of them are here now."""
-    missing = sorted({metric["missing"] for metric in record.get("metrics", {}).values() if metric.get("missing")})
+def _arrived(record: Record) -> tuple[str, ...]:
+    """Pretrained weights that the metrics of a finished cell lack, if all of them are here now."""
+    missing = sorted({metric.missing for metric in record.metrics.values() if metric.missing})
     return tuple(missing) if all(weights.find(name) for name in missing) else ()

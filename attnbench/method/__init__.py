@@ -1,1 +1,1 @@
-"""The network that is held fixed, and what modules may use: attention, probes, precision."""
+"""The network that is held fixed, and building blocks for modules: attention, probes, precision."""

@@ -1,23 +1,23 @@
-"""Attention with memory linear in the number of tokens: where the map would be large, only some rows of it exist at a time.
+"""Attention with memory linear in the number of tokens: of a large map, only some rows exist at a time.
 
-With queries Q (B, n, C), keys K (B, m, C) and values V (B, m, D), the map in float32 at least:
+With queries Q (B, n, C), keys K (B, m, C) and values V (B, m, D), the map in at least float32:
 
     A  = softmax_j(Q_i . K_j / temperature)         (B, n, m)
     A^ = A_ij / max(sum_k A_kj, 1e-12)              (B, n, m)   double_norm; exact_norm: without the clamp, in the log domain
     A^ V                                            (B, n, D)
 
     attention = Attention(query, key, double_norm=True)
-    observe("attention", attention.map)             # a large map is made whole only if somebody listens
+    observe("attention", attention.map)             # a large map is made in full only for an observer
     gathered = attention.apply(value)
 
-A map of up to 256 x 256 entries is made at once, by these lines. Of a larger one, 64 rows at a time are made, in every pass
-over it anew: a pass for the columns' sums if they are normalised (in the log domain, one for their maxima before it) and one
-for the product. Nothing of it is kept for backward, which makes one pass for V and one more for Q and K. There, with G = dO V^T
-at A^ and s_j = sum_i A^_ij G_ij = V_j . dV_j (0 for columns that are not normalised, or by the clamp),
+A map of up to 256 x 256 entries is made at once, as written above. A larger one is made 64 rows at a time, anew in every pass:
+one pass for the column sums if columns are normalised (in the log domain, preceded by one for the column maxima) and one for
+the product. No part of it is kept for backward, which makes one pass for V and one more for Q and K. There, with G = dO V^T,
+the gradient at A^, and s_j = sum_i A^_ij G_ij = V_j . dV_j (0 for columns that are clamped or not normalised),
 
     dV = A^^T dO,   E = A^ * (G - s),   dL = E - A rowsum(E),   dQ = dL K / temperature,   dK = dL^T Q / temperature
 
-So time is what this costs, a product Q K^T a pass, and second derivatives.
+The price is time, one product Q K^T per pass, and the lack of second derivatives.
 """
 
 from __future__ import annotations
@@ -31,24 +31,20 @@ from torch.autograd.function import once_differentiable
 
 from attnbench.method.precision import at_least_float32, no_autocast
 
-SIDE = 256  # maps of up to SIDE x SIDE entries are made whole
-
-
-ROWS = 64  # of a larger map at a time
-
-
-EPS = 1e-12  # the least that a column's sum counts as
+SIDE = 256  # maps of up to SIDE x SIDE entries are made at once
+ROWS = 64  # rows of a larger map made at a time
+EPS = 1e-12  # lower bound on a column's sum
 
 
 class Attention:
-    """A map of attention, (B, n, m); multiplied with values by `apply`.
+    """An attention map, (B, n, m); `apply` multiplies it with values.
 
     Args:
         query: (B, n, C).
         key: (B, m, C).
-        temperature: what logits are divided by.
-        double_norm: normalise the map's columns after its rows; those that receive less than 1e-12 stay below a sum of one.
-        exact_norm: normalise columns to a sum of one however little they receive, with or without `double_norm`.
+        temperature: divisor of the logits.
+        double_norm: normalise the map's columns after its rows; columns with a sum below 1e-12 stay below a sum of one.
+        exact_norm: normalise columns to a sum of one however small their sums, with or without `double_norm`.
         stop_gradient: block the gradient through the map.
     """
 
@@ -69,18 +65,18 @@ class Attention:
         self._whole = self._make_whole() if query.shape[1] * key.shape[1] <= SIDE**2 else None
 
     def map(self) -> Tensor:
-        """The map, (B, n, m), in float32 at least. A large one is made for the occasion, and has no gradient."""
+        """The map, (B, n, m), in at least float32. A large one is made at each call, and has no gradient."""
         if self._whole is not None:
             return self._whole
         with torch.no_grad():
             return self._make_whole()
 
     def apply(self, value: Tensor) -> Tensor:
-        """A^ V, (B, n, D), of V, (B, m, D), in the type of V or, as any product, of autocast."""
+        """A^ V, (B, n, D), for V (B, m, D): in the type of V or, under autocast, in the type of any matrix product."""
         if self._whole is not None:
             return self._whole.to(value.dtype) @ value
         options = (self.temperature, self.double_norm, self.exact_norm)
-        return _Product.apply(self.query, self.key, _as_product_would(value), *options)
+        return _Product.apply(self.query, self.key, _cast_for_product(value), *options)
 
     def _make_whole(self) -> Tensor:
         with no_autocast(self.query):
@@ -92,7 +88,7 @@ class Attention:
 
 
 class _Product(torch.autograd.Function):
-    """A^ V of a large map, as in the header."""
+    """A^ V for a large map, by the equations in the header."""
 
     @staticmethod
     def forward(
@@ -151,7 +147,7 @@ def _logits(query: Tensor, key: Tensor, temperature: float) -> Tensor:
 
 
 def _weights(logits: Tensor, highest: Tensor | None, mass: Tensor | None) -> Tensor:
-    """Rows of A^, (B, r, m), of rows of logits.
+    """Rows of A^, (B, r, m), from rows of logits.
 
     Args:
         highest: logarithms of each column's largest weight, (B, 1, m): the shift of a softmax over columns.
@@ -161,8 +157,8 @@ def _weights(logits: Tensor, highest: Tensor | None, mass: Tensor | None) -> Ten
     return rows if mass is None else rows / mass.clamp_min(EPS)
 
 
-def _as_product_would(value: Tensor) -> Tensor:
-    """`value` as autocast gives it to a matrix product: functions of autograd's see it as it is."""
+def _cast_for_product(value: Tensor) -> Tensor:
+    """`value` in the type of a matrix product's factors under autocast, which does not cast inputs of autograd functions."""
     device = value.device.type
     if value.dtype == torch.float64 or not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
         return value

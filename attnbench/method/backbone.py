@@ -7,8 +7,8 @@ Colorization" (ECCV 2022, arXiv 2207.06095) builds it.
     r     = R4(R3(R2(R1(f_gen)))) + f_gen
     image = Dec([r, f_gen], skips)       (B, 3, S, S) in [-1, 1]
 
-With the defaults S = 256, C = 992, h = w = 16. Layers have PyTorch's default initialisation, like the released code.
-Convolutions before a batch norm keep their (redundant) bias, so that parameter counts are the released code's.
+With the defaults S = 256, C = 992, h = w = 16. Layers have PyTorch's default initialisation, as in the released code.
+Convolutions before a batch norm keep their (redundant) bias, so that parameter counts match the released code's.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def conv_block(channels_in: int, channels_out: int, stride: int = 1, *, spectral
 
 
 def level_widths(width: int, levels: int) -> list[int]:
-    """Channels of each resolution: `width`, doubled from level to level."""
+    """Channels of each resolution: `width`, doubled at each level."""
     return [width * 2**level for level in range(levels)]
 
 
@@ -48,12 +48,12 @@ def feature_channels(width: int = 16, levels: int = 5) -> int:
 
 @dataclass(frozen=True)
 class Encoded:
-    """What an encoder makes of an image.
+    """An encoder's output for a batch of images.
 
     Attributes:
         image: (B, 1 or 3, S, S) in [-1, 1].
         feature: f_s or f_r, (B, C, h, w).
-        layers: all layers' outputs [e1, ..., e(2*levels)], coarser from level to level; the feature is made of these.
+        layers: the outputs of all layers, [e1, ..., e(2*levels)], finest level first; the feature is made of these.
     """
 
     image: Tensor
@@ -63,30 +63,30 @@ class Encoded:
 
 @dataclass(frozen=True)
 class Context:
-    """What a module gets that asks for more than f_s and f_r: its `forward` has a third parameter named `context`."""
+    """Inputs beyond f_s and f_r, for a module whose `forward` has a third parameter named `context`."""
 
     sketch: Encoded
     reference: Encoded
     encode_drawing: Callable[[Tensor], Encoded]
 
     def draw_reference(self) -> Encoded:
-        """What the sketch encoder makes of the reference's own line art: XDoG at the network's size.
+        """The sketch encoder's output for the reference's own line art: XDoG at the network's size.
 
-        Each call is one more forward of the encoder, and in training one more update of its running statistics.
+        Each call adds one forward of the encoder, and in training one update of its running statistics.
         """
         return self.encode_drawing(self.reference.image)
 
 
 def wants_context(module: nn.Module) -> bool:
-    """Whether its `forward` has a parameter named `context`."""
+    """Whether the module's `forward` has a parameter named `context`."""
     return "context" in inspect.signature(module.forward).parameters
 
 
 class Encoder(nn.Module):
-    """Two conv blocks a level, the first of every level but the top one with stride 2.
+    """Two conv blocks per level; the first block of every level but the finest has stride 2.
 
-    The feature is every layer's output, averaged down to the last one's size, concatenated in order; nothing projects or
-    normalises it.
+    The feature is the outputs of all layers, averaged down to the last one's size and concatenated in order, without
+    projection or normalisation.
     """
 
     def __init__(self, channels_in: int, width: int = 16, levels: int = 5):
@@ -126,8 +126,9 @@ class ResidualBlock(nn.Module):
 class Decoder(nn.Module):
     """U-net decoder over [r, f_gen] with skips from the sketch encoder.
 
-    Level by level from the coarsest: the first block takes the level's stride-1 output (e10's place is taken by the input
-    itself), the second the level's first output; between levels the map is doubled bilinearly (align_corners=True).
+    Level by level from the coarsest: the first block takes the level's stride-1 output (at the coarsest, the decoder's
+    input in place of e10), the second the level's first output; between levels the map is doubled bilinearly
+    (align_corners=True).
     """
 
     def __init__(self, channels_in: int, width: int = 16, levels: int = 5):
@@ -158,7 +159,7 @@ class Decoder(nn.Module):
 
 
 def _fit(x: Tensor, like: Tensor) -> Tensor:
-    """Zero-pad, or crop, to the height and width of `like`: doubling misses odd sizes by a row or a column."""
+    """Zero-pad, or crop, to the height and width of `like`: doubling is a row or column off for odd sizes."""
     height, width = like.shape[-2] - x.shape[-2], like.shape[-1] - x.shape[-1]
     return F.pad(x, (0, width, 0, height)) if height or width else x
 
@@ -167,11 +168,11 @@ class Colorizer(nn.Module):
     """The generator: the shared backbone around one correspondence module.
 
     Args:
-        module: maps (f_s, f_r), both (B, C, h, w), to f_gen of the same shape; where its `forward` has a parameter `context`,
-            it is given a `Context` as well.
+        module: maps (f_s, f_r), both (B, C, h, w), to f_gen of the same shape; if its `forward` has a parameter `context`, it
+            also gets a `Context`.
         width, levels: of both encoders and the decoder; C = `feature_channels(width, levels)`.
         residual_blocks: blocks between the module and the decoder.
-        draw: makes line art (B, 1, S, S) of images (B, 3, S, S), both in [-1, 1]; for modules that want the reference's.
+        draw: line art (B, 1, S, S) from images (B, 3, S, S), both in [-1, 1]; for modules that use the reference's.
     """
 
     def __init__(
@@ -210,7 +211,7 @@ class Colorizer(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Patch discriminator on [image, sketch] (4 channels): spectral norm and batch norm in every block, then one score a patch.
+    """Patch discriminator on [image, sketch] (4 channels): spectral and batch norm in every block, then one score per patch.
 
     (B, 3, S, S), (B, 1, S, S) -> (B, 1, S/2^layers, S/2^layers); a patch sees 63 x 63 pixels at the default of four layers.
     """
@@ -230,7 +231,8 @@ class Discriminator(nn.Module):
 def merge_two_batch_norm_updates(model: nn.Module) -> None:
     """Make one training forward move the running statistics as two equal forwards would: momentum m -> 1 - (1 - m)^2.
 
-    The released code runs the generator twice on every batch, unchanged in between; one run is enough if 0.1 becomes 0.19.
+    The released code runs the generator twice on every batch, unchanged in between; one run with a momentum of 0.19 instead of
+    0.1 is enough.
     """
     for layer in model.modules():
         if isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.momentum is not None:
@@ -238,5 +240,5 @@ def merge_two_batch_norm_updates(model: nn.Module) -> None:
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Trainable parameters."""
+    """The number of trainable parameters."""
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)

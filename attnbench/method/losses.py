@@ -1,4 +1,4 @@
-"""Losses, as pure functions (paper section 3.2; where it and the released code differ, the code).
+"""Losses, as pure functions (paper section 3.2, or the released code where the two differ).
 
     L_D = |D(I) - 1|^2 + |D(G)|^2
     L_G = w_adv |D(G) - 1|^2 + w_rec |G - I| + w_perc sum_l |phi_l(G) - phi_l(I)| + w_style sum_l |Gram_l(G) - Gram_l(I)|
@@ -46,9 +46,9 @@ def style_loss(generated: Sequence[Tensor], target: Sequence[Tensor], *, gram: s
     """Mean absolute difference of Gram matrices, summed over layers (eq. 4). No gradient flows to `target`.
 
     Args:
-        generated, target: activations, (B, c, H, W) a layer.
-        gram: `joint`, as the released code has it: one matrix over the batch, rows (B c), divided by B c H W. It includes
-            products across samples, and the loss falls like 1/B: the style weight 50 is meant for batches of 16.
+        generated, target: activations, (B, c, H, W) per layer.
+        gram: `joint`, as in the released code: one matrix over the batch, rows (B c), divided by B c H W. It includes
+            products across samples, and the loss falls as 1/B: the style weight 50 is meant for batches of 16.
             `per_sample`: the usual matrix, rows c, divided by c H W.
     """
     rows = {"joint": lambda x: x.flatten(2).flatten(0, 1), "per_sample": lambda x: x.flatten(2)}[gram]
@@ -68,16 +68,16 @@ def _mean_difference(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _gram_difference(a: Tensor, b: Tensor) -> Tensor:
-    """(a a^T - b b^T) / elements of a matrix; (..., M, P), (..., M, P) -> (..., M, M).
+    """(a a^T - b b^T) / (M P); (..., M, P), (..., M, P) -> (..., M, M).
 
-    Computed as the symmetric part of (a + b)(a - b)^T: one product instead of two, and nothing large cancels.
+    Computed as the symmetric part of (a + b)(a - b)^T: one product instead of two, and no large terms cancel.
     """
     difference: Tensor = _GramDifference.apply(a, b)
     return difference / (a.shape[-2] * a.shape[-1])
 
 
 class _GramDifference(torch.autograd.Function):
-    """a a^T - b b^T. Autograd would spend two products of the same size on the gradient, (G + G^T) a needs one."""
+    """a a^T - b b^T. For the gradient, autograd would make two products of that size; (G + G^T) a needs one."""
 
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
@@ -99,7 +99,7 @@ def generator_losses(
     Args:
         generated, target: (B, 3, S, S) in [-1, 1].
         fake_scores: the discriminator's scores of `generated`.
-        features: image -> [relu1_2, relu2_2]; None if neither perceptual nor style loss has a weight.
+        features: image -> [relu1_2, relu2_2]; None if neither the perceptual nor the style loss has a weight.
     """
     parts = {
         "adversarial": adversarial_loss(fake_scores),
@@ -116,11 +116,10 @@ def generator_losses(
 
 
 class PerceptualFeatures(nn.Module):
-    """relu1_2 and relu2_2 of VGG19, frozen; nothing above them is computed. Weights are unset until they are loaded.
+    """relu1_2 and relu2_2 of VGG19, frozen; layers above them are not computed. Weights are unset until loaded.
 
     Args:
-        imagenet_normalization: normalise the input, taken as [-1, 1], by ImageNet's statistics. The released code does
-            not.
+        imagenet_normalization: normalise the input, in [-1, 1], with ImageNet's statistics. The released code does not.
     """
 
     mean: Tensor
@@ -130,7 +129,7 @@ class PerceptualFeatures(nn.Module):
         import timm
 
         super().__init__()
-        with torch.device("meta"):  # the layers above these, which timm drops, take seconds to initialise
+        with torch.device("meta"):  # timm drops the layers above these, but they would take seconds to initialise
             network = timm.create_model("vgg19", pretrained=False, features_only=True, out_indices=(0, 1))
         self.network = network.to_empty(device=torch.get_default_device())
         self.imagenet_normalization = imagenet_normalization
@@ -145,7 +144,7 @@ class PerceptualFeatures(nn.Module):
 
     @classmethod
     def pretrained(cls, *, imagenet_normalization: bool = False) -> PerceptualFeatures:
-        """With the ImageNet weights.
+        """The features with ImageNet weights.
 
         Raises:
             weights.MissingWeights: they are not on this machine and cannot be downloaded.
@@ -155,6 +154,6 @@ class PerceptualFeatures(nn.Module):
         return features
 
     def load_vgg19(self, state: Mapping[str, Tensor]) -> None:
-        """Take the layers' weights from those of a whole VGG19, as torchvision names them."""
+        """Load the layers from the weights of a full VGG19 with torchvision's names."""
         names = self.network.state_dict()  # timm writes features_0.weight where torchvision has features.0.weight
         self.network.load_state_dict({name: state[name.replace("_", ".", 1)] for name in names})

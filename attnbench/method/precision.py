@@ -1,11 +1,11 @@
-"""The rule of precision for similarities, softmax and normalisation: float32 at least, whatever surrounds them.
+"""The precision of similarities, softmax and normalisation: at least float32, whatever the rest of the network uses.
 
-Correspondence logits reach the hundreds and column masses fall to 1e-18; half precisions lose both.
+Correspondence logits reach the hundreds and column sums fall to 1e-18; half precision loses both.
 
     with no_autocast(query):
         attention = (at_least_float32(query) @ at_least_float32(key).mT).softmax(-1)
 
-And the switches by which NVIDIA GPUs round factors to TF32's ten bits: for convolutions only, which is PyTorch's default.
+Also the switches that let NVIDIA GPUs round factors to TF32's ten bits: for convolutions only, PyTorch's default.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """`x` in float32, or in its own type where that is wider."""
+    """`x` in float32, or in its own type if wider."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
@@ -30,9 +30,9 @@ def no_autocast(x: Tensor) -> AbstractContextManager[None]:
 
 @contextmanager
 def tf32(convolutions: bool, products: bool = False) -> Iterator[None]:
-    """Whether float32 convolutions, and matrix products, similarities among them, may be rounded to TF32 on NVIDIA GPUs.
+    """Whether float32 convolutions and matrix products, which include similarities, may be rounded to TF32 on NVIDIA GPUs.
 
-    The switches are the process's: results depend on what ran before wherever nothing is said.
+    The switches are global to the process: code that does not set them depends on what ran before.
     """
     switches: tuple[Any, ...] = (torch.backends.cudnn, torch.backends.cuda.matmul)
     before = [switch.allow_tf32 for switch in switches]

@@ -1,6 +1,6 @@
-"""Two optional calls by which the inside of any module can be seen. Both are the identity, and free while nobody listens.
+"""Two optional calls that expose the inside of any module. Both are the identity, and free without a listener.
 
-x_skip, x_query = branch(x, "skip", "query")    # a probe reads the gradient of each branch apart
+x_skip, x_query = branch(x, "skip", "query")    # a probe reads each branch's gradient separately
 observe("attention", a)                         # a probe reads the tensor
 observe("attention", make)                      # a probe reads the tensor that make() returns
 """
@@ -24,23 +24,19 @@ class Observer(Protocol):
 
 
 Listener = BranchListener | Observer  # or both
-
-
 _branch_listeners: list[BranchListener] = []
-
-
 _observers: list[Observer] = []
 
 
 def branch(x: Tensor, *roles: str) -> tuple[Tensor, ...]:
-    """One copy of `x` for each of the roles that it plays (spec of roles: `skip`, `query`, `key`, `value`, `content`, ...).
+    """One copy of `x` for each of its roles (`skip`, `query`, `key`, `value`, `content`, ...).
 
     The copies are `x` itself unless a probe listens; then each is an identity node, so that the gradients of the roles, which
-    add up to the gradient at `x`, can be read one by one.
+    add up to the gradient at `x`, can be read separately.
     """
     if not _branch_listeners:
         return (x,) * len(roles)
-    total = x.view_as(x)  # a node of its own: the gradient here is this split's, even where x is split again elsewhere
+    total = x.view_as(x)  # a separate node: its gradient is this split's alone, even if x is split again elsewhere
     copies = {role: total.view_as(total) for role in roles}
     for listener in _branch_listeners:
         listener.branched(total, copies)
@@ -56,7 +52,7 @@ def observe(name: str, value: Callable[[], Tensor]) -> None: ...
 
 
 def observe(name: str, value: Tensor | Callable[[], Tensor]) -> Tensor | None:
-    """Show `value` to whoever listens, and return it. A function is called, once, if somebody listens, and not returned."""
+    """Pass `value` to all observers and return it. A function is called, once, if there are any; None is returned."""
     if _observers:
         shown = value if isinstance(value, Tensor) else value()
         for observer in _observers:
@@ -66,31 +62,31 @@ def observe(name: str, value: Tensor | Callable[[], Tensor]) -> Tensor | None:
 
 @contextmanager
 def listening(listener: Listener) -> Iterator[None]:
-    """Let `listener` hear every `branch` and `observe` inside the block, whichever of the two it has a method for."""
-    heard: list[tuple[list[Any], str]] = [(_branch_listeners, "branched"), (_observers, "observed")]
-    places = [listeners for listeners, method in heard if hasattr(listener, method)]
-    for listeners in places:
+    """Notify `listener` of every `branch` and `observe` call inside the block, whichever of the two it has a method for."""
+    registries: list[tuple[list[Any], str]] = [(_branch_listeners, "branched"), (_observers, "observed")]
+    joined = [listeners for listeners, method in registries if hasattr(listener, method)]
+    for listeners in joined:
         listeners.append(listener)
     try:
         yield
     finally:
-        for listeners in places:
+        for listeners in joined:
             listeners.remove(listener)
 
 
 class Silent:
-    """A listener that does nothing, so that branches are apart as they are for one that does something.
+    """A listener that records nothing; branches are split as they are for one that does.
 
-    Floating-point sums depend on their order. Where the roles of an input use it several times each, its gradient is summed up
-    role by role if they are apart, and use by use if they are not: the last bits differ.
+    Floating-point sums depend on their order. If the roles of an input use it several times each, its gradient is summed role
+    by role when branches are split, and use by use when they are not: the last bits differ.
     """
 
     def branched(self, total: Tensor, branches: dict[str, Tensor]) -> None:
-        """The copies are made; that is all."""
+        """Nothing to record."""
 
 
 class Observations:
-    """A listener that keeps what modules observe, by name, detached.
+    """A listener that keeps the tensors that modules observe, by name, detached.
 
     >>> import torch
     >>> with listening(seen := Observations()):
@@ -107,7 +103,7 @@ class Observations:
 
 
 class BranchGradients:
-    """A listener that keeps the gradient of every branch, and of the whole, as `backward` passes.
+    """A listener that keeps the gradients of every branch and of the split tensor during `backward`.
 
     `splits[i]` maps the roles of the i-th `branch` call, and `"total"`, to gradients of the shape of the split tensor. A role
     through which no gradient flows is absent.

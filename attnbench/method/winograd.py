@@ -16,15 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-FEWEST_CHANNELS = 256  # in and out, and
-
-
-FEWEST_TILES = 256  # in the whole batch: below either, transforming costs what the products save
-
-
+FEWEST_CHANNELS = 256  # input and output channels
+FEWEST_TILES = 256  # of the whole batch; below either bound the transforms cost what the products save
 _G = ((1.0, 0.0, 0.0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0.0, 0.0, 1.0))
-
-
 _A_T = ((1.0, 1.0, 1.0, 0.0), (0.0, 1.0, -1.0, -1.0))
 
 

@@ -1,6 +1,6 @@
-"""Distances between sets of images, on features of a fixed network: FID and KID.
+"""Distances between sets of images, in the features of a fixed network: FID and KID.
 
-The network is pytorch-fid's Inception, the weights that everyone reports with; the distances are computed here in float64.
+The network is pytorch-fid's Inception with the weights in common use; the distances are computed here in float64.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from attnbench import weights
 class InceptionFeatures(nn.Module):
     """pytorch-fid's Inception up to the layer of width `dims`; (B, 3, H, W) uint8 -> (B, dims) float32.
 
-    Images are resized to 299 x 299 inside of the network; a feature map is averaged over its positions. Features differ from
-    pytorch-fid's by float32's rounding: batch norms are folded into convolutions, and channels come last in memory, which
+    Images are resized to 299 x 299 inside the network; a feature map is averaged over its positions. Features differ from
+    pytorch-fid's by float32 rounding: batch norms are folded into convolutions, and channels come last in memory, which
     together make it 1.5 times as fast on a CPU.
 
     Raises:
@@ -44,7 +44,7 @@ class InceptionFeatures(nn.Module):
 
 
 def fold_batch_norms(network: nn.Module) -> None:
-    """In place: the fixed scale and shift of each batch norm of an Inception in eval mode go into the convolution before it."""
+    """Fold each batch norm of an Inception in eval mode, a fixed scale and shift, into the convolution before it, in place."""
     from torchvision.models.inception import BasicConv2d
 
     for layer in network.modules():
@@ -54,7 +54,7 @@ def fold_batch_norms(network: nn.Module) -> None:
 
 def features_of(batches: Iterable[Tensor], network: nn.Module, device: torch.device) -> np.ndarray:
     """Features of all images, in order: batches of (B, 3, H, W) uint8 -> (N, dims) float64."""
-    features = [network(batch.to(device)) for batch in batches]  # they stay there: copying each would wait for the device
+    features = [network(batch.to(device)) for batch in batches]  # kept on the device: copying each would wait for it
     return torch.cat(features).cpu().double().numpy()
 
 
@@ -62,7 +62,7 @@ def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
     """|mu_a - mu_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^(1/2)), unbiased covariances, in float64.
 
     With centred features X / sqrt(n - 1) = Q R, the trace of the root is the nuclear norm of R_a R_b^T: no matrix root is
-    taken, and rank-deficient covariances (fewer images than dimensions: then Q = I will do) need no regularisation.
+    taken, and rank-deficient covariances (fewer images than dimensions; Q = I then) need no regularisation.
 
     Args:
         a, b: (N, dims), (M, dims); N, M >= 2.
@@ -74,7 +74,7 @@ def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def _covariance_root(features: np.ndarray) -> np.ndarray:
-    """R with R^T R = covariance; as few rows as there are images or dimensions."""
+    """R with R^T R = covariance; min(images, dims) rows."""
     centred = (features - features.mean(0)) / np.sqrt(len(features) - 1)
     return centred if len(centred) <= centred.shape[1] else np.asarray(np.linalg.qr(centred, mode="r"))
 

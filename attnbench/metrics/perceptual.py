@@ -40,17 +40,17 @@ class LPIPS(nn.Module):
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         """Args: a, b (B, 3, H, W) uint8. Returns (B,), 0 for equal images."""
         total = a.new_zeros(len(a), dtype=torch.float32)
-        for of_a, of_b, weight in zip(self._features(a), self._features(b), self.distance.lins, strict=True):
-            difference = _normalized(of_a).sub_(_normalized(of_b))  # (B, C, h, w)
+        for features_a, features_b, weight in zip(self._features(a), self._features(b), self.distance.lins, strict=True):
+            difference = _normalized(features_a).sub_(_normalized(features_b))  # (B, C, h, w)
             total += weight(difference.square_()).mean((1, 2, 3))
         return total
 
     def _features(self, images: Tensor) -> Sequence[Tensor]:
-        """Of every layer: (B, C, h, w)."""
+        """The features of every layer, (B, C, h, w)."""
         images = images.to(memory_format=torch.channels_last).float() / 127.5 - 1
         return self.distance.net(self.distance.scaling_layer(images))
 
 
 def _normalized(features: Tensor) -> Tensor:
-    """To length 1 at each position; 1e-10 is the reference's."""
+    """Scaled to length 1 at each position; 1e-10 as in the reference implementation."""
     return features / (torch.linalg.vector_norm(features, dim=1, keepdim=True) + 1e-10)

@@ -1,8 +1,8 @@
-"""Evaluation: fixed pairs -> generated images -> scores of images and distances of sets.
+"""Evaluation: fixed pairs -> generated images -> scores per image and distances between sets.
 
 Every test sketch is coloured with another test image as its reference. A generated image is compared with the sketch's own
-colour image, as the paper's released code does: even a perfect colouring, with the reference's colours,
-does not reach 1.
+colour image, as in the paper's released code, so even a perfect colouring, which has the reference's colours, does not reach
+an SSIM of 1.
 """
 
 from __future__ import annotations
@@ -25,29 +25,28 @@ from attnbench.config.recipe import Evaluation, Recipe, digest
 from attnbench.data.batches import pair_batch
 from attnbench.data.images import ImageSet, PreparedDataset, cache_folder, decode
 from attnbench.data.layouts import Picture
+from attnbench.files import replacing
 from attnbench.method.precision import tf32
 from attnbench.metrics.frechet import InceptionFeatures, features_of, frechet_distance, kernel_distance
+from attnbench.metrics.known import OF_SETS
 from attnbench.metrics.perceptual import LPIPS
 from attnbench.metrics.ssim import grey_levels, ssim, ssim_global
 
 Pairs = list[tuple[int, int]]  # (index of the sketch, index of the reference) in the test set
-
-
 BATCH = 16  # pairs that a generator colours at once
 
-
-# Images that a metric takes at once. On a CPU so few that a layer of the Inception stays below 32 MB: beyond, glibc gets the
-# memory of every tensor afresh from the system, and page faults add a third to the time.
+# Images that a metric takes at once. On a CPU few enough that a layer of the Inception stays below 32 MB: above that, glibc
+# requests the memory of every tensor anew from the system, and page faults add a third to the time.
 CHUNK = {"cpu": 4, "cuda": 32}
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What an evaluation gives.
+    """The result of an evaluation.
 
     Attributes:
-        metrics: name -> {"value": number or None, ...}: how it was measured, and "reason" where there is no number.
-        scores: one row a pair: sketch, reference, and the metrics that are defined for one image.
+        metrics: name -> {"value": number or None, ...}, with how it was measured, and "reason" if the value is None.
+        scores: one row per pair: sketch, reference, and the per-image metrics.
         pairs: indices of the rows' test images.
         generated: (N, 3, S, S) uint8 on the CPU, in the order of the pairs.
     """
@@ -59,16 +58,16 @@ class Measured:
 
 
 def pair_list(count: int, recipe: Evaluation) -> Pairs:
-    """Which reference colours which sketch: a function of the number of test images and the recipe, equal for all modules.
+    """The pairs to evaluate: a function of the number of test images and the recipe, the same for all modules.
 
-    `derangement`: a random cycle through all images (Sattolo's algorithm), so that each is sketch once and reference once,
-    never its own. `official`: a random order, cut into batches of 16, the incomplete one dropped; each sketch takes the next
-    image of its batch.
+    `derangement`: a random cycle through all images (Sattolo's algorithm), so that each is a sketch once and a reference
+    once, never its own reference. `official`: a random order, cut into batches of 16, the incomplete one dropped; each sketch
+    takes the next image of its batch.
     """
     rng = np.random.default_rng(recipe.pair_seed)
     if recipe.pairing == "official":
         order = [int(i) for i in rng.permutation(count)]
-        size = min(16, count)  # the released batch size, whatever the training's
+        size = min(16, count)  # the released code's batch size, not `train.batch_size`
         batches = [order[i : i + size] for i in range(0, count - size + 1, size)]
         return [(batch[i], batch[(i + 1) % size]) for batch in batches for i in range(size)]
     cycle = list(range(count))
@@ -79,7 +78,7 @@ def pair_list(count: int, recipe: Evaluation) -> Pairs:
 
 
 @torch.no_grad()
-@tf32(False)  # a measurement does not depend on the recipe's switch
+@tf32(False)  # a measurement does not depend on the recipe's `train.tf32`
 def generate(
     generator: nn.Module,
     images: ImageSet,
@@ -88,7 +87,7 @@ def generate(
     device: torch.device,
     progress: Callable[[int, int], None] | None = None,
 ) -> Tensor:
-    """Colour every pair in eval mode and float32: (N, 3, S, S) uint8 on the CPU, as a file of the recipe's format holds it."""
+    """Colour every pair in eval mode and float32: (N, 3, S, S) uint8 on the CPU, as read from files of the recipe's format."""
     was_training = generator.training
     generator.eval()
     results = []
@@ -122,7 +121,7 @@ def evaluate(
     return measure(generated, pairs, dataset, recipe, device, cache=cache)
 
 
-@tf32(False)  # a measurement does not depend on the recipe's switch
+@tf32(False)  # a measurement does not depend on the recipe's `train.tf32`
 def measure(
     generated: Tensor,
     pairs: Pairs,
@@ -144,7 +143,7 @@ def measure(
     scores = pd.DataFrame({"sketch": [images.names[i] for i, _ in pairs], "reference": [images.names[j] for _, j in pairs]})
     metrics: dict[str, dict[str, Any]] = {}
     for name in recipe.evaluation.metrics:
-        if name in ("fid", "kid"):
+        if name in OF_SETS:
             continue
         try:
             values, how = _image_scores(name, generated, wanted, recipe.evaluation, device)
@@ -153,7 +152,7 @@ def measure(
             continue
         scores[name] = values
         metrics[name] = {"value": _finite(values.mean()), "n": len(values), **how}
-    if {"fid", "kid"} & set(recipe.evaluation.metrics):
+    if set(OF_SETS) & set(recipe.evaluation.metrics):
         metrics |= _set_distances(generated, dataset, recipe, device, cache or cache_folder())
     return Measured({name: metrics[name] for name in recipe.evaluation.metrics}, scores, pairs, generated)
 
@@ -161,7 +160,7 @@ def measure(
 def _image_scores(
     name: str, generated: Tensor, wanted: Tensor, recipe: Evaluation, device: torch.device
 ) -> tuple[np.ndarray, dict[str, Any]]:
-    """(N,) scores, and how they were measured."""
+    """Scores, (N,), and how they were measured."""
     if name == "lpips":
         network: Callable[[Tensor, Tensor], Tensor] = LPIPS(recipe.lpips_network).to(device)
         path = weights.find_or_download(f"lpips-{recipe.lpips_network}")
@@ -177,9 +176,12 @@ def _image_scores(
 def _set_distances(
     generated: Tensor, dataset: PreparedDataset, recipe: Recipe, device: torch.device, cache: Path
 ) -> dict[str, dict[str, Any]]:
-    """FID and KID of the generated against the real test images; their floor: as many real training images against the same."""
+    """FID and KID between the generated and the real test images.
+
+    Their floor is the distance between as many real training images and the same test images.
+    """
     protocol = recipe.evaluation
-    names = [name for name in protocol.metrics if name in ("fid", "kid")]
+    names = [name for name in protocol.metrics if name in OF_SETS]
     try:
         network = InceptionFeatures(protocol.fid_dims).to(device)
     except weights.MissingWeights as missing:
@@ -225,7 +227,7 @@ def _real_features(
     how: dict[str, Any],
     cache: Path,
 ) -> np.ndarray:
-    """Features of a split's real images (or some rows of it): once a data set, then from the cache."""
+    """Features of a split's real images, or of some rows: computed once per dataset, then read from the cache."""
     images, pictures = getattr(dataset, split), getattr(dataset, f"{split}_pictures")
     native = recipe.evaluation.real_size == "native"
     size = None if native else recipe.data.size
@@ -238,14 +240,13 @@ def _real_features(
     batches = _native(pictures, rows, at_once) if native else images.images[list(rows)].split(at_once)
     features = features_of(batches, network, device)
     file.parent.mkdir(parents=True, exist_ok=True)
-    draft = file.with_name(f"{key}.{np.random.default_rng().integers(2**62)}.npy")
-    np.save(draft, features)
-    draft.replace(file)
+    with replacing(file, sync=False) as draft, draft.open("wb") as opened:
+        np.save(opened, features)
     return features
 
 
 def _native(pictures: Sequence[Picture], rows: Sequence[int], at_once: int) -> Iterator[Tensor]:
-    """Batches of (b, 3, H, W) uint8 at the images' own sizes; neighbours of one size go together."""
+    """Batches of (b, 3, H, W) uint8 at the images' own sizes; successive images of equal size share a batch."""
     arrays = (_decoded(pictures[row]).transpose(2, 0, 1) for row in rows)
     for _, group in groupby(arrays, key=lambda array: array.shape):
         batch: list[np.ndarray] = []
@@ -269,7 +270,7 @@ def _chunk(device: torch.device) -> int:
 
 
 def _through_jpeg(images: Tensor, quality: int) -> Tensor:
-    """What a JPEG file of that quality would give back."""
+    """The images after a round trip through JPEG of this quality."""
     decoded = []
     for image in images:
         buffer = io.BytesIO()

@@ -1,6 +1,6 @@
-"""Structural similarity, two of them, which are not comparable: the paper's, and the field's.
+"""Two structural similarities, not comparable with each other: the paper's and the standard one of the field.
 
-Both compare grey 8-bit images (BT.601 luma, rounded), so that values are those of images read from files.
+Both compare grey 8-bit images (BT.601 luma, rounded), so values are the same as for images read from files.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ def _contrast_structure(variance_a: Tensor, variance_b: Tensor, covariance: Tens
 def ssim(a: Tensor, b: Tensor) -> Tensor:
     """SSIM of Wang et al. 2004: 11 x 11 Gaussian window, sigma 1.5, population moments, borders left out; in float64.
 
-    The window runs down the rows and along the columns as two products with a band matrix: float64 convolutions of 11 x 11,
-    torchmetrics' way, take 26 times as long on a CPU.
+    The window is applied along columns and rows as two products with band matrices: float64 convolutions of 11 x 11, as in
+    torchmetrics, take 26 times as long on a CPU.
 
     Args:
         a, b: (B, 1, H, W) in 0..255, H and W at least 11.

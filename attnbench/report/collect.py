@@ -4,48 +4,38 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from attnbench.cells.record import DIVERGED, FAILED, FINISHED, INTERRUPTED, RUNNING, WAITING
-from attnbench.console import Say
-from attnbench.metrics.known import METRIC_NAMES
+from attnbench.cells.record import FINISHED, INTERRUPTED, RUNNING, STATUSES, WAITING, Record
+from attnbench.console import warn, warnings_noted
+from attnbench.metrics.known import METRICS
 from attnbench.report.cell_facts import command_of, facts, metrics, numbers_in, troubles
 from attnbench.report.curves import epoch_metrics, loss_curves, rounded
 from attnbench.report.figures import Analysed, find_figures
 from attnbench.report.pair_grid import Album, finite_numbers, pair_grid
-from attnbench.store.frame import results
+from attnbench.store.frame import frame_of
 from attnbench.store.progress import read_progress
-from attnbench.store.reading import records
+from attnbench.store.reading import Stored, each_record
 from attnbench.tables.columns import Column, columns_of, values_of
-from attnbench.tables.compile import for_pandas, render, tables
-from attnbench.tables.cost_columns import Cost
+from attnbench.tables.compile import for_pandas, render_table, tables
+from attnbench.tables.cost_columns import COSTS, Cost, cost_means, devices_of
 from attnbench.tables.formats import Entry
 from attnbench.tables.rows import Cells, Row, by_recipe, rows_of, without_copies
-from attnbench.tables.status import label_of
-
-STATUSES = (FINISHED, RUNNING, WAITING, INTERRUPTED, FAILED, DIVERGED)
-_COSTS = (  # (column of the frame, title, unit, whether each device has its own)
-    ("images_per_second", "images a second, training", 1.0, True),
-    ("module_parameters", "parameters of the module (M)", 1e6, False),
-    ("generator_parameters", "parameters of the generator (M)", 1e6, False),
-    ("generator_gflop", "GFLOP an image, generator", 1.0, False),
-    ("step_gflop", "GFLOP an image, training step", 1.0, False),
-    ("peak_memory_bytes", "peak memory (GB)", 1e9, True),
-)
+from attnbench.tables.status import row_label
 
 
 @dataclass(frozen=True)
 class PageTable:
-    """A table, and its texts for other programs.
+    """A table, and its text in other formats.
 
     Attributes:
         groups: (name, columns, whether they are costs) of the headings' upper line.
         columns: {title, is_cost, falls} of each.
-        rows: (label, (entry, number to sort by) a column).
+        rows: (label, (entry, number to sort by) per column).
         notes: (text, kind): `always`, or shown with `published` or `costs`.
         texts: "", "published", "costs" or both with a space -> {"latex", "md", "csv"}.
     """
@@ -60,7 +50,7 @@ class PageTable:
 
 @dataclass(frozen=True)
 class View:
-    """A data set under one recipe: numbers and pictures in it can be compared.
+    """A dataset under one recipe: its numbers and pictures can be compared with each other.
 
     Attributes:
         variants: labels, in the order of the table.
@@ -80,18 +70,18 @@ class View:
 
 
 @dataclass(frozen=True)
-class Report:
-    """All that the page shows.
+class PageData:
+    """Everything that the page shows.
 
     Attributes:
         counts: status -> cells.
-        running: folder -> (label, status) of the cells in work.
+        running: folder -> (label, status) of the running cells.
         waiting: labels of the cells that wait or were interrupted, with their status.
-        notes: what could not be read, in words.
+        notes: what could not be read.
         troubles: (cell's label, folder, sentence).
         variants: labels of all recipes, in order: a variant keeps its colour on the whole page.
         recipes: digest -> (name, YAML).
-        albums: of each view, in its order.
+        albums: one per view, in the same order.
     """
 
     store: Path
@@ -109,35 +99,32 @@ class Report:
     notes: list[str] = field(default_factory=list)
 
 
-def collect(store: Path, *, pairs: int, say: Say = lambda line: None) -> Report:
-    """Read a store. What is damaged is left out, said to `say`, and noted in the report.
+def collect(store: Path, *, pairs: int) -> PageData:
+    """Read a store. Damaged parts are left out, with a warning that the report notes as well.
 
     Args:
-        pairs: of a data set that are shown whatever their scores.
+        pairs: number of pairs of a dataset that are shown whatever their scores.
 
     Raises:
-        UserError: there is no such folder, or no cell in it that can be read.
+        UserError: there is no such folder, or no cell in it can be read.
     """
-    notes: list[str] = []
+    with warnings_noted() as notes:
+        return replace(_collect(store, pairs), notes=notes)
 
-    def note(line: str) -> None:
-        if line not in notes:
-            notes.append(line)
-            say(line)
 
-    frame = _with_numbers(results(store, note), store, note)
-    by_folder = {record["folder"]: record for record in records(store)}
-    frame = without_copies(frame[frame["folder"].isin(by_folder)])
+def _collect(store: Path, pairs: int) -> PageData:
+    stored = dict(each_record(store))  # folder -> record
+    frame = without_copies(_with_numbers(frame_of(Stored(*one) for one in stored.items()), store))
     status = _statuses(frame, store)
     shown, rows = rows_of(frame.assign(status=status))
     groups = list(by_recipe(shown, store))
     views, albums = [], []
     for cells in groups:
-        for view, album in _views(cells, rows, pairs, note, several=len(groups) > 1):
+        for view, album in _views(cells, rows, pairs, several=len(groups) > 1):
             views.append(view)
             albums.append(album)
-    listed = [_cell(by_folder[row["folder"]], row, store) for row in shown.to_dict("records")]
-    return Report(
+    listed = [_cell(stored[row["folder"]], row, store) for row in shown.to_dict("records")]
+    return PageData(
         store=store,
         counts={name: count for name in STATUSES if (count := Counter(status)[name])},
         running={cell["folder"]: (cell["label"], cell["status"]) for cell in listed if cell["status"] == RUNNING},
@@ -147,29 +134,28 @@ def collect(store: Path, *, pairs: int, say: Say = lambda line: None) -> Report:
         variants=[row.label for row in rows],
         views=views,
         albums=albums,
-        figures=find_figures(store, {cell["folder"]: cell["label"] for cell in listed}, note),
+        figures=find_figures(store, {cell["folder"]: cell["label"] for cell in listed}),
         cells=listed,
-        recipes=_recipes(by_folder[folder] for folder in shown["folder"]),
-        notes=notes,
+        recipes=_recipes(stored[folder] for folder in shown["folder"]),
     )
 
 
-def _with_numbers(frame: pd.DataFrame, store: Path, say: Say) -> pd.DataFrame:
-    """The frame with metrics and costs that are finite numbers, or missing; `say` hears of what else there was."""
+def _with_numbers(frame: pd.DataFrame, store: Path) -> pd.DataFrame:
+    """The frame with metrics and costs that are finite numbers or missing; warns of any other value."""
     changed = {}
-    for name in (*METRIC_NAMES, *(cost[0] for cost in _COSTS)):
+    for name in (*METRICS, *(cost.name for cost in COSTS)):
         if name not in frame:
             continue
         numbers, others = finite_numbers(frame[name])
         for folder, value in zip(frame.loc[others.index, "folder"], others, strict=True):
-            say(f"{store / folder / 'cell.json'} has {name} {str(value)!r}, which is no finite number: it is left out")
+            warn(f"{store / folder / 'cell.json'} has {name} {str(value)!r}: not a finite number, left out")
         if len(others):
             changed[name] = numbers
     return frame.assign(**changed)
 
 
 def _statuses(frame: pd.DataFrame, store: Path) -> list[str]:
-    """A cell whose process was killed says `running` and has no progress: it is interrupted."""
+    """The cells' statuses. A cell recorded as running but without progress was killed: it counts as interrupted."""
     return [
         INTERRUPTED if status == RUNNING and read_progress(store / folder) is None else status
         for status, folder in zip(frame["status"], frame["folder"], strict=True)
@@ -177,7 +163,7 @@ def _statuses(frame: pd.DataFrame, store: Path) -> list[str]:
 
 
 def _tables(frame: pd.DataFrame, groups: Sequence[Cells], store: Path) -> list[PageTable]:
-    """One of each recipe, with everything that can be shown on demand."""
+    """One table per recipe, with everything that can be shown on demand."""
     choices = {" ".join(filter(None, [p, c])): (bool(p), bool(c)) for p in ("", "published") for c in ("", "costs")}
 
     made = {
@@ -209,7 +195,7 @@ def _tables(frame: pd.DataFrame, groups: Sequence[Cells], store: Path) -> list[P
         folders = cells.frame["folder"]
         texts = {
             name: {
-                **{style: render(one[place], style) for style in ("latex", "md")},
+                **{style: render_table(one[place], style) for style in ("latex", "md")},
                 "csv": csv[name][csv[name]["folder"].isin(folders)].to_csv(index=False),
             }
             for name, one in made.items()
@@ -227,22 +213,22 @@ def _groups(columns: Sequence[Column | Cost]) -> list[tuple[str, int, bool]]:
     return found
 
 
-def _views(cells: Cells, rows: Sequence[Row], pairs: int, say: Say, *, several: bool) -> Iterator[tuple[View, Album]]:
+def _views(cells: Cells, rows: Sequence[Row], pairs: int, *, several: bool) -> Iterator[tuple[View, Album]]:
     for dataset in dict.fromkeys(cells.frame["dataset"]):
         mine = cells.frame[cells.frame["dataset"] == dataset]
         present = set(mine["label"])
         labels = [row.label for row in rows if row.label in present]
         album = Album()
-        grid = pair_grid(cells, dataset, labels, pairs, album, say)
-        curves, epochs = _curves(mine, cells.store or Path(), say)
+        grid = pair_grid(cells, dataset, labels, pairs, album)
+        curves, epochs = _curves(mine, cells.store or Path())
         recipe = mine["recipe"].iloc[0]
         title = f"{dataset} · {recipe} ({mine['recipe_digest'].iloc[0][:6]})" if several else dataset
         yield View(title, labels, _qualities(cells, dataset, labels), _costs(mine), curves, epochs, asdict(grid)), album
 
 
 def _qualities(cells: Cells, dataset: str, labels: Sequence[str]) -> list[dict[str, Any]]:
-    """Of each metric that any of the cells has."""
-    known = [name for name in METRIC_NAMES if name in cells.finished and cells.finished[name].notna().any()]
+    """Values of each metric that any of the cells has."""
+    known = [name for name in METRICS if name in cells.finished and cells.finished[name].notna().any()]
     found = []
     for column in columns_of(cells, [dataset], known):
         values = {label: values_of(cells, label, column) for label in labels}
@@ -257,64 +243,61 @@ def _qualities(cells: Cells, dataset: str, labels: Sequence[str]) -> list[dict[s
 
 
 def _costs(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Means over a variant's finished cells; what was measured on different devices stays apart."""
+    """Means over a variant's finished cells; costs measured on different devices are kept separate."""
     finished = frame[frame["status"] == FINISHED]
-    devices = sorted(finished["device"].dropna().unique())
     found = []
-    for name, title, unit, per_device in _COSTS:
-        for device in devices if per_device else [None]:
-            mine = finished if device is None else finished[finished["device"] == device]
-            if name not in mine:
-                continue
-            means = mine.groupby("label")[name].mean().dropna() / unit
-            if len(means):
-                named = title if device is None else f"{title}, on {device}"
-                found.append({"name": name, "title": named, "values": {label: rounded(mean) for label, mean in means.items()}})
+    for kind in COSTS:
+        for device in devices_of(finished) if kind.measured else [None]:
+            means = cost_means(finished, replace(kind, device=device))
+            if means:
+                title = kind.description if device is None else f"{kind.description}, on {device}"
+                values = {label: rounded(mean / kind.unit) for label, mean in means.items()}
+                found.append({"name": kind.name, "title": title, "values": values})
     return found
 
 
-def _curves(frame: pd.DataFrame, store: Path, say: Say) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def _curves(frame: pd.DataFrame, store: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     curves, epochs = [], []
     for row in frame.sort_values("seed", kind="stable").to_dict("records"):
         cell = {"label": row["label"], "seed": int(row["seed"])}
-        if (found := loss_curves(store / row["folder"], say)) is not None:
+        if (found := loss_curves(store / row["folder"])) is not None:
             curves.append({**cell, "steps": found.steps, "losses": found.losses})
-        measured = epoch_metrics(store / row["folder"], say)
+        measured = epoch_metrics(store / row["folder"])
         for metric, title in dict.fromkeys((point.metric, point.title) for point in measured):
             points = [(point.epoch, point.value) for point in measured if point.title == title]
             epochs.append({**cell, "metric": metric, "title": title, "points": points})
     return curves, epochs
 
 
-def _cell(record: dict[str, Any], row: Mapping[Any, Any], store: Path) -> dict[str, Any]:
-    """What the page lists of a cell."""
-    record = {**record, "status": row["status"]}
-    command, remark = command_of(record, store)
+def _cell(record: Record, row: Mapping[Any, Any], store: Path) -> dict[str, Any]:
+    """What the page shows of a cell."""
+    record = record.model_copy(update={"status": row["status"]})
+    command, remark = command_of(record, store / row["folder"])
     stale = row["stale"] if isinstance(row["stale"], str) else None
     return {
-        "folder": record["folder"],
-        "label": label_of(row),
+        "folder": row["folder"],
+        "label": row_label(row),
         "variant": row["label"],
-        "dataset": record["dataset"]["name"],
-        "seed": record["seed"],
-        "status": record["status"],
+        "dataset": record.dataset.name,
+        "seed": record.seed,
+        "status": record.status,
         "command": command,
         "remark": remark,
-        "recipe": record["recipe"]["name"],
-        "recipe_digest": record["recipe"]["digest"],
+        "recipe": record.recipe.name,
+        "recipe_digest": record.recipe.digest,
         "facts": facts(record),
         "metrics": metrics(record),
         "troubles": troubles(record, stale),
-        "traceback": (record.get("failure") or {}).get("traceback") if record["status"] != FINISHED else None,
+        "traceback": record.failure.traceback if record.failure and record.status != FINISHED else None,
     }
 
 
-def _recipes(records: Iterable[Mapping[str, Any]]) -> dict[str, tuple[str, str]]:
+def _recipes(records: Iterable[Record]) -> dict[str, tuple[str, str]]:
     import yaml
 
     found = {}
     for record in records:
-        recipe = record["recipe"]
-        if recipe["digest"] not in found:
-            found[recipe["digest"]] = (recipe["name"], yaml.safe_dump(recipe["values"], sort_keys=False))
+        recipe = record.recipe
+        if recipe.digest not in found:
+            found[recipe.digest] = (recipe.name, yaml.safe_dump(recipe.values, sort_keys=False))
     return found

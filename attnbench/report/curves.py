@@ -1,4 +1,4 @@
-"""What a cell's logs become on the page: losses thinned out and averaged, metrics over epochs."""
+"""A cell's logs as curves for the page: losses thinned out and averaged, metrics over epochs."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from typing import Any
 import numpy as np
 from pydantic_core import from_json
 
-from attnbench.console import Say
-from attnbench.metrics.known import METRIC_NAMES, SET_METRICS
+from attnbench.console import warn
+from attnbench.metrics.known import METRICS, titled
 
-POINTS = 240  # of a curve
-SAMPLED = 12  # steps that a point averages at most: a full training has 40,000 lines a cell, of which 200 are read here
+CURVE_POINTS = 240  # of a curve
+SAMPLED = 12  # most steps averaged in a point: a full training has 40,000 lines per cell, and a page may read 200 cells
 
 
 @dataclass(frozen=True)
 class LossCurves:
     """The losses of one cell: point k is at `steps[k]` and `losses[name][k]`, both means over a stretch of steps.
 
-    A mean is None where a loss in its stretch was infinite or no number.
+    A mean is None where a loss in its stretch was infinite or not a number.
 
     Attributes:
-        damage: what is wrong with the file, if it ends early because of that.
+        damage: what is wrong with the file, if the curves end early because of it.
     """
 
     steps: list[float | None]
@@ -37,7 +37,7 @@ class LossCurves:
 
 @dataclass(frozen=True)
 class EpochMetric:
-    """A metric after an epoch; `title` tells protocols apart: `FID`, `FID-192`."""
+    """A metric after an epoch; `title` distinguishes protocols: `FID`, `FID-192`."""
 
     metric: str
     title: str
@@ -45,30 +45,30 @@ class EpochMetric:
     value: float
 
 
-def loss_curves(folder: Path, say: Say) -> LossCurves | None:
-    """A cell's losses.jsonl as curves of at most POINTS points, or None where it has no line. `say` hears of damage."""
+def loss_curves(folder: Path) -> LossCurves | None:
+    """A cell's losses.jsonl as curves of at most CURVE_POINTS points, or None if it has no line. Warns of damage."""
     file = folder / "losses.jsonl"
     try:
         found = _thinned(file, *_version(file))
     except FileNotFoundError:
         return None
     except OSError as error:
-        say(f"{file} is left out: {error.strerror}")
+        warn(f"{file} is left out: {error.strerror}")
         return None
     if found.damage:
-        say(f"{file} is damaged ({found.damage}): its curves end there")
+        warn(f"{file} is damaged ({found.damage}): its curves end there")
     return found if found.steps else None
 
 
-def epoch_metrics(folder: Path, say: Say) -> list[EpochMetric]:
-    """A cell's evaluations.jsonl; empty where it was measured only in the end. `say` hears of damage."""
+def epoch_metrics(folder: Path) -> list[EpochMetric]:
+    """A cell's evaluations.jsonl; empty if it was measured only at the end. Warns of damage."""
     file = folder / "evaluations.jsonl"
     try:
         lines = _whole_lines(file.read_bytes())
     except FileNotFoundError:
         return []
     except OSError as error:
-        say(f"{file} is left out: {error.strerror}")
+        warn(f"{file} is left out: {error.strerror}")
         return []
     found: list[EpochMetric] = []
     for number, line in enumerate(lines, 1):
@@ -76,32 +76,21 @@ def epoch_metrics(folder: Path, say: Say) -> list[EpochMetric]:
             row = from_json(line)
             found += _metrics_of(int(row["epoch"]), row["metrics"])
         except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
-            say(f"{file} is damaged (line {number}: {error!r}): its curves end there")
+            warn(f"{file} is damaged (line {number}: {error!r}): its curves end there")
             break
     return found
 
 
 def _metrics_of(epoch: int, metrics: Mapping[str, Mapping[str, Any]]) -> Iterator[EpochMetric]:
     for name, measured in metrics.items():
-        if name not in METRIC_NAMES or measured.get("value") is None:
+        if name not in METRICS or measured.get("value") is None:
             continue
         if (value := rounded(measured["value"], 6)) is not None:
             yield EpochMetric(name, titled(name, measured), epoch, value)
 
 
-def titled(metric: str, measured: Mapping[str, Any]) -> str:
-    """A metric's name with what in its protocol changes its scale.
-
-    >>> titled("fid", {"value": 1.5, "dims": 192}), titled("fid", {"dims": 2048}), titled("lpips", {"network": "alex"})
-    ('FID-192', 'FID', 'LPIPS-alex')
-    """
-    dims, network = measured.get("dims", 2048), measured.get("network")
-    suffix = f"-{dims}" if metric in SET_METRICS and dims != 2048 else f"-{network}" if network else ""
-    return METRIC_NAMES.get(metric, metric) + suffix
-
-
 def rounded(value: float, digits: int = 4) -> float | None:
-    """To significant digits, which is what a page can show; None for what is infinite or no number: JSON has no word for it.
+    """Rounded to significant digits, all that a page can show; None for infinities and NaN, which JSON does not have.
 
     >>> rounded(0.123456), rounded(123456.0), rounded(float("nan"))
     (0.1235, 123500.0, None)
@@ -116,9 +105,9 @@ def _version(file: Path) -> tuple[int, int]:
 
 @lru_cache(maxsize=4096)
 def _thinned(file: Path, modified: int, size: int) -> LossCurves:
-    """`modified` and `size` are the file's: read again, it is the same."""
+    """`modified` and `size` are the file's, so that the cache notices a new version."""
     lines = _whole_lines(file.read_bytes())
-    bounds = np.linspace(0, len(lines), min(len(lines), POINTS) + 1).astype(int)
+    bounds = np.linspace(0, len(lines), min(len(lines), CURVE_POINTS) + 1).astype(int)
     names: list[str] | None = None
     rows: list[list[float]] = []
     starts: list[int] = []  # of the points' stretches in `rows`
@@ -140,12 +129,12 @@ def _thinned(file: Path, modified: int, size: int) -> LossCurves:
     if not starts:
         return LossCurves([], {}, damage)
     counts = np.diff([*starts, len(rows)])
-    with np.errstate(invalid="ignore", over="ignore"):  # of a training that diverged
+    with np.errstate(invalid="ignore", over="ignore"):  # from a training that diverged
         means = np.add.reduceat(np.array(rows), starts) / counts[:, None]  # (points, 1 + losses)
     losses = {name: [rounded(value) for value in means[:, k].tolist()] for k, name in enumerate(names or [], 1)}
     return LossCurves([rounded(step, 9) for step in means[:, 0].round(1).tolist()], losses, damage)
 
 
 def _whole_lines(data: bytes) -> list[bytes]:
-    """Without a last line that is still being written, or was when its process was killed."""
+    """The lines, without a last one that is still being written or was cut off when its process was killed."""
     return data[: data.rfind(b"\n") + 1].splitlines()

@@ -1,4 +1,4 @@
-"""The figures that analyses left: which of them a page has room for, as it shows them."""
+"""The figures of earlier analyses as the page shows them, as many as it has room for."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from pathlib import Path
 
 from PIL import Image
 
-from attnbench.console import Say
+from attnbench.console import warn
 from attnbench.store.folder import ANALYSIS
 
-BUDGET = 8_000_000  # bytes of figures in a page, of `pairs.BUDGET` for all pictures
+BUDGET = 8_000_000  # bytes of figures in a page, of `pair_grid.BUDGET` for all pictures
 _WIDE, _HIGH = 1240, 3720  # pixels: a figure is shown at most 620 wide, and screens may have two pixels for one
 _QUALITY = 80
-_WORDS = 1500  # characters of a caption
+_LONGEST = 1500  # characters of a caption
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ class Analysed:
     """A cell, or the store, with its figures.
 
     Attributes:
-        folder: of the cell in the store; empty for the store.
-        label: of the cell; empty for the store.
+        folder: the cell's folder in the store; empty for the store.
+        label: the cell's label; empty for the store.
         shown: its figures; empty where the page has no room for them.
         files: the PNG files.
     """
@@ -54,12 +54,13 @@ class Analysed:
     files: list[Path]
 
 
-def find_figures(store: Path, cells: Mapping[str, str], say: Say, budget: int = BUDGET) -> list[Analysed]:
-    """The figures of the store, then of its cells in their order; once they take more than the budget they are only named.
+def find_figures(store: Path, cells: Mapping[str, str], budget: int = BUDGET) -> list[Analysed]:
+    """The figures of the store, then of its cells in order; once they exceed the budget, the others are only named.
+
+    Warns of damaged files.
 
     Args:
         cells: folder -> label.
-        say: hears of files that are damaged.
         budget: bytes.
     """
     found: list[Analysed] = []
@@ -67,7 +68,7 @@ def find_figures(store: Path, cells: Mapping[str, str], say: Say, budget: int = 
     for folder, label in {"": "", **cells}.items():
         inside = store / folder / ANALYSIS
         files = sorted(inside.glob("*.png")) if inside.is_dir() else []
-        shown = _shown(files, say) if room else []
+        shown = _shown(files) if room else []
         used += sum(len(figure.data) for figure in shown)
         room = room and used <= budget
         if shown or (files and not room):
@@ -75,18 +76,18 @@ def find_figures(store: Path, cells: Mapping[str, str], say: Say, budget: int = 
     return found
 
 
-def _shown(files: Sequence[Path], say: Say) -> list[Figure]:
+def _shown(files: Sequence[Path]) -> list[Figure]:
     found = []
     with ThreadPoolExecutor() as threads:
         made = list(threads.map(_read, files))
     for file, picture in zip(files, made, strict=True):
         if isinstance(picture, str):
-            say(f"{file} is left out: {picture}")
+            warn(f"{file} is left out: {picture}")
             continue
-        words = _words_of(file.with_suffix(".json"), say)
-        title = words.get("title") or file.stem.replace("_", " ")
-        caption = words.get("caption", "")
-        found.append(Figure(title, caption, words.get("alt") or caption or title, *picture))
+        texts = _texts_of(file.with_suffix(".json"))
+        title = texts.get("title") or file.stem.replace("_", " ")
+        caption = texts.get("caption", "")
+        found.append(Figure(title, caption, texts.get("alt") or caption or title, *picture))
     return found
 
 
@@ -95,13 +96,13 @@ def _read(file: Path) -> tuple[bytes, int, int] | str:
     try:
         status = file.stat()
         return _scaled(file, status.st_mtime_ns, status.st_size)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # SyntaxError: of Pillow, for PNG files
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # SyntaxError: Pillow's, for PNG files
         return f"it cannot be read as a picture ({error})"
 
 
-@lru_cache(maxsize=1024)  # of `--serve`, which makes the page again and again
+@lru_cache(maxsize=1024)  # for `--serve`, which makes the page again and again
 def _scaled(file: Path, modified: int, size: int) -> tuple[bytes, int, int]:
-    """`modified` and `size` are the file's: read again, it is the same."""
+    """`modified` and `size` are the file's, so that the cache notices a new version."""
     with Image.open(file, formats=["PNG"]) as image:
         whole = image.convert("RGBA")
     figure = Image.new("RGB", whole.size, "white")
@@ -112,17 +113,17 @@ def _scaled(file: Path, modified: int, size: int) -> tuple[bytes, int, int]:
     return buffer.getvalue(), *figure.size
 
 
-def _words_of(file: Path, say: Say) -> dict[str, str]:
+def _texts_of(file: Path) -> dict[str, str]:
     """title, caption, alt of a figure, cut where they are very long; empty where they are missing or damaged."""
     try:
-        words = json.loads(file.read_text())
-        return {name: _cut(str(words[name]), file) for name in ("title", "caption", "alt") if words.get(name)}
+        texts = json.loads(file.read_text())
+        return {name: _cut(str(texts[name]), file) for name in ("title", "caption", "alt") if texts.get(name)}
     except FileNotFoundError:
         return {}
     except (AttributeError, OSError, ValueError) as error:
-        say(f"{file} is damaged ({error}): its figure is shown without its words")
+        warn(f"{file} is damaged ({error}): its figure is shown without title and caption")
         return {}
 
 
 def _cut(text: str, file: Path) -> str:
-    return text if len(text) <= _WORDS else f"{text[:_WORDS]} … (the rest is in {file.name})"
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} … (the rest is in {file.name})"

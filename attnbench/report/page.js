@@ -15,53 +15,53 @@
     return node;
   }
 
-  /* ------------------------------------------------------------------ what the reader chose, kept over a reload */
+  /* ------------------------------------------------------------------ the reader's choices, kept over a reload */
 
   const KEPT = `attnbench ${location.pathname}`;
 
-  /* Some browsers refuse storage to files; then choices last as long as the page. */
+  /* Some browsers refuse storage to pages opened from files; then choices last as long as the page. */
   function recall(storage, key) {
     try { return window[storage].getItem(key); } catch { return null; }
   }
   function keep(storage, key, value) {
-    try { window[storage].setItem(key, value); } catch { /* as said above */ }
+    try { window[storage].setItem(key, value); } catch { /* see above */ }
   }
 
-  /* View, pair set, quality and costs by name: in a newer page they may stand elsewhere. `place` is null but over a reload. */
+  /* View, pair set, quality and costs are kept by name: their order may differ in a newer page. `place` is null except over a reload. */
   const defaults = { view: "", pairSet: "", quality: "", costs: ["", ""], log: false, tile: null, hidden: [], tables: {}, details: {}, filter: "", place: null };
   const choices = { ...defaults, ...JSON.parse(recall("sessionStorage", KEPT) ?? "{}") };
   const remember = () => keep("sessionStorage", KEPT, JSON.stringify(choices));
 
-  /* The place of what was chosen in a list of titles; the first where it is not there (any more). */
+  /* The index of the chosen title in a list; 0 if it is not there (any more). */
   const placeOf = (titles, chosen) => Math.max(0, titles.indexOf(chosen));
   const viewPlace = () => placeOf(report.views.map((one) => one.title), choices.view);
   const view = () => report.views[viewPlace()];
   const isShown = (label) => !choices.hidden.includes(label);
 
-  function say(text) {
-    byId("said").textContent = text;
-    clearTimeout(say.timer);
-    say.timer = setTimeout(() => { byId("said").textContent = ""; }, 2500);
+  function announce(text) {
+    byId("message").textContent = text;
+    clearTimeout(announce.timer);
+    announce.timer = setTimeout(() => { byId("message").textContent = ""; }, 2500);
   }
 
   async function copy(text, what) {
     try {
       await navigator.clipboard.writeText(text);
-    } catch { // a page from a host without TLS has no clipboard of its own
+    } catch { // a page served without TLS has no clipboard access
       const area = make("textarea", { readonly: true });
       area.value = text;
       document.body.append(area);
       area.select();
       const done = document.execCommand("copy");
       area.remove();
-      if (!done) return say("The browser does not allow copying");
+      if (!done) return announce("The browser does not allow copying");
     }
-    return say(`${what} copied`);
+    return announce(`${what} copied`);
   }
 
   /* ------------------------------------------------------------------ light and dark */
 
-  const THEMES = { auto: "as the system has them", light: "light", dark: "dark" };
+  const THEMES = { auto: "system default", light: "light", dark: "dark" };
 
   function showTheme(theme) {
     if (theme === "auto") delete document.documentElement.dataset.theme;
@@ -86,7 +86,7 @@
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
   }
 
-  /* A colour of the style sheet as it is now. */
+  /* The current value of a colour in the style sheet. */
   function colour(name) {
     const probe = make("span", { style: `color: var(--${name})` });
     document.body.append(probe);
@@ -107,7 +107,7 @@
     const sign = direction === "descending" ? -1 : 1;
     const order = (a, b) => {
       const [x, y] = [key(a), key(b)];
-      if (x === null || y === null) return (x === null) - (y === null); // without a number: at the end, both ways
+      if (x === null || y === null) return (x === null) - (y === null); // rows without a number come last in either direction
       return sign * (x - y) || a.dataset.place - b.dataset.place;
     };
     body.append(...[...body.rows].sort(order));
@@ -168,10 +168,10 @@
     drawNext();
   }, { rootMargin: "200px" });
 
-  const inSight = new Set(); // waiting, and wanted now
+  const inSight = new Set(); // waiting and in the viewport
   let drawing = false;
 
-  /* One plot at a time: in between, the reader can scroll, and pictures come. */
+  /* One plot at a time, so that scrolling and pictures get a turn in between. */
   function drawNext() {
     const [node] = inSight;
     if (drawing || !node) return;
@@ -193,20 +193,20 @@
   function plotly() {
     if (!window.Plotly) {
       const script = make("script");
-      script.textContent = byId("plotly").textContent; // five megabytes that are run only when the first plot is in sight
+      script.textContent = byId("plotly").textContent; // five megabytes, run only when the first plot is in sight
       document.head.append(script);
     }
     return window.Plotly;
   }
 
-  /* How a variant looks on the whole page: colours repeat after eight, with other dashes. */
+  /* A variant's look on the whole page: colours repeat after eight, with other dashes. */
   function look(label) {
     const place = report.variants.indexOf(label);
     const turn = Math.floor(place / 8);
     return { colour: colour(`series-${place % 8}`), dash: DASHES[turn % 4], symbol: SYMBOLS[(place + turn) % 8] };
   }
 
-  /* `describe()` gives {traces, layout, alt}; the figure has a caption, and the plot's content in words. */
+  /* `describe()` gives {traces, layout, alt}; the figure has a caption, and the plot a text alternative. */
   function addPlot(panel, caption, describe) {
     const node = make("div", { class: "plot", role: "img" });
     panel.append(make("figure", {}, make("figcaption", {}, ...caption), node));
@@ -235,7 +235,7 @@
       }, {
         responsive: true,
         displaylogo: false,
-        displayModeBar: matchMedia("(hover: none)").matches ? false : "hover", // on a phone it would lie over the curves for good
+        displayModeBar: matchMedia("(hover: none)").matches ? false : "hover", // on a phone it would always cover the curves
         modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
         toImageButtonOptions: { format: "svg" },
       });
@@ -243,7 +243,7 @@
       node.describe = describe;
     });
     sight.unobserve(node);
-    sight.observe(node); // anew, so that one that is in sight already is drawn now
+    sight.observe(node); // observed again, so that a plot already in sight is drawn now
   }
 
   /* After a change of colours. */
@@ -306,7 +306,7 @@
     const select = byId("quality");
     select.replaceChildren(...metrics.map((metric) => make("option", {}, metric.title)));
     if (!metrics.length || !costs.length) {
-      panel.append(make("p", { class: "quiet" }, "No cell of this data set is measured yet."));
+      panel.append(make("p", { class: "quiet" }, "No cell of this dataset has been measured yet."));
       return;
     }
     const quality = metrics[placeOf(metrics.map((metric) => metric.title), choices.quality)];
@@ -347,13 +347,13 @@
           hovertemplate: `${escaped(one.label)}, seed ${one.seed}<br>${xTitle} %{x:.0f}: %{y:.4g}<extra></extra>`,
         };
       });
-      const said = shown.slice(0, 24).map((one) => `${one.label}, seed ${one.seed}, from ${one.y[0] ?? "no number"} to ${one.y.at(-1) ?? "no number"}`);
-      const rest = shown.length > said.length ? `; and ${shown.length - said.length} more` : "";
+      const ends = shown.slice(0, 24).map((one) => `${one.label}, seed ${one.seed}, from ${one.y[0] ?? "no number"} to ${one.y.at(-1) ?? "no number"}`);
+      const rest = shown.length > ends.length ? `; and ${shown.length - ends.length} more` : "";
       const whole = Math.max(...series.flatMap((one) => one.x.at(-1) ?? [])) <= 10 ? { dtick: 1 } : {}; // no 1.5th epoch
       return {
         traces,
         layout: { xaxis: { title: { text: xTitle, font: { size: 12 } }, ...whole }, yaxis: { type: logarithmic ? "log" : "linear" } },
-        alt: `${title} over ${xTitle}s: ${said.join("; ") || "no curves"}${rest}.`,
+        alt: `${title} over ${xTitle}s: ${ends.join("; ") || "no curves"}${rest}.`,
       };
     };
   }
@@ -362,14 +362,14 @@
     const panel = byId("curve-panels");
     clear(panel);
     const { curves, epochs } = view();
-    const words = [];
+    const notes = [];
     const seeds = new Set(curves.map((curve) => curve.seed)).size;
-    if (seeds > 1) words.push("A line is a cell; seeds of a module share its colour.");
-    if (curves.length) words.push("A point is the mean of a stretch of steps.");
+    if (seeds > 1) notes.push("Each line is a cell; a module's seeds share its colour.");
+    if (curves.length) notes.push("Each point is the mean over a range of steps.");
     const measured = [...new Set(epochs.map((one) => one.title))];
-    if (!measured.length) words.push("No cell was measured after each epoch (evaluation.when: each_epoch), so there is no FID over epochs.");
-    if (!curves.length) words.push("No cell of this data set has kept its losses.");
-    byId("curve-words").textContent = words.join(" ");
+    if (!measured.length) notes.push("No cell was measured after each epoch (evaluation.when: each_epoch), so there is no FID over epochs.");
+    if (!curves.length) notes.push("No cell of this dataset has kept its losses.");
+    byId("curve-note").textContent = notes.join(" ");
     const known = Object.keys(LOSSES);
     const names = [...new Set(curves.flatMap((curve) => Object.keys(curve.losses)))];
     names.sort((a, b) => (known.indexOf(a) + 1 || 99) - (known.indexOf(b) + 1 || 99));
@@ -429,7 +429,7 @@
 
   const albums = new Map();
 
-  /* The picture as a data URL; an album, of a view or of a cell's figures, is parsed when the first of its pictures is in sight. */
+  /* The picture as a data URL. An album (a view's, or a cell's figures) is parsed when the first of its pictures is in sight. */
   function picture(place, album = viewPlace()) {
     if (!albums.has(album)) albums.set(album, JSON.parse(all(".album")[album].textContent));
     const data = albums.get(album)[place];
@@ -445,7 +445,7 @@
     image.src = picture(image.dataset.place, Number(image.dataset.album));
   }
 
-  /* On paper everything is in sight. */
+  /* Printing needs everything drawn. */
   addEventListener("beforeprint", () => {
     for (const node of [...waiting.keys()]) drawNow(node);
     for (const image of all("img[data-place]:not([src])")) decode(image);
@@ -487,7 +487,7 @@
     select.disabled = !sets.length;
   }
 
-  /* Which column has the best score of the metric that ranks pairs. */
+  /* The metric that ranks pairs, and the column with its best score. */
   function bestColumn(pair, grid) {
     const metric = grid.metrics.findIndex((one) => one.title === grid.chosen_by);
     if (metric < 0 || grid.columns.length < 2) return { metric, best: -1 };
@@ -517,7 +517,7 @@
     const { grid } = view();
     const table = byId("grid");
     table.replaceChildren();
-    byId("grid-words").textContent = gridWords(grid);
+    byId("grid-note").textContent = gridNote(grid);
     table.parentElement.hidden = !grid.columns.length;
     if (!grid.columns.length) return;
     const set = pairSet();
@@ -538,31 +538,31 @@
     table.append(body);
   }
 
-  function gridWords(grid) {
+  function gridNote(grid) {
     if (!grid.columns.length) {
-      return "No cell of this data set has pictures of its test pairs (pictures.zip): they come with the measurement of a cell, and cells of earlier versions have none.";
+      return "No cell of this dataset has pictures of its test pairs (pictures.zip): they are written when a cell is measured, and cells of earlier versions have none.";
     }
-    const words = ["A column is a module's cell of the lowest seed that has pictures; all of them coloured the same pairs."];
+    const notes = ["Each column is a module's cell with the lowest seed that has pictures; all columns show the same pairs."];
     if (grid.chosen_by) {
       const falls = grid.metrics.find((metric) => metric.title === grid.chosen_by).falls;
-      words.push(`Below a picture its ${grid.chosen_by} (${falls ? "lower" : "higher"} is better, the best of a row bold), by which pairs are ranked.`);
+      notes.push(`Below each picture: its ${grid.chosen_by} (${falls ? "lower" : "higher"} is better, a row's best is bold), which ranks the pairs.`);
     }
-    if (grid.left_out.length) words.push(`Without pictures: ${grid.left_out.join(", ")}.`);
-    return words.join(" ");
+    if (grid.left_out.length) notes.push(`Without pictures: ${grid.left_out.join(", ")}.`);
+    return notes.join(" ");
   }
 
   /* ------------------------------------------------------------------ one pair enlarged: two sides that are flipped in place */
 
   const large = { set: [], at: 0, sides: [0, 1], on: 0 };
 
-  /* What a side can show: the columns, then the colour image that the sketch was made of. */
+  /* The choices of a side: the columns, then the colour image that the sketch was made from. */
   const sideLabel = (side) => (side < view().grid.columns.length ? view().grid.columns[side].label : "original");
 
   function enlarge(k, column) {
     const { grid } = view();
     large.set = pairSet().pairs;
     large.at = large.set.indexOf(k);
-    large.sides = [column, column === 0 ? 1 : 0]; // of one column, side 1 is the original
+    large.sides = [column, column === 0 ? 1 : 0]; // with one column, side 1 is the original
     large.on = 0;
     for (const select of [byId("side-a"), byId("side-b")]) {
       select.replaceChildren(...[...grid.columns.keys(), grid.columns.length].map((side) => make("option", { value: side }, sideLabel(side))));
@@ -589,7 +589,7 @@
     byId("flip").setAttribute("aria-label", `${image.alt}. Flip to ${sideLabel(large.sides[1 - large.on])}`);
     byId("side-a").value = large.sides[0];
     byId("side-b").value = large.sides[1];
-    byId("previous").setAttribute("aria-disabled", large.at === 0); // not `disabled`, which would drop the focus, and with it the keys
+    byId("previous").setAttribute("aria-disabled", large.at === 0); // not `disabled`, which would lose the focus and with it the keys
     byId("next").setAttribute("aria-disabled", large.at === large.set.length - 1);
     const cell = (k, m) => {
       const text = large.sides[k] < grid.columns.length ? written(pair.scores[large.sides[k]][m]) : "";
@@ -629,9 +629,9 @@
       large.on = k;
       showEnlarged();
     }));
-    dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); }); // beside it
+    dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); }); // a click beside it
     const moves = { ArrowLeft: () => moveModule(-1), ArrowRight: () => moveModule(1), ArrowUp: () => movePair(-1), ArrowDown: () => movePair(1) };
-    // Of the document: a click beside the controls takes the focus out of the dialog.
+    // On the document: a click beside the controls takes the focus out of the dialog.
     document.addEventListener("keydown", (event) => {
       const control = event.target.closest("button, select");
       const move = moves[event.key] ?? (event.key === " " && !control ? flip : null);
@@ -647,12 +647,12 @@
     const cells = all(".cell");
     const search = byId("filter");
     const apply = () => {
-      const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
+      const terms = search.value.toLowerCase().split(/\s+/).filter(Boolean);
       for (const cell of cells) {
         const text = cell.firstElementChild.textContent.toLowerCase();
-        cell.hidden = !words.every((word) => text.includes(word));
+        cell.hidden = !terms.every((term) => text.includes(term));
       }
-      byId("filtered").textContent = words.length ? `${cells.filter((cell) => !cell.hidden).length} of ${cells.length}` : "";
+      byId("filtered").textContent = terms.length ? `${cells.filter((cell) => !cell.hidden).length} of ${cells.length}` : "";
       choices.filter = search.value;
       remember();
     };
@@ -665,7 +665,7 @@
     for (const details of all("details[id]")) {
       details.open = choices.details[details.id] ?? details.open;
       details.firstElementChild.addEventListener("click", () => {
-        choices.details[details.id] = !details.open; // what the click is about to do
+        choices.details[details.id] = !details.open; // the state after this click
         remember();
       });
     }
@@ -682,33 +682,33 @@
   /* ------------------------------------------------------------------ live: a newer page when the store has changed */
 
   const POLL = 2000; // milliseconds
-  const STILL = 4000; // milliseconds without a key or a touch after which the page may be exchanged
+  const STILL = 4000; // milliseconds without a key or a touch before the page may reload
 
-  /* What finds an element again in a newer page; null for one that cannot be found. */
-  function found(element) {
+  /* A selector that finds an element again in a newer page; null if there is none. */
+  function selectorOf(element) {
     if (element.id) return `#${CSS.escape(element.id)}`;
     return element.matches("details[id] > summary") ? `#${CSS.escape(element.parentElement.id)} > summary` : null;
   }
 
-  /* Whether a reload would take something from the reader's hands that it cannot give back. */
+  /* Whether a reload would interrupt the reader, or lose a state that cannot be restored. */
   function isBusy() {
-    const held = document.activeElement;
+    const focused = document.activeElement;
     const isZoomed = (node) => [node.layout.xaxis, node.layout.yaxis].some((axis) => axis.autorange === false);
     return byId("enlarged").open || performance.now() - isBusy.acted < STILL || !getSelection().isCollapsed
-      || held.matches("select") || (held !== document.body && found(held) === null) || [...drawn].some(isZoomed);
+      || focused.matches("select") || (focused !== document.body && selectorOf(focused) === null) || [...drawn].some(isZoomed);
   }
 
-  /* Where on the screen a section begins; of none, the page. */
+  /* The top of a section on the screen; of the page if there is no such section. */
   const topOf = (id) => (byId(id) ?? document.documentElement).getBoundingClientRect().top;
 
   function leave() {
     const offsets = all(".scroll[id]").map((one) => [one.id, one.scrollLeft, one.scrollTop]);
     const section = all("section[id]").findLast((one) => one.getBoundingClientRect().top < innerHeight / 2);
-    choices.place = { section: section?.id, top: topOf(section?.id), offsets, focus: found(document.activeElement) };
+    choices.place = { section: section?.id, top: topOf(section?.id), offsets, focus: selectorOf(document.activeElement) };
     remember();
   }
 
-  /* Where the reader was in the page before this one. */
+  /* Restore the reader's place in the page before this one. */
   function comeBack() {
     if (!choices.place) return;
     const { section, top, offsets, focus } = choices.place;
@@ -729,7 +729,7 @@
       const board = byId("running");
       if (!board.contains(document.activeElement)) board.innerHTML = now.running; // made by the page's own template
     } catch {
-      state.textContent = "the server does not answer; this is the last that it showed";
+      state.textContent = "the server does not answer; this is its last state";
     }
     setTimeout(watch, POLL, version);
   }
@@ -740,12 +740,12 @@
       addEventListener(kind, () => { isBusy.acted = performance.now(); }, { capture: true, passive: true });
     }
     byId("newer").addEventListener("click", () => location.reload());
-    history.scrollRestoration = "manual"; // by pixels; in a newer page the same place may be elsewhere
+    history.scrollRestoration = "manual"; // browsers restore pixels, but the same place may be elsewhere in a newer page
     addEventListener("pagehide", leave);
     setTimeout(watch, POLL, version);
   }
 
-  /* ------------------------------------------------------------------ all of it */
+  /* ------------------------------------------------------------------ set-up */
 
   function showView() {
     for (const select of all("select.view")) select.selectedIndex = viewPlace();

@@ -1,4 +1,4 @@
-"""The report as one HTML file that needs nothing beside it: style, scripts, numbers and pictures are in it."""
+"""The report as one self-contained HTML file, with style, scripts, numbers and pictures embedded."""
 
 from __future__ import annotations
 
@@ -17,37 +17,35 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from attnbench.cells.provenance import now
-from attnbench.console import Say
 from attnbench.errors import UserError
 from attnbench.files import replacing
 from attnbench.report.cell_facts import running_cells
-from attnbench.report.collect import Report, collect
+from attnbench.report.collect import PageData, collect
 from attnbench.report.pair_grid import BUDGET, fit
 from attnbench.store.reading import each_record
 
-NAME = "report.html"  # in the store, unless another is asked for
+NAME = "report.html"  # in the store, by default
 _STATUS_MARKS = {"finished": "●", "running": "◐", "waiting": "○", "interrupted": "◌", "failed": "✕", "diverged": "✕"}
 
 
-def write_report(store: Path, target: Path | None = None, *, pairs: int, say: Say = lambda line: None) -> Path:
-    """Write the page of a store, and return where it is.
+def write_report(store: Path, target: Path | None = None, *, pairs: int) -> Path:
+    """Write the page of a store, and return its path.
 
     Args:
         target: the file; by default `report.html` in the store.
-        pairs: of a data set that are shown whatever their scores.
-        say: hears of files of the store that are damaged; the page says the same.
+        pairs: number of pairs of a dataset that are shown whatever their scores.
 
     Raises:
-        UserError: there is no such store, no cell in it that can be read, or the file cannot be written.
+        UserError: there is no such store, no cell in it can be read, or the file cannot be written.
     """
     if target is None:
-        next(each_record(store))  # where there is no store, that is what to say
+        next(each_record(store))  # a missing store is the error to report first
         target = store / NAME
     if target.is_dir():
         raise UserError(f"'{target}' is a folder: name a file with -o, such as {target / NAME}")
-    with _writing(target), TemporaryFile(dir=target.parent):  # a large page takes a minute: better to know before
+    with _writing(target), TemporaryFile(dir=target.parent):  # a large page takes a minute: better to fail before
         pass
-    text = render(collect(store, pairs=pairs, say=say))
+    text = render(collect(store, pairs=pairs))
     with _writing(target), replacing(target) as draft:
         draft.write_text(text, encoding="utf-8")
     return target
@@ -61,11 +59,11 @@ def _writing(target: Path) -> Iterator[None]:
         raise UserError(f"'{target}' cannot be written: {error.strerror}: choose another file with -o") from None
 
 
-def render(report: Report, live: str | None = None) -> str:
+def render(report: PageData, live: str | None = None) -> str:
     """The page.
 
     Args:
-        live: what the server calls this state of the store; a page with it asks the server for a newer one.
+        live: the server's name for this state of the store; with it, the page polls the server for a newer one.
     """
     analyses = [one for one in report.figures if one.shown]
     used = sum(len(figure.data) for one in analyses for figure in one.shown)
@@ -83,9 +81,9 @@ def render(report: Report, live: str | None = None) -> str:
             style=Markup(_own("page.css")),
             script=Markup(_own("page.js")),
             plotly=Markup(_plotly()),
-            data=as_json({"variants": report.variants, "views": [vars(view) for view in report.views]}),
-            texts=as_json([table.texts for table in report.tables]),
-            albums=[as_json([base64.b64encode(data).decode("ascii") for data in album]) for album in albums],
+            data=script_json({"variants": report.variants, "views": [vars(view) for view in report.views]}),
+            texts=script_json([table.texts for table in report.tables]),
+            albums=[script_json([base64.b64encode(data).decode("ascii") for data in album]) for album in albums],
             analyses=analyses,
             unshown=[one for one in report.figures if not one.shown],
             running=list(running_cells(report.running, report.store)),
@@ -95,16 +93,16 @@ def render(report: Report, live: str | None = None) -> str:
     )
 
 
-def render_running(report: Report) -> str:
-    """The board of the running cells alone, for pages that are open."""
+def render_running(report: PageData) -> str:
+    """The board of the running cells alone, for open pages."""
     running = list(running_cells(report.running, report.store))
     return _environment().get_template("page.running.html.j2").render(running=running)
 
 
-def as_json(value: Any) -> Markup:
-    """JSON that may stand in a script element: nothing in it ends that element, or begins a comment.
+def script_json(value: Any) -> Markup:
+    """JSON that is safe in a script element: nothing in it ends the element or begins a comment.
 
-    >>> as_json("</script><!--")
+    >>> script_json("</script><!--")
     Markup('"\\\\u003c/script>\\\\u003c!--"')
     """
     text = json.dumps(value, allow_nan=False, separators=(",", ":"), ensure_ascii=False)

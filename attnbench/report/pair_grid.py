@@ -1,4 +1,4 @@
-"""The image grid: which pairs are shown, one column a variant, and their pictures, each of them once."""
+"""The image grid: the pairs that are shown, a column per variant, and their pictures, each of them once."""
 
 from __future__ import annotations
 
@@ -16,37 +16,28 @@ import pandas as pd
 from PIL import Image, UnidentifiedImageError
 
 from attnbench.cells.record import FINISHED
-from attnbench.console import Say
+from attnbench.console import warn
 from attnbench.errors import UserError
-from attnbench.metrics.known import IMAGE_METRICS, LOWER_IS_BETTER, METRIC_NAMES
+from attnbench.metrics.known import PAIRS_RANKED_BY, PER_IMAGE, lower_is_better, title_of
 from attnbench.report.curves import rounded
 from attnbench.store.pictures import PICTURES, PairPictures
 from attnbench.tables.rows import Cells
 
-EXTREMES = 3  # best pairs, worst pairs, and those in which modules differ most
-
-
-CHOSEN_BY = ("lpips", "ssim", "ssim_global")  # the first of these that every column has ranks the pairs
-
-
-BUDGET = 24_000_000  # bytes of pictures in a page; beyond, they are scaled down: see docs/the-report.md for what that costs
-
-
+EXTREMES = 3  # number of best pairs, of worst pairs, and of pairs in which modules differ most
+BUDGET = 24_000_000  # bytes of pictures in a page; beyond it, they are scaled down: docs/the-report.md has the costs
 _SMALLEST, _QUALITY = 64, 80
-
-
 _NAMES = ["sketch", "reference"]  # columns of pairs.csv that name a pair
 
 
 class Album:
-    """Pictures of one data set as files, equal ones once."""
+    """Pictures of one dataset as files, without duplicates."""
 
     def __init__(self) -> None:
         self.files: list[bytes] = []
         self._places: dict[bytes, int] = {}
 
     def add(self, data: bytes) -> int:
-        """The picture's place in `files`."""
+        """Add a picture unless it is there; returns its place in `files`."""
         if data not in self._places:
             self._places[data] = len(self.files)
             self.files.append(data)
@@ -54,11 +45,11 @@ class Album:
 
 
 @dataclass(frozen=True)
-class Column:
+class PairColumn:
     """A finished cell with pictures.
 
     Attributes:
-        scores: of pairs.csv by (sketch, reference), with each pair's `place` in the pictures.
+        scores: pairs.csv by (sketch, reference), with each pair's `place` in `pictures`.
     """
 
     label: str
@@ -70,16 +61,17 @@ class Column:
 
 @dataclass(frozen=True)
 class PairGrid:
-    """What the page shows of a data set's pairs.
+    """What the page shows of a dataset's pairs.
 
     Attributes:
         columns: {label, seed, folder} of each.
         metrics: {key, title, falls} of each score of a pair.
         chosen_by: title of the metric that ranks pairs; None where no metric is in all columns.
-        sets: {kind, label, pairs}: indices of `pairs`; kind is `spread`, `differ`, `best` or `worst`, the latter of a label.
+        sets: {kind, label, pairs}: indices of `pairs`; kind is `spread`, `differ`, `best` or `worst`, the last two of a label.
         pairs: {sketch, reference (names), pictures (of sketch, reference, original: places in the album), generated (a place
-            a column, None where it cannot be read), scores (a list a column)}.
+            per column, None where it cannot be read), scores (a list per column)}.
         left_out: variants that have no pictures.
+        test_pairs: number of pairs that all columns have.
     """
 
     columns: list[dict[str, Any]] = field(default_factory=list)
@@ -91,17 +83,18 @@ class PairGrid:
     test_pairs: int = 0
 
 
-def pair_grid(cells: Cells, dataset: str, labels: Sequence[str], count: int, album: Album, say: Say) -> PairGrid:
-    """The grid of one data set under one recipe.
+def pair_grid(cells: Cells, dataset: str, labels: Sequence[str], count: int, album: Album) -> PairGrid:
+    """The grid of one dataset under one recipe.
+
+    If a file is damaged, the cell's column or the picture is left out with a warning.
 
     Args:
-        cells: of the recipe; its data sets of one name and different images are told apart, so columns share the images.
-        labels: of the variants, in order.
-        count: pairs that are shown whatever their scores.
+        cells: cells of the recipe; they distinguish datasets of one name with different images, so columns share the images.
+        labels: labels of the variants, in order.
+        count: number of pairs that are shown whatever their scores.
         album: takes the pictures.
-        say: hears of files that are damaged; the cell's column is left out, or its picture.
     """
-    found = {label: _column(cells, dataset, label, say) for label in labels}
+    found = {label: _column(cells, dataset, label) for label in labels}
     columns = [column for column in found.values() if column is not None]
     left_out = [label for label, column in found.items() if column is None and len(cells.of(label, dataset, "folder"))]
     common = _common_pairs(columns)
@@ -110,27 +103,27 @@ def pair_grid(cells: Cells, dataset: str, labels: Sequence[str], count: int, alb
     index = pd.MultiIndex.from_tuples(common, names=_NAMES)
     aligned = [column.scores.loc[index] for column in columns]
     places = np.stack([frame["place"].to_numpy(int) for frame in aligned])  # (columns, pairs), as are the scores
-    metrics = [name for name in IMAGE_METRICS if any(name in frame for frame in aligned)]
+    metrics = [name for name in PER_IMAGE if any(name in frame for frame in aligned)]
     lacking = np.full(len(common), np.nan)
     scores = {
         name: np.stack([frame[name].to_numpy(float) if name in frame else lacking for frame in aligned]) for name in metrics
     }
-    chosen_by = next((name for name in CHOSEN_BY if all(name in frame for frame in aligned)), None)
+    chosen_by = next((name for name in PAIRS_RANKED_BY if all(name in frame for frame in aligned)), None)
     sets = _sets([column.label for column in columns], len(common), count, _rising(scores, chosen_by))
     shown = sorted({pair for _, _, pairs in sets for pair in pairs})
     order = {pair: k for k, pair in enumerate(shown)}
     return PairGrid(
         [{"label": column.label, "seed": column.seed, "folder": column.folder} for column in columns],
-        [{"key": name, "title": METRIC_NAMES[name], "falls": name in LOWER_IS_BETTER} for name in metrics],
-        METRIC_NAMES[chosen_by] if chosen_by else None,
+        [{"key": name, "title": title_of(name), "falls": lower_is_better(name)} for name in metrics],
+        title_of(chosen_by) if chosen_by else None,
         [{"kind": kind, "label": label, "pairs": [order[pair] for pair in pairs]} for kind, label, pairs in sets],
         [
             {
                 "sketch": common[pair][0],
                 "reference": common[pair][1],
-                "pictures": _given(columns[0], int(places[0, pair]), album, say),
+                "pictures": _given(columns[0], int(places[0, pair]), album),
                 "generated": [
-                    _read(column.pictures.generated, int(place), album, column, say)
+                    _read(column.pictures.generated, int(place), album, column)
                     for column, place in zip(columns, places[:, pair], strict=True)
                 ],
                 "scores": [[rounded(scores[name][k, pair]) for name in metrics] for k in range(len(columns))],
@@ -142,55 +135,54 @@ def pair_grid(cells: Cells, dataset: str, labels: Sequence[str], count: int, alb
     )
 
 
-def _column(cells: Cells, dataset: str, label: str, say: Say) -> Column | None:
-    """The variant's finished cell of the lowest seed that has pictures which can be read."""
-    of = {name: cells.of(label, dataset, name) for name in ("seed", "status", "folder")}
-    for place in np.argsort(of["seed"], kind="stable"):
-        if of["status"][place] != FINISHED or cells.store is None:
+def _column(cells: Cells, dataset: str, label: str) -> PairColumn | None:
+    """The variant's finished cell of the lowest seed whose pictures can be read."""
+    values = {name: cells.of(label, dataset, name) for name in ("seed", "status", "folder")}
+    for place in np.argsort(values["seed"], kind="stable"):
+        if values["status"][place] != FINISHED or cells.store is None:
             continue
-        path = cells.store / of["folder"][place]
+        path = cells.store / values["folder"][place]
         try:
             pictures = PairPictures(path)
-            scores = _scores(path / "pairs.csv", say)
+            scores = _scores(path / "pairs.csv")
             if len(scores) != len(pictures):
                 raise UserError(
                     f"'{path / PICTURES}' has {len(pictures)} pairs, pairs.csv {len(scores)}: its pictures are left out"
                 )
             scores = scores.assign(place=range(len(scores))).set_index(_NAMES)
-        except FileNotFoundError:  # of an earlier version; or copied without it
+        except FileNotFoundError:  # made by an earlier version, or copied without the file
             continue
         except UserError as error:
-            say(str(error))
+            warn(str(error))
             continue
         except (KeyError, OSError, ValueError) as error:
-            say(f"{path / 'pairs.csv'} is left out: {error}")
+            warn(f"{path / 'pairs.csv'} is left out: {error}")
             continue
-        return Column(label, int(of["seed"][place]), of["folder"][place], pictures, scores[~scores.index.duplicated()])
+        once = scores[~scores.index.duplicated()]
+        return PairColumn(label, int(values["seed"][place]), values["folder"][place], pictures, once)
     return None
 
 
-def _scores(file: Path, say: Say) -> pd.DataFrame:
-    """A pairs.csv with scores that are finite numbers, or NaN; `say` hears of what else there was."""
-    scores = pd.read_csv(file, converters=dict.fromkeys(_NAMES, str))  # 000023 is no number
-    for name in scores.columns.intersection(pd.Index(IMAGE_METRICS)):
+def _scores(file: Path) -> pd.DataFrame:
+    """A pairs.csv whose scores are finite numbers or NaN; warns of any other value."""
+    scores = pd.read_csv(file, converters=dict.fromkeys(_NAMES, str))  # 000023 is a name, not a number
+    for name in scores.columns.intersection(pd.Index(PER_IMAGE)):
         numbers, others = finite_numbers(scores[name])
         if len(others):
-            say(
-                f"{file} has {name} {str(others.iloc[0])!r} in line {others.index[0] + 2}: what is no finite number is left out"
-            )
+            warn(f"{file} has {name} {str(others.iloc[0])!r} in line {others.index[0] + 2}: not a finite number, left out")
         scores[name] = numbers
     return scores
 
 
 def finite_numbers(values: pd.Series) -> tuple[pd.Series, pd.Series]:
-    """The values as floats, NaN for what is no finite number; and those that were something else, not just missing."""
+    """The values as floats, NaN for all but finite numbers; and those values that were neither finite numbers nor missing."""
     numbers = pd.to_numeric(values, errors="coerce").astype(float)
     numbers = numbers.where(np.isfinite(numbers))
     return numbers, values[numbers.isna() & values.notna()]
 
 
-def _common_pairs(columns: Sequence[Column]) -> Sequence[tuple[str, str]]:
-    """Those that every column has, in the order of the first."""
+def _common_pairs(columns: Sequence[PairColumn]) -> Sequence[tuple[str, str]]:
+    """Pairs that every column has, in the order of the first column."""
     if not columns:
         return []
     shared = set.intersection(*(set(column.scores.index) for column in columns))
@@ -198,14 +190,14 @@ def _common_pairs(columns: Sequence[Column]) -> Sequence[tuple[str, str]]:
 
 
 def _rising(scores: Mapping[str, np.ndarray], metric: str | None) -> np.ndarray | None:
-    """A metric's scores, (columns, pairs), so that more is better."""
+    """A metric's scores, (columns, pairs), with the sign that makes higher better."""
     if metric is None:
         return None
-    return -scores[metric] if metric in LOWER_IS_BETTER else scores[metric]
+    return -scores[metric] if lower_is_better(metric) else scores[metric]
 
 
 def _sets(labels: Sequence[str], total: int, count: int, scores: np.ndarray | None) -> list[tuple[str, str, list[int]]]:
-    """(kind, label, pairs of 0 ... total - 1): a spread over all, then what the scores (columns, pairs) single out."""
+    """(kind, label, pairs of 0 ... total - 1): a spread over all, then the extremes of the scores (columns, pairs)."""
     spread = np.unique(np.linspace(0, total - 1, min(count, total)).round().astype(int)).tolist()
     sets: list[tuple[str, str, list[int]]] = [("spread", "", spread)]
     if scores is None:
@@ -222,16 +214,16 @@ def _highest(values: np.ndarray) -> list[int]:
     return [int(place) for place in order if np.isfinite(values[place])][:EXTREMES]
 
 
-def _given(column: Column, place: int, album: Album, say: Say) -> list[int | None]:
+def _given(column: PairColumn, place: int, album: Album) -> list[int | None]:
     pictures = column.pictures
-    return [_read(read, place, album, column, say) for read in (pictures.sketch, pictures.reference, pictures.original)]
+    return [_read(read, place, album, column) for read in (pictures.sketch, pictures.reference, pictures.original)]
 
 
-def _read(read: Callable[[int], bytes], place: int, album: Album, column: Column, say: Say) -> int | None:
+def _read(read: Callable[[int], bytes], place: int, album: Album, column: PairColumn) -> int | None:
     try:
         return album.add(read(place))
     except (BadZipFile, EOFError, KeyError, OSError, ValueError) as error:
-        say(f"{column.folder}/{PICTURES} is damaged ({error}): a picture of pair {place} is left out")
+        warn(f"{column.folder}/{PICTURES} is damaged ({error}): a picture of pair {place} is left out")
         return None
 
 
@@ -239,12 +231,12 @@ def fit(albums: Sequence[Album], budget: int = BUDGET) -> tuple[list[list[bytes]
     """The albums' files, scaled down together where they take more than `budget` bytes.
 
     Returns:
-        The files, and the side in pixels that the largest were scaled to; None where they are as they were.
+        The files, and the side in pixels that the largest were scaled to; None if they are unchanged.
     """
     total = sum(len(data) for album in albums for data in album.files)
     if total <= budget:
         return [album.files for album in albums], None
-    largest = max(_side(album.files[0]) for album in albums if album.files)  # those of an album are of one size
+    largest = max(_side(album.files[0]) for album in albums if album.files)  # an album's pictures have one size
     side = max(_SMALLEST, int(largest * (budget / total) ** 0.5) // 16 * 16)
     with ThreadPoolExecutor() as threads:
         return [list(threads.map(lambda data: _scaled(data, side), album.files)) for album in albums], side
@@ -258,7 +250,7 @@ def _side(data: bytes) -> int:
         return 0
 
 
-@lru_cache(maxsize=16384)  # of `--serve`, which makes the page again and again
+@lru_cache(maxsize=16384)  # for `--serve`, which makes the page again and again
 def _scaled(data: bytes, side: int) -> bytes:
     try:
         with Image.open(io.BytesIO(data)) as image:

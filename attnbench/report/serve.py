@@ -1,4 +1,4 @@
-"""`attnbench report --serve`: the page on this machine, made anew when the store has changed."""
+"""`attnbench report --serve`: the page on this machine, made again when the store changes."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from attnbench.console import Say
+from attnbench.console import warn
 from attnbench.errors import UserError
-from attnbench.report.collect import Report, collect
+from attnbench.report.collect import PageData, collect
 from attnbench.report.page import render, render_running
 from attnbench.store.folder import ANALYSIS
 
 HOST = "127.0.0.1"
 _WATCHED = ("cell.json", "evaluations.jsonl", "pairs.csv", "pictures.zip")
-_GROWS = "losses.jsonl"  # with every step: curves that grow make a new page only so often
+_GROWS = "losses.jsonl"  # grows with every step, but makes a new page at most every _CURVES_EVERY
 _CURVES_EVERY = 30  # seconds
 _FAILED = """<!DOCTYPE html>
 <html lang="en"><meta charset="utf-8"><meta http-equiv="refresh" content="3"><title>attnbench</title>
 <link rel="icon" href="data:,">
 <style>:root {{ color-scheme: light dark }} body {{ font: 14px/1.5 system-ui; margin: 3rem auto; max-width: 75ch }}</style>
-<p>The page cannot be made: {why}</p><p>It comes back when the store can be read again.</p></html>
+<p>The page cannot be made: {why}</p><p>It comes back when the results folder can be read again.</p></html>
 """
 
 
-def serve(store: Path, port: int, *, pairs: int, say: Say, ready: Callable[[str], None]) -> None:
+def serve(store: Path, port: int, *, pairs: int, ready: Callable[[str], None]) -> None:
     """Show the page until Ctrl-C.
 
     Args:
-        port: on 127.0.0.1; 0 for any that is free.
-        pairs, say: see `collect`.
-        ready: hears the page's address once it can be opened.
+        port: port on 127.0.0.1; 0 for any free one.
+        pairs: see `collect`.
+        ready: called with the page's address once it can be opened.
 
     Raises:
-        UserError: the port is in use, there is no such store, no cell in it that can be read.
+        UserError: the port is in use, there is no such store, or no cell in it can be read.
     """
     try:
         server = _Server(port)
@@ -51,10 +51,10 @@ def serve(store: Path, port: int, *, pairs: int, say: Say, ready: Callable[[str]
         raise UserError(f"port {port} {why}: choose another with --port, or any free one with --port 0") from None
     with server:
         try:
-            server.site = Site(store, pairs, say)
+            server.site = Site(store, pairs)
             ready(f"http://{HOST}:{server.server_port}/")
             server.serve_forever()
-        except KeyboardInterrupt:  # how one ends it
+        except KeyboardInterrupt:  # the way to stop it
             return
 
 
@@ -62,39 +62,41 @@ class Site:
     """A store's page, kept until the store changes.
 
     Raises:
-        UserError: there is no such store, or no cell in it that can be read.
+        UserError: there is no such store, or no cell in it can be read.
     """
 
-    def __init__(self, store: Path, pairs: int, say: Say):
-        self.store, self.pairs, self.say = store, pairs, say
+    def __init__(self, store: Path, pairs: int):
+        self.store, self.pairs = store, pairs
         self._lock = threading.Lock()
         self._version = version_of(store)
         self._answer = self._made()
 
     def _made(self) -> tuple[int, bytes]:
-        self._report: Report = collect(self.store, pairs=self.pairs, say=self.say)
+        self._report: PageData = collect(self.store, pairs=self.pairs)
         return 200, render(self._report, live=self._version).encode()
 
     def page(self) -> tuple[int, bytes]:
-        """An HTTP status and a page: 200 and the store's, or 503 and one that says why there is none and asks again."""
-        with self._lock:  # of two readers, one waits for what the other has made
+        """An HTTP status and a page: 200 and the store's, or 503 and one that gives the reason and reloads."""
+        with self._lock:  # of two requests, one waits for the page that the other makes
             if (version := version_of(self.store)) != self._version:
                 self._version = version
                 try:
                     self._answer = self._made()
-                except Exception as error:  # whatever the store holds, the page comes back when that is put right
+                except Exception as error:  # whatever is wrong with the store, the page comes back once it is fixed
                     why = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-                    self.say(f"the page cannot be made: {why}")
+                    warn(f"the page cannot be made: {why}")
                     self._answer = 503, _FAILED.format(why=html.escape(why)).encode()
             return self._answer
 
     def live(self) -> bytes:
-        """What open pages ask for: the store's version, and the board of the running cells."""
+        """The answer to open pages' polls: the store's version, and the board of the running cells."""
         return json.dumps({"version": version_of(self.store), "running": render_running(self._report)}).encode()
 
 
 def version_of(store: Path) -> str:
-    """Changes when a cell starts, ends, saves or is measured, or an analysis is added; and now and then while one trains."""
+    """A digest that changes when a cell starts, ends, saves or is measured, when an analysis is added, and now and then in
+    training.
+    """
     digest = hashlib.sha256()
     for path, every in _watched_files(store):
         try:
@@ -107,7 +109,7 @@ def version_of(store: Path) -> str:
 
 
 def _watched_files(store: Path) -> Iterator[tuple[Path, int]]:
-    """(file, seconds within which changes are one)."""
+    """(file, seconds within which changes count as one; 0 if all count)."""
     for folder, inner, files in os.walk(store):
         is_cell, is_analysis = "cell.json" in files, Path(folder).name == ANALYSIS
         inner[:] = sorted(name for name in inner if not name.startswith(".") and (not is_cell or name == ANALYSIS))
@@ -119,9 +121,9 @@ def _watched_files(store: Path) -> Iterator[tuple[Path, int]]:
 
 
 def is_own(host: str) -> bool:
-    """Whether a request's Host is a name of this machine for itself: a page of another site could have its name lead here.
+    """Whether a request's Host is a local name: another site's name may resolve to this machine (DNS rebinding).
 
-    Any port will do, since an SSH tunnel may have another end.
+    Any port is accepted, since an SSH tunnel may have another port at its other end.
 
     >>> is_own("localhost:8765"), is_own("[::1]:80"), is_own("evil.example:8765")
     (True, True, False)
@@ -152,7 +154,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """A line a poll is nothing to read."""
+        """Log nothing: a line per poll would be noise."""
 
 
 class _Server(ThreadingHTTPServer):
@@ -164,6 +166,6 @@ class _Server(ThreadingHTTPServer):
         super().__init__((HOST, port), _Handler)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A browser that closes a page in the middle of an answer is no error; anything else is shown."""
+        """Ignore browsers that close a page in the middle of an answer; show any other error."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)

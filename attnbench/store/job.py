@@ -1,28 +1,80 @@
-"""job.json: what another process on this machine needs to run a cell."""
+"""job.json: what another process on this machine needs to run a cell, beside the content of cell.json."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from attnbench.errors import UserError
 from attnbench.files import write_text
 
 
-def update_job(folder: Path, changes: dict[str, Any]) -> None:
-    write_text(folder / "job.json", json.dumps({**read_job(folder), **changes}, indent=1) + "\n", sync=False)
+class RunOptions(BaseModel):
+    """How a cell is run. No option changes a number.
+
+    Attributes:
+        checkpoint_minutes: minutes between checkpoints.
+        retry_failed: run it again if it failed or diverged.
+        rerun_stale: run it again if the code of its module has changed since.
+        record_gradients: record, every epoch, the cosines between the gradients of the module's branches.
+        time_limit_minutes: minutes that the cell may take in this run before it counts as failed; its runner sees to it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    checkpoint_minutes: float = Field(10.0, ge=0)
+    retry_failed: bool = False
+    rerun_stale: bool = False
+    record_gradients: bool = False
+    time_limit_minutes: float | None = Field(None, gt=0)
 
 
-def read_job(folder: Path) -> dict[str, Any]:
-    """What job.json holds; empty where there is none."""
+class Job(BaseModel):
+    """The content of job.json.
+
+    Attributes:
+        dataset: as on the command line, paths absolute.
+        data_root: the folder that holds the datasets' folders.
+        torch_home: the folder with pretrained weights.
+        slurm: the id of the SLURM job that runs the cell, or ran it last.
+        options: of the run that planned the cell; `attnbench cell` goes by them.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    dataset: str
+    data_root: str | None = None
+    skip_corrupt: bool = False
+    torch_home: str | None = None
+    slurm: str | None = None
+    options: RunOptions = RunOptions()
+
+
+def write_job(folder: Path, job: Job) -> None:
+    write_text(folder / "job.json", job.model_dump_json(indent=1) + "\n", sync=False)
+
+
+def update_job(folder: Path, **changes: Any) -> None:
+    """Change fields of job.json, if it exists."""
+    if job := read_job(folder):
+        write_job(folder, job.model_copy(update=changes))
+
+
+def read_job(folder: Path) -> Job | None:
+    """The content of job.json, or None if it does not exist.
+
+    Raises:
+        UserError: it is damaged.
+    """
     file = folder / "job.json"
     try:
-        job: dict[str, Any] = json.loads(file.read_text())
+        return Job.model_validate_json(file.read_bytes())
     except FileNotFoundError:
-        return {}
-    except ValueError as error:
-        raise UserError(
-            f"'{folder / 'job.json'}' is damaged ({error}): delete it, and `attnbench run` again writes it"
-        ) from None
-    return job
+        return None
+    except ValidationError as errors:
+        first = errors.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        why = f"{where}: {first['msg']}" if where else first["msg"]
+        raise UserError(f"'{file}' is damaged ({why}): delete it, and `attnbench run` writes it again") from None

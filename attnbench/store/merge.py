@@ -1,40 +1,33 @@
-"""Finished cells of one results folder into another: what somebody else measured counts, and is not measured again."""
+"""Copying the finished cells of one results folder into another, so that nobody has to run them again."""
 
 from __future__ import annotations
 
 import errno
 import os
 import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from attnbench.cells.identity import identity_of_record
-from attnbench.cells.record import FINISHED
-from attnbench.console import Say
+from attnbench.cells.record import FINISHED, Record
+from attnbench.console import warn
 from attnbench.errors import UserError
 from attnbench.store.folder import CellFolder, open_store
-from attnbench.store.frame import row_of
-from attnbench.store.reading import each_record, records
+from attnbench.store.reading import Stored, each_record, records
 
-# Of the machine that made the cell, or only needed to go on with it.
+# Specific to the machine that ran the cell, or only needed to resume it.
 _LEFT_BEHIND = (".*", "job.json", "progress.json", "cell.log", "checkpoint*.pt*")
-
-
-_DRAFTS = ".merging"  # folder in the destination: a cell is whole before it is moved to its place
-
-
-_RUNNING = "another process runs it here just now: merge again when that has ended"
+_DRAFTS = ".merging"  # folder in the destination: a cell is complete before it is moved into place
+_RUNNING = "another process is running it here: merge again when it has ended"
 
 
 @dataclass
 class Merged:
-    """What came of it.
+    """The outcome of a merge.
 
     Attributes:
-        merged, there: folders of the cells that came, and of those that were finished here already.
-        left_out: folder -> why it was not taken.
+        merged, there: folders of the cells that were copied, and of those already finished here.
+        left_out: folder -> why it was not copied.
     """
 
     merged: list[str] = field(default_factory=list)
@@ -46,60 +39,56 @@ class Merged:
         return "\n".join([counts, *(f"left out: {folder}: {why}" for folder, why in self.left_out.items())])
 
 
-def merge(other: Path, store: Path, say: Say = lambda line: None) -> Merged:
+def merge(other: Path, store: Path) -> Merged:
     """Copy every finished cell of `other` that is not finished in `store`.
 
-    A cell that is unfinished in `store` is replaced, and kept in its `.superseded`. Where both are finished, `store` keeps its
-    own, and `say` hears of a metric that differs.
+    A cell that is unfinished in `store` is replaced, and kept in `.superseded`. If both are finished, `store` keeps its own,
+    with a warning if a metric differs.
 
     Raises:
-        UserError: no such folder, no cell in it, one of the two is the other or in it, a file that cannot be copied, another
-            merge at the same time.
+        UserError: no such folder, no cell in it, the two folders are the same or nested, a file cannot be copied, or another
+            merge is running.
     """
     _refuse_nested(other, store)
-    theirs = records(other, say)
+    theirs = records(other)
     drafts = CellFolder(open_store(store) / _DRAFTS)
     drafts.path.mkdir(exist_ok=True)
     with drafts.locked(wait=False) as alone:
         if not alone:
-            raise UserError(f"another `attnbench merge` into '{store}' is at work: run this one after it")
+            raise UserError(f"another `attnbench merge` into '{store}' is running: run this one after it")
         try:
-            return _merge(theirs, other, store, say)
+            return _merge(theirs, other, store)
         finally:
             shutil.rmtree(drafts.path)
 
 
-def _merge(theirs: list[dict[str, Any]], other: Path, store: Path, say: Say) -> Merged:
+def _merge(theirs: list[Stored], other: Path, store: Path) -> Merged:
     ours, outcome = _cells_of(store), Merged()
-    for record in theirs:
-        folder, mine = record["folder"], ours.get(record["identity"])
-        source = (other / folder).resolve()  # of a cell that is `.`, too, the name
-        place = store / (mine["folder"] if mine else source.name)
+    for folder, record in theirs:
+        mine = ours.get(record.identity)
+        source = (other / folder).resolve()  # resolved, so that a cell that is `.` has a name too
+        place = store / (mine.folder if mine else source.name)
         if problem := problem_of(record, source.name):
             outcome.left_out[folder] = problem
-        elif mine and mine["status"] == FINISHED:
+        elif mine and mine.record.status == FINISHED:
             outcome.there.append(folder)
-            if difference := _difference(mine, record):
-                say(f"{place}: the one that is here is kept: {difference}")
+            if difference := _difference(mine.record, record):
+                warn(f"{place}: the cell here is kept: {difference}")
         elif problem := _take(source, place, store / _DRAFTS / source.name):
             outcome.left_out[folder] = problem
         else:
             outcome.merged.append(folder)
-            ours[record["identity"]] = {**_summary(record), "folder": str(place.relative_to(store))}
+            ours[record.identity] = Stored(str(place.relative_to(store)), record)
     return outcome
 
 
-def problem_of(record: Mapping[str, Any], name: str) -> str | None:
-    """Why a record in a folder of that name cannot count, in words; None if it can."""
-    if record["status"] != FINISHED:
-        return f"it is not finished ({record['status']})"
-    try:
-        row_of(dict(record), {})
-        identity = identity_of_record(record)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        return f"its cell.json is not a cell's record ({error!r})"
-    if identity != record["identity"]:
-        return "its identity is not that of what its cell.json says: it was edited, or made by another attnbench"
+def problem_of(record: Record, name: str) -> str | None:
+    """Why a record in a folder with that name is not valid; None if it is."""
+    if record.status != FINISHED:
+        return f"it is not finished ({record.status})"
+    identity = identity_of_record(record)
+    if identity != record.identity:
+        return "its identity does not match the rest of its cell.json: it was edited, or made by another version of attnbench"
     if not name.endswith(f"-{identity[:10]}"):
         return f"its folder's name does not end in -{identity[:10]}, its identity: it was renamed"
     return None
@@ -113,66 +102,63 @@ def _refuse_nested(other: Path, store: Path) -> None:
         raise UserError(f"one of '{other}' and '{store}' lies in the other: move it out before merging")
 
 
-def _cells_of(store: Path) -> dict[str, dict[str, Any]]:
-    """Identity -> summary of a store's cells, the finished one where there are several; empty for a new store."""
-    found: dict[str, dict[str, Any]] = {}
+def _cells_of(store: Path) -> dict[str, Stored]:
+    """A store's cells by identity, the finished one if there are several; empty for a new store."""
+    found: dict[str, Stored] = {}
     try:
-        for record in each_record(store):
-            if found.get(record["identity"], {}).get("status") != FINISHED:
-                found[record["identity"]] = _summary(record)
+        for stored in each_record(store):
+            known = found.get(stored.record.identity)
+            if known is None or known.record.status != FINISHED:
+                found[stored.record.identity] = stored
     except UserError:  # no cells yet
         return {}
     return found
 
 
-def _summary(record: Mapping[str, Any]) -> dict[str, Any]:
-    return {"folder": record["folder"], "status": record["status"], "metrics": record.get("metrics") or {}}
-
-
-def _difference(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> str | None:
-    """The first metric in which two records of one cell differ, in words."""
-    for name in {**mine["metrics"], **theirs["metrics"]}:
-        here, there = (record["metrics"].get(name, {}).get("value") for record in (mine, theirs))
+def _difference(mine: Record, theirs: Record) -> str | None:
+    """The first metric in which two records of one cell differ."""
+    for name in {**mine.metrics, **theirs.metrics}:
+        here, there = (metric.value if (metric := record.metrics.get(name)) else None for record in (mine, theirs))
         if here != there:
             return f"{name} is {here} here and {there} there"
     return None
 
 
 def _take(source: Path, place: Path, draft: Path) -> str | None:
-    """Copy a cell to its place. Returns why it could not, if another process is at it."""
-    shutil.rmtree(draft, ignore_errors=True)  # of a merge that was killed
+    """Copy a cell into place. Returns why it was not copied, if another process was first."""
+    shutil.rmtree(draft, ignore_errors=True)  # left by a merge that was killed
     try:
         shutil.copytree(source, draft, ignore=shutil.ignore_patterns(*_LEFT_BEHIND), copy_function=_copy)
         return _put(draft, place)
     except OSError as error:
         first = error.args[0][0][2] if isinstance(error, shutil.Error) else error.strerror
-        raise UserError(f"'{source}' cannot be copied to '{place}': {first}: what was merged before it stays") from error
+        raise UserError(f"'{source}' cannot be copied to '{place}': {first}: the cells merged before it are kept") from error
 
 
 def _copy(source: str, target: str) -> None:
-    """With its time, and on the disk: it outlives the machine's crash."""
+    """Copy a file with its time, and flush it to the disk: it survives a crash of the machine."""
     shutil.copy2(source, target)
     with Path(target).open("rb") as file:
         os.fsync(file.fileno())
 
 
 def _put(draft: Path, place: Path) -> str | None:
-    """Move a whole cell to its place, by one rename where there is none."""
+    """Move a complete cell into place, by a single rename if nothing is there."""
     if not place.exists():
         try:
             draft.rename(place)
             return None
         except OSError as error:
             if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
-                raise  # else a runner has begun it meanwhile
+                raise  # else a runner has started the cell in the meantime
     cell = CellFolder(place)
     with cell.locked(wait=False) as ours:
         if not ours:
             return _RUNNING
-        if (record := cell.record()) and record["status"] == FINISHED:
+        if (record := cell.record()) and record.status == FINISHED:
             return "it was finished here meanwhile"
         if any(path.name not in (".lock", "job.json") for path in place.iterdir()):
             cell.set_aside()
-        for path in sorted(draft.iterdir(), key=lambda path: path.name == "cell.json"):  # last: without it, it is no cell
+        for path in sorted(draft.iterdir(), key=lambda path: path.name == "cell.json"):  # last: without it, not a cell
             path.rename(place / path.name)
     return None

@@ -1,4 +1,4 @@
-"""Pictures that a cell keeps: grids of a few test pairs while it trains; in the end every pair, in `pictures.zip`."""
+"""Pictures of a cell: grids of a few test pairs while it trains, and finally every pair, in `pictures.zip`."""
 
 from __future__ import annotations
 
@@ -17,22 +17,16 @@ from torch import Tensor
 from attnbench.errors import UserError
 
 TITLES = ("sketch", "reference", "generated", "original")
-
-
 PICTURES = "pictures.zip"
-
-
 QUALITY = 90  # of 100
-
-
 _TITLE_HEIGHT, _GAP, _SMALLEST = 16, 4, 128
 
 
 def sample_grid(columns: Sequence[Tensor], titles: Sequence[str] = TITLES) -> Image.Image:
-    """One row a pair, one titled column each.
+    """A grid with one row per pair and one titled column per kind of picture.
 
     Args:
-        columns: (N, 1 or 3, S, S) uint8, on the CPU. Images under 128 pixels are enlarged by a whole factor.
+        columns: each (N, 1 or 3, S, S) uint8, on the CPU. Images under 128 pixels are enlarged by a whole factor.
     """
     count, _, side, _ = columns[0].shape
     scale = max(1, _SMALLEST // side)
@@ -49,7 +43,7 @@ def sample_grid(columns: Sequence[Tensor], titles: Sequence[str] = TITLES) -> Im
 
 
 class PairPictures:
-    """What `pictures.zip` of a finished cell holds: of every pair, in the order of pairs.csv, four WebP files.
+    """The content of a finished cell's `pictures.zip`: four WebP files per pair, in the order of pairs.csv.
 
     Args:
         folder: the cell's.
@@ -59,7 +53,7 @@ class PairPictures:
         side: S, in pixels.
 
     Raises:
-        FileNotFoundError: the cell has kept none.
+        FileNotFoundError: the cell has no pictures.
         UserError: the file is damaged.
     """
 
@@ -94,7 +88,7 @@ class PairPictures:
 def write_pair_pictures(
     file: Path, pairs: Sequence[tuple[int, int]], sketches: Tensor, originals: Tensor, generated: Tensor
 ) -> None:
-    """Write a `pictures.zip`. An original that is a reference as well is there once.
+    """Write a `pictures.zip`. An original that is also a reference is stored once.
 
     Args:
         pairs: (sketch, reference), indices of `originals`.

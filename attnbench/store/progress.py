@@ -1,4 +1,4 @@
-"""progress.json: how far a running cell is, for whoever looks: the runner's board, `attnbench status` on another machine."""
+"""progress.json: how far a running cell is, for the runner's board and for `attnbench status`, also on another machine."""
 
 from __future__ import annotations
 
@@ -13,30 +13,28 @@ from typing import Literal
 from attnbench.files import write_text
 
 INTERVAL = 1.0  # seconds between writes
-
-
 Phase = Literal["starting", "training", "measuring"]
 
 
 def slurm_job() -> str | None:
-    """The number of the SLURM job that this process is in: `12`, or `12_3` in an array."""
+    """The id of the SLURM job that this process runs in: `12`, or `12_3` in an array."""
     array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
     return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID")
 
 
 @dataclass(frozen=True)
 class Progress:
-    """A running cell at a moment.
+    """The progress of a running cell at one moment.
 
     Attributes:
-        step, total: of training.
-        done, of: test pairs, while it is measured.
+        step, total: training steps, done and in total.
+        done, of: test pairs, done and in total, while it is measured.
         losses: the latest, by short name.
         images_per_second: over the latest steps.
-        seconds_left: of training, at that speed.
+        seconds_left: seconds of training left, at that speed.
         updated: when this was written, in seconds since 1970.
-        host, pid, device: what runs it.
-        job: its number in SLURM.
+        host, pid, device: where it runs.
+        job: the id of its SLURM job.
     """
 
     phase: Phase
@@ -60,14 +58,14 @@ class Progress:
 
     @property
     def training_seconds(self) -> float | None:
-        """What the whole training takes at this speed; None before the first timed step, and after the last."""
+        """Seconds that the whole training takes at this speed; None before the first timed step, and after the last."""
         if self.seconds_left is None or self.step >= self.total:
             return None
         return self.seconds_left * self.total / (self.total - self.step)
 
 
 class ProgressFile:
-    """Writes a cell's progress now and then, and takes the file away at the end."""
+    """Writes a cell's progress at intervals, and removes the file at the end."""
 
     def __init__(self, folder: Path):
         self.path = folder / "progress.json"
@@ -85,7 +83,7 @@ class ProgressFile:
 
 
 def read_progress(folder: Path) -> Progress | None:
-    """What a running cell wrote last, or None where none runs."""
+    """The latest progress of a cell, or None if it is not running."""
     try:
         return Progress(**json.loads((folder / "progress.json").read_text()))
     except (OSError, ValueError, TypeError):  # not there, or of another version

@@ -1,7 +1,7 @@
-"""Two modules against each other: the difference on each data set, how sure it is, and the mean relative improvement.
+"""Comparison of two modules: the difference on each dataset, its uncertainty, and the mean relative improvement.
 
-Only what is the same but for the module is compared: cells of one recipe, with the same training weights, on the same images,
-their metric measured by the same protocol, at the seeds that both have. `statistics` says what the two units mean.
+Only cells that differ in the module alone are compared: one recipe, the same training weights, the same images, the metric
+measured by the same protocol, at the seeds that both have. `statistics` explains the two units.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import pandas as pd
 from attnbench.cells.record import FINISHED
 from attnbench.config.grid_files import GridFile, GridVariant
 from attnbench.errors import UserError, unknown
-from attnbench.metrics.known import DEFAULT_METRICS, IMAGE_METRICS, LOWER_IS_BETTER, METRIC_NAMES, SET_METRICS, check_metrics
+from attnbench.metrics.known import IN_PAPER, OF_SETS, PER_IMAGE, check_metrics, lower_is_better, title_of
 from attnbench.plugins import split_options
 from attnbench.store.frame import results
 from attnbench.tables.columns import Column, columns_of, values_of
@@ -35,25 +35,21 @@ from attnbench.tables.statistics import (
     relative_improvement,
 )
 
-SEEDS, IMAGES = "seeds", "images"  # what a comparison counts
-
-
-_UNSCORED = "the scores of test pairs (pairs.csv) are not here"
-
-
-FORMATS = ("text", "md", "latex", "csv")
+SEEDS, IMAGES = "seeds", "images"  # units of a comparison
+_UNSCORED = "there are no scores of test pairs (pairs.csv)"
+COMPARISON_FORMATS = ("text", "md", "latex", "csv")
 
 
 @dataclass(frozen=True)
 class Compared:
-    """A metric on a data set, A against B.
+    """A metric on a dataset, A against B.
 
     Attributes:
-        seeds: those that both have.
+        seeds: common to A and B.
         a, b: means over these seeds.
-        unit: what `difference` counts, `seeds` or `images`.
-        reason: why there is no interval, where there is none.
-        paper: the published numbers of A and B, where there are both.
+        unit: of `difference`, `seeds` or `images`.
+        reason: why there is no interval, or None if there is one.
+        paper: the published numbers of A and B, or None unless there are both.
     """
 
     column: Column
@@ -75,29 +71,29 @@ class Compared:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All that one recipe's cells say about A and B."""
+    """A against B over the cells of one recipe."""
 
     a: Row
     b: Row
     cells: Cells
     found: Sequence[Compared]
-    notes: Sequence[str]  # on data sets that only one of them has
+    notes: Sequence[str]  # on datasets that only one of them has, and missing scores
 
 
 def compare(store: str | Path = "results", a: str = "sga", b: str = "scft", *, metrics: Sequence[str] = ()) -> pd.DataFrame:
-    """Compare two modules: a row for each recipe, data set, metric and unit (`seeds`, `images`).
+    """Compare two modules: a row for each recipe, dataset, metric and unit (`seeds`, `images`).
 
-    Columns: recipe, recipe_digest, dataset, metric, title (with its protocol), unit, n (how many), seeds, a and b (means over
+    Columns: recipe, recipe_digest, dataset, metric, title (with its protocol), unit, n (of units), seeds, a and b (means over
     the seeds that both have), difference (a - b), low, high (95 % interval), p, better (A's or B's label), improvement
     (relative; positive where A is better), reason (why there is no interval), published_a, published_b.
 
     Args:
         store: the results folder.
-        a, b: `sga`, or `sga:stop_gradient=false`.
-        metrics: which, in which order; by default all that the recipe asks for.
+        a, b: variants, such as `sga` or `sga:stop_gradient=false`.
+        metrics: to compare, in this order; by default those of the recipe.
 
     Raises:
-        UserError: a module without finished cells, A equal to B, no data set or no seed in common.
+        UserError: a module has no finished cells, A equals B, or they have no dataset and seed in common.
     """
     return as_frame(comparisons(results(store), a, b, metrics=metrics, store=Path(store)))
 
@@ -105,12 +101,12 @@ def compare(store: str | Path = "results", a: str = "sga", b: str = "scft", *, m
 def comparisons(
     frame: pd.DataFrame, a: str, b: str, *, metrics: Sequence[str] = (), store: Path | None = None
 ) -> list[Comparison]:
-    """One for each recipe under which both have cells with a data set and a seed in common.
+    """One comparison for each recipe under which both have cells with a dataset and a seed in common.
 
     Args:
         frame: as from `attnbench.results`.
         a, b, metrics: as for `compare`.
-        store: the folder that has the scores of the test pairs; None: no comparison over images.
+        store: the results folder, for the scores of test pairs; None: no comparison over images.
 
     Raises:
         UserError: as for `compare`.
@@ -119,7 +115,7 @@ def comparisons(
     frame = without_copies(frame)
     finished = frame[frame["status"] == FINISHED]
     if finished.empty:
-        raise UserError("no cell is finished here: `attnbench run` goes on with them")
+        raise UserError("no cell is finished: `attnbench run` continues the cells")
     rows = [_row(finished, text, store) for text in (a, b)]
     if rows[0] == rows[1]:
         raise UserError(f"'{a}' and '{b}' are the same variant: a comparison needs two")
@@ -137,33 +133,34 @@ def _row(finished: pd.DataFrame, text: str, store: Path | None) -> Row:
     module, options = split_options(text, "module")
     where = f" in '{store}'" if store is not None else ""
     if module not in set(finished["module"]):
-        near = str(unknown("module", module, set(finished["module"]))).partition(": ")[2]
-        raise UserError(f"no finished cell of '{module}'{where}: {near}; `attnbench run --modules {text}` makes its cells")
+        hint = str(unknown("module", module, set(finished["module"]))).removeprefix(f"unknown module '{module}'")
+        raise UserError(f"no finished cell of '{module}'{where}{hint}; `attnbench run --modules {text}` runs its cells")
     try:
         _, rows = rows_of(finished, GridFile(title=text, variants=(GridVariant(module=module, options=options),)))
     except UserError:
         _, rows = rows_of(finished[finished["module"] == module])
         here = ", ".join(row.label for row in rows)
         raise UserError(
-            f"no finished cell of '{text}'{where} (of {module}: {here}): `attnbench run --modules {text}` makes its cells"
+            f"no finished cell of '{text}'{where} (of {module}: {here}): `attnbench run --modules {text}` runs its cells"
         ) from None
     if len(rows) > 1:
         raise UserError(
-            f"'{text}' is several variants{where}: {', '.join(row.label for row in rows)}: name what tells them apart"
+            f"'{text}' matches several variants{where}: {', '.join(row.label for row in rows)}: name the options that differ"
         )
     return rows[0]
 
 
 def _nothing_in_common(mine: pd.DataFrame, a: Row, b: Row) -> str:
-    """Both have cells, but none that differ in the module alone: which each has."""
+    """Error message for two variants without comparable cells: the cells that each has."""
     has = {}
     for row in (a, b):
         cells = mine[mine["label"] == row.label]
         named = {f"{cell.dataset} seed {cell.seed} ({str(cell.recipe_digest)[:8]})" for cell in cells.itertuples()}
         has[row.label] = ", ".join(sorted(named))
-    said = "; ".join(f"{label}: {cells}" for label, cells in has.items())
+    cells_of_each = "; ".join(f"{label}: {cells}" for label, cells in has.items())
     return (
-        f"{a.label} and {b.label} share no data set and seed under one recipe ({said}): `attnbench run` makes what is missing"
+        f"{a.label} and {b.label} share no dataset and seed under one recipe ({cells_of_each}): "
+        "`attnbench run` runs the missing cells"
     )
 
 
@@ -196,10 +193,10 @@ def _over_seeds(cells: Cells, a: Row, b: Row, column: Column, paper: tuple[Paper
     difference = over_seeds(ours[seeds] - theirs[seeds])
     reason = None
     if len(seeds) == 1:
-        lacking = "FID and KID have no score of an image" if column.metric in SET_METRICS else _UNSCORED
+        lacking = f"{' and '.join(map(title_of, OF_SETS))} have no scores per image" if column.metric in OF_SETS else _UNSCORED
         reason = f"one seed in common, and {lacking}"
     elif np.isnan(difference.p):
-        reason = "the same difference at every seed: its spread is not known"
+        reason = "the same difference at every seed, so its spread is unknown"
     values = published_value(paper[0], column), published_value(paper[1], column)
     both = None if values[0] is None or values[1] is None else (values[0], values[1])
     means = float(ours[seeds].mean()), float(theirs[seeds].mean())
@@ -207,10 +204,10 @@ def _over_seeds(cells: Cells, a: Row, b: Row, column: Column, paper: tuple[Paper
 
 
 def _with_images(cells: Cells, a: Row, b: Row, found: Sequence[Compared]) -> tuple[list[Compared], list[str]]:
-    """The comparisons with those over images, which replace those of a single seed; and which could not be made."""
+    """The comparisons and those over images, which replace those over a single seed; and a note on missing scores."""
     scores = {}
     for place, one in enumerate(found):
-        if one.column.metric in IMAGE_METRICS:
+        if one.column.metric in PER_IMAGE:
             differences = cells.image_differences(a.label, b.label, one.column.dataset, one.column.metric, one.seeds)
             if differences is not None:
                 scores[place] = differences
@@ -221,16 +218,16 @@ def _with_images(cells: Cells, a: Row, b: Row, found: Sequence[Compared]) -> tup
     for place, one in enumerate(found):
         if place in tested:
             over_pairs.append(replace(one, unit=IMAGES, difference=tested[place], reason=None))
-        elif one.column.metric in IMAGE_METRICS:
+        elif one.column.metric in PER_IMAGE:
             unscored += [one.column.title] if len(one.seeds) > 1 else []
         if place not in tested or len(one.seeds) > 1:
             over_all.append(one)
-    notes = [f"{found[0].column.dataset}, {', '.join(unscored)}: not over images, {_UNSCORED}."] if unscored else []
+    notes = [f"{found[0].column.dataset}, {', '.join(unscored)}: not compared over images, {_UNSCORED}."] if unscored else []
     return over_all + over_pairs, notes
 
 
 def improvements(found: Iterable[Compared]) -> list[tuple[str, list[str], float]]:
-    """Mean relative improvement of A over B over the data sets: (metric, data sets, part of B's value) for each metric."""
+    """Mean relative improvement of A over B over the datasets: (title, datasets, fraction of B's value) for each metric."""
     columns: dict[str, dict[str, Compared]] = {}
     for one in found:
         columns.setdefault(one.column.title, {}).setdefault(one.column.dataset, one)
@@ -247,20 +244,20 @@ def improvements(found: Iterable[Compared]) -> list[tuple[str, list[str], float]
 
 
 def published_improvements(a: Row, b: Row) -> list[tuple[str, list[str], float]]:
-    """The same from the paper's numbers, over the data sets for which it has both."""
+    """The same from the paper's numbers, over the datasets for which it has both."""
     ours, theirs = published_values(a), published_values(b)
     found = []
-    for metric in DEFAULT_METRICS:
+    for metric in IN_PAPER:
         datasets = [dataset for dataset, name in ours if name == metric and (dataset, metric) in theirs]
         if datasets:
             pairs = [(ours[dataset, metric], theirs[dataset, metric]) for dataset in datasets]
-            gain = mean_relative_improvement(pairs, falls=metric in LOWER_IS_BETTER)
-            found.append((METRIC_NAMES[metric], datasets, gain))
+            gain = mean_relative_improvement(pairs, falls=lower_is_better(metric))
+            found.append((title_of(metric), datasets, gain))
     return found
 
 
 def as_frame(found: Iterable[Comparison]) -> pd.DataFrame:
-    """As `compare` gives it."""
+    """The frame that `compare` returns."""
     return pd.DataFrame([_record(comparison, one) for comparison in found for one in comparison.found])
 
 
@@ -292,7 +289,7 @@ def _record(comparison: Comparison, one: Compared) -> dict[str, object]:
 
 
 def sheet(comparison: Comparison, *, with_published: bool = False) -> Sheet:
-    """A comparison as it is printed: a section for each data set and unit, a line for each metric."""
+    """A comparison as it is printed: a section for each dataset and unit, a line for each metric."""
     a, b = comparison.a.label, comparison.b.label
     titles = ["A", "B", f"A - B [{LEVEL:.0%}]", "p", "better", *(["paper A - B"] if with_published else [])]
     footnotes = Footnotes()
@@ -321,9 +318,9 @@ def _section(one: Compared) -> str:
 
 
 def _entries(one: Compared, footnotes: Footnotes) -> list[Entry]:
-    """A, B, their difference, p, and which is better: in parentheses where it is not significant."""
+    """A, B, their difference, p, and the better one, in parentheses where the difference is not significant."""
     written, difference = one.column.written, one.difference
-    finer = 4 if one.column.metric in IMAGE_METRICS else one.column.decimals
+    finer = 4 if one.column.metric in PER_IMAGE else one.column.decimals
     best = {one.better: 0}
     interval = "" if np.isnan(difference.low) else f"[{difference.low:.{finer}f}, {difference.high:.{finer}f}]"
     marks = (footnotes.mark(f"No interval: {one.reason}."),) if one.reason else ()
@@ -343,32 +340,32 @@ def _improvement_line(subject: str, found: Iterable[tuple[str, list[str], float]
     for title, datasets, gain in found:
         number = "undefined" if np.isnan(gain) else f"{100 * gain:.2f} %"
         by_datasets.setdefault(", ".join(datasets), []).append(f"{title} {number}")
-    said = "; ".join(f"over {datasets}: {', '.join(gains)}" for datasets, gains in by_datasets.items())
-    return f"{subject} {said}."
+    parts = "; ".join(f"over {datasets}: {', '.join(gains)}" for datasets, gains in by_datasets.items())
+    return f"{subject} {parts}."
 
 
 def _published_line(comparison: Comparison) -> str:
     source = published()["source"].iloc[0].partition(", Table")[0]
     found = published_improvements(comparison.a, comparison.b)
     if not found:
-        return f"{source} has no numbers for both."
-    return _improvement_line(f"The same of {source} (256 px, 40 epochs)", found)
+        return f"{source} does not have numbers for both."
+    return _improvement_line(f"The same in {source} (256 px, 40 epochs)", found)
 
 
 def _units(found: Sequence[Compared]) -> list[str]:
-    """What the tests say, and what they do not."""
+    """Notes on the tests that were made, and what they cover."""
     units = {one.unit for one in found if not one.reason}
     notes = ["Improvement is positive where A is better, by the metric's direction; bold: the better mean."]
     if SEEDS in units:
         seeds = sorted({seed for one in found for seed in one.seeds})
         notes.append(
             f"Over seeds ({listed_seeds(seeds)}): paired t-test of the differences at the seeds that both have, which covers "
-            "another training."
+            "other training runs."
         )
     if IMAGES in units:
         notes.append(
             "Over images: the same test pairs, each score averaged over the common seeds; bootstrap interval, sign-flip "
-            "p-value. Says whether these trained networks differ on other such images, not whether another training would."
+            "p-value. Covers these trained networks on other such images, not other training runs."
         )
     if units:
         notes.append(

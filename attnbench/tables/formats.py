@@ -1,6 +1,6 @@
-"""Tables as text: for a terminal, for a code-hosting site, for a paper, for a browser.
+"""Tables as text: for a terminal, as Markdown, LaTeX and HTML.
 
-What a table says is settled before it comes here (`Sheet`); each function below writes it in one format.
+A `Sheet` fixes what a table says; each function below writes it in one format.
 """
 
 from __future__ import annotations
@@ -18,25 +18,20 @@ if TYPE_CHECKING:
     from rich.table import Table as RichTable
     from rich.text import Text
 
-
 FORMATS = ("text", "md", "latex", "csv", "html")
-
-
 DAGGER = "†"
-
-
-_TEXT_WIDTH = 345  # points: LaTeX's article
+_TEXT_WIDTH = 345  # points: the text of LaTeX's article class
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What stands in a field.
+    """The content of one field of a table.
 
     Attributes:
         value: a number, a status or a dash.
         rank: 0 for the best of its column, 1 for the second.
-        spread: what belongs to the number: `± 2.00`, `[0.52, 0.57]`, `n=2`.
-        marks: what refers to the notes: `†`, which stands at the value, and `[1]`.
+        spread: shown with the number: `± 2.00`, `[0.52, 0.57]`, `n=2`.
+        marks: references to the notes: `†`, directly after the value, and `[1]`.
         paper: `(34.35, -4.35)`, the published number and the difference from it.
     """
 
@@ -60,7 +55,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Heading:
-    """A column's title, and the group that it stands in with its neighbours."""
+    """A column's title, and the name of the group that it forms with its neighbours."""
 
     group: str
     title: str
@@ -72,7 +67,7 @@ class Heading:
 
 @dataclass(frozen=True)
 class Line:
-    """A row; lines of one section stand together under its name."""
+    """A row; adjacent lines of one section are shown under its name."""
 
     label: str
     entries: Sequence[Entry]
@@ -81,7 +76,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Sheet:
-    """A table as it is printed, and all that must be said with it."""
+    """A table as it is printed, with its caption and notes."""
 
     headings: Sequence[Heading]
     lines: Sequence[Line]
@@ -96,7 +91,7 @@ def written(sheet: Sheet, style: str) -> str:
     """As `md`, `latex` or `html` text.
 
     Raises:
-        UserError: no such format.
+        UserError: unknown format.
     """
     writers: dict[str, Callable[[Sheet], str]] = {"md": _markdown, "latex": _latex, "html": _html}
     if style not in writers:
@@ -127,7 +122,7 @@ def _escape_markdown(text: str) -> str:
 
 
 def _latex(sheet: Sheet) -> str:
-    """Needs booktabs alone. What belongs to a number stands under it; what does not fit a page's width is another table."""
+    """Needs only booktabs. Spreads and published numbers go below their value, columns too wide for a page into new tables."""
     joined = min((True, False), key=lambda joined: len(_latex_panels(sheet, joined)))
     panels = _latex_panels(sheet, joined)
     notes = [rf"{_escape_latex(note)}\par" for note in sheet.notes]
@@ -144,7 +139,7 @@ def _latex(sheet: Sheet) -> str:
 
 
 def _latex_panels(sheet: Sheet, joined: bool) -> list[list[int]]:
-    """Columns that stand side by side: as many groups as fit the text of an article."""
+    """The columns of each table: as many groups side by side as fit the text of an article."""
     widths = [
         max(
             *(_latex_points(part) for part in _latex_title(heading)),
@@ -166,7 +161,7 @@ def _latex_panels(sheet: Sheet, joined: bool) -> list[list[int]]:
 
 
 def _latex_points(text: str) -> float:
-    """About how wide a text is at 8 pt."""
+    """Approximate width of a text at 8 pt."""
     return 4.2 * len(text)
 
 
@@ -184,7 +179,7 @@ def _latex_panel(sheet: Sheet, columns: Sequence[int], joined: bool) -> list[str
 
 
 def _latex_head(headings: Sequence[Heading]) -> list[str]:
-    """Titles under those of their groups, each group with a line below it."""
+    """Titles below the names of their groups, with a rule under each group."""
     titles = " & ".join(["", *map(_latex_heading, headings)]) + r" \\"
     if not any(heading.group for heading in headings):
         return [titles]
@@ -217,7 +212,7 @@ def _latex_entry(entry: Entry, joined: bool) -> str:
 
 
 def _latex_below(entry: Entry, joined: bool) -> list[str]:
-    """What stands under a value: spread, number of seeds, published number, and `joined` to it or below it the difference."""
+    """Lines below a value: spread, number of seeds, published number, and the difference, `joined` to it or on its own line."""
     published, comma, difference = entry.paper.partition(", ")
     paper = [entry.paper] if joined or not comma else [f"{published})", difference.rstrip(")")]
     return [part for part in (*re.split(r" (?=n=)", entry.spread), *paper) if part]
@@ -229,7 +224,7 @@ def _escape_latex(text: str) -> str:
         "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "↓": r"$\downarrow$", "↑": r"$\uparrow$", "±": r"$\pm$",
         "<": r"$<$", ">": r"$>$", "≥": r"$\geq$", DAGGER: r"\dag{}",
     }  # fmt: skip
-    return re.sub(r"(?<![\w-])-(?=\d)", "$-$", text.translate(str.maketrans(replacements)))  # a minus is no hyphen
+    return re.sub(r"(?<![\w-])-(?=\d)", "$-$", text.translate(str.maketrans(replacements)))  # a minus sign, not a hyphen
 
 
 def _html(sheet: Sheet) -> str:
@@ -263,7 +258,7 @@ def _escape_html(text: str) -> str:
 
 
 def show(sheet: Sheet, console: Console) -> None:
-    """Print to a terminal: one table where the console is wide enough, else a table a group under each other."""
+    """Print to a terminal: one table if the console is wide enough, else one per group, below each other."""
     for block in _blocks(sheet, console):
         console.print()
         console.print(_rich(sheet, block))
@@ -273,7 +268,7 @@ def show(sheet: Sheet, console: Console) -> None:
 
 
 def _blocks(sheet: Sheet, console: Console) -> list[list[int]]:
-    """Columns that are printed side by side: all of them, else those of a group, else as many of a group as fit."""
+    """Columns printed side by side: all of them, else those of a group, else as many of a group as fit."""
     every = list(range(len(sheet.headings)))
     if _width(sheet, every, console) <= console.width:
         return [every]
@@ -290,7 +285,7 @@ def _blocks(sheet: Sheet, console: Console) -> list[list[int]]:
 
 
 def _width(sheet: Sheet, columns: Sequence[int], console: Console) -> int:
-    """Characters that a table of these columns takes; long labels of rows may be broken into two lines."""
+    """Width in characters of a table of these columns; long row labels may wrap."""
     from rich.measure import Measurement
 
     return Measurement.get(console, console.options.update(max_width=10_000), _rich(sheet, columns, label_width=24)).maximum
@@ -303,7 +298,7 @@ def _rich(sheet: Sheet, columns: Sequence[int], label_width: int | None = None) 
 
     headings = [sheet.headings[column] for column in columns]
     groups = {heading.group for heading in headings}
-    alone = groups.pop() if len(groups) == 1 else None  # the name of the only group stands above the table
+    alone = groups.pop() if len(groups) == 1 else None  # the name of an only group becomes the title
     shown = RichTable(
         box=box.SIMPLE_HEAD,
         show_edge=False,
@@ -334,12 +329,12 @@ def _rich(sheet: Sheet, columns: Sequence[int], label_width: int | None = None) 
 
 
 def _part_widths(entries: Iterable[Entry]) -> list[int]:
-    """Characters of the longest of each of a column's parts."""
+    """The maximum length of each part over a column's entries."""
     return [max(map(len, parts)) for parts in zip(*(entry.parts for entry in entries), strict=True)]
 
 
 def _aligned(entry: Entry, widths: Sequence[int], least: int, style: str) -> Text:
-    """The parts under those of the column's other entries, all of them right under a title of at `least` so many characters."""
+    """The entry's parts, aligned with those of the column's other entries and padded on the left to `least` characters."""
     from rich.text import Text
 
     value, dagger, *rest = entry.parts

@@ -1,4 +1,4 @@
-"""The paper's numbers, to stand beside ours."""
+"""The paper's numbers, for comparison with ours."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pandas as pd
 from attnbench.tables.columns import Column
 from attnbench.tables.rows import Row
 
-PaperValues = Mapping[tuple[str, str], float]  # (data set, metric) -> the paper's number
+PaperValues = Mapping[tuple[str, str], float]  # (dataset, metric) -> the paper's number
 
 
 @cache
@@ -28,7 +28,7 @@ def _published_options() -> pd.Series:
 
 
 def published_values(row: Row) -> PaperValues:
-    """The paper's numbers for a variant: (data set, metric) -> value."""
+    """The paper's numbers for a variant: (dataset, metric) -> value."""
     paper = published()
     same = paper[(paper["module"] == row.module) & (_published_options() == row.given)]
     return dict(zip(zip(same["dataset"], same["metric"], strict=True), same["value"].astype(float), strict=True))
@@ -43,6 +43,6 @@ def published_note(columns: Sequence[Column], rows: Iterable[PaperValues]) -> st
     source = published()["source"].iloc[0].partition(", Table")[0]
     if not any(published_value(paper, column) is not None for paper in rows for column in columns):
         return f"{source} has no number for these rows and columns."
-    note = f"In parentheses: {source} (256 px, 40 epochs, FID at width 2048, global SSIM), and ours less it"
+    note = f"In parentheses: {source} (256 px, 40 epochs, FID at width 2048, global SSIM), and ours minus that"
     others = sorted({column.title for column in columns if not column.is_the_papers})
     return note + (f"; it has no number for {', '.join(others)}." if others else ".")

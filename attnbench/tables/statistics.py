@@ -1,13 +1,13 @@
-"""How sure a number is, and whether two differ: intervals, paired tests, relative improvements.
+"""Uncertainty of numbers and of differences: intervals, paired tests, relative improvements.
 
 Two units, never mixed. Over *seeds*, the difference of two modules is taken seed by seed (at one seed both saw the same images
-in the same order) and tested with a paired t: what it says holds for another training. Over *images*, it is taken test pair by
-test pair (every module colours the same ones), with a bootstrap interval and a sign-flip test: what it says holds for these
-trained networks on other such images, and nothing about another training. No p-value is corrected for how many there are.
+in the same order) and tested with a paired t-test: the result covers other training runs. Over *images*, it is taken test
+pair by test pair (every module colours the same ones), with a bootstrap interval and a sign-flip test: the result covers
+these trained networks on other such images, not other training runs. No p-value is corrected for the number of comparisons.
 
-The generator of random numbers starts at the same place in every call, so one store gives one table. Resampling is written as a
-product with a matrix of counts or signs, for all rows at once: the same numbers as scipy.stats' `bootstrap` and
-`permutation_test` but for chance, in a fiftieth of the time.
+Every call starts from the same random seed, so one store gives one table. Resampling is written as a product with a matrix of
+counts or signs, for all rows at once: up to chance the same numbers as scipy.stats' `bootstrap` and `permutation_test`, in a
+fiftieth of the time.
 """
 
 from __future__ import annotations
@@ -20,21 +20,11 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
-
-
 Key = TypeVar("Key")
-
-
 LEVEL = 0.95  # of every interval
-
-
-SIGNIFICANT = 0.05  # differences with a smaller p-value count as told apart
-
-
+SIGNIFICANT = 0.05  # differences with a smaller p-value count as significant
 RESAMPLES = 9999  # so that the smallest p-value of a sign-flip test is 1 in 10,000
-
-
-_CHUNK = 2_000_000  # numbers of a resampling that are in memory at once
+_CHUNK = 2_000_000  # numbers of a resampling held in memory at once
 
 
 @dataclass(frozen=True)
@@ -53,12 +43,12 @@ class Difference:
 
 
 def over_seeds(differences: npt.ArrayLike) -> Difference:
-    """Paired t over (n,) differences, one a seed: mean +- t(n - 1) s / sqrt(n).
+    """Paired t-test of (n,) differences, one per seed: mean +- t(n - 1) s / sqrt(n).
 
-    Interval and p-value are nan for a single seed, and where all differences are the same number other than 0: the spread that
-    they would be held against is unknown. Differences that are all 0 have p = 1.
+    Interval and p-value are nan for a single seed, and where all differences are the same nonzero number, whose spread is
+    unknown. Differences that are all 0 have p = 1.
     """
-    from scipy.special import stdtr, stdtrit  # a tenth of the time that scipy.stats takes to import
+    from scipy.special import stdtr, stdtrit  # imports in a tenth of the time of scipy.stats
 
     values = np.asarray(differences, dtype=float)
     n, mean = len(values), float(values.mean())
@@ -73,7 +63,7 @@ def over_seeds(differences: npt.ArrayLike) -> Difference:
 
 
 def over_images(differences: npt.ArrayLike) -> list[Difference]:
-    """(k, n) differences of n images, one row a comparison -> each with its bootstrap interval and sign-flip p-value."""
+    """(k, n) differences of n images, one row per comparison -> each with its bootstrap interval and sign-flip p-value."""
     values = np.atleast_2d(np.asarray(differences, dtype=float))
     intervals, p = bootstrap_interval(values), sign_flip_p(values)
     return [
@@ -85,8 +75,7 @@ def over_images(differences: npt.ArrayLike) -> list[Difference]:
 def bootstrap_interval(scores: npt.ArrayLike) -> Array:
     """Percentile bootstrap of means: (k, n) scores -> (k, 2), the interval's ends for each row at `LEVEL`.
 
-    The images of a resample are the same for all rows, as they are for modules that coloured the same pairs. Undefined (nan)
-    for a single image.
+    A resample has the same images in all rows, since the modules coloured the same pairs. Undefined (nan) for a single image.
     """
     values = np.atleast_2d(np.asarray(scores, dtype=float))
     k, n = values.shape
@@ -105,8 +94,8 @@ def bootstrap_interval(scores: npt.ArrayLike) -> Array:
 def sign_flip_p(differences: npt.ArrayLike) -> Array:
     """Two-sided sign-flip permutation test that means are 0: (k, n) paired differences -> (k,) p-values.
 
-    If the two modules were one, the sign of each difference would be a coin's: p is the share of random signs that give a mean
-    as far from 0 as the observed one, which itself counts as one of them (Phipson and Smyth 2010).
+    If the modules did not differ, each difference would be as likely of either sign: p is the share of random signs whose mean
+    is at least as far from 0 as the observed one, which itself counts as one of them (Phipson and Smyth 2010).
     """
     values = np.atleast_2d(np.asarray(differences, dtype=float))
     k, n = values.shape
@@ -129,9 +118,9 @@ def by_length(vectors: Mapping[Key, Array], function: Callable[[Array], Iterable
 
 
 def relative_improvement(a: float, b: float, *, falls: bool) -> float:
-    """By which part of B's value A is better: (B - A) / B for metrics that fall, (A - B) / B for those that rise.
+    """Improvement of A as a fraction of B's value: (B - A) / B if lower is better (`falls`), else (A - B) / B.
 
-    Undefined (nan) where B is not above 0, as an unbiased KID may be.
+    Undefined (nan) where B is not positive, which an unbiased KID may be.
     """
     if not b > 0:
         return np.nan
@@ -139,12 +128,12 @@ def relative_improvement(a: float, b: float, *, falls: bool) -> float:
 
 
 def mean_relative_improvement(pairs: Iterable[tuple[float, float]], *, falls: bool) -> float:
-    """Mean of `relative_improvement` over (A, B), one pair a data set: the SGA paper's 27.21 % in FID and 25.67 % in SSIM."""
+    """Mean of `relative_improvement` over (A, B), one pair per dataset: the SGA paper's 27.21 % in FID and 25.67 % in SSIM."""
     return float(np.mean([relative_improvement(a, b, falls=falls) for a, b in pairs]))
 
 
 def _chunks(n: int) -> Iterator[int]:
-    """`RESAMPLES`, in parts that are small enough for n images."""
+    """`RESAMPLES`, in chunks small enough for n images."""
     size = max(1, _CHUNK // n)
     for start in range(0, RESAMPLES, size):
         yield min(size, RESAMPLES - start)

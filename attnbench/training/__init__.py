@@ -1,1 +1,1 @@
-"""How a cell is trained: the loop, its state, what it costs, what it records."""
+"""Training of a cell: the loop, its state, its costs, its logs."""

@@ -1,8 +1,8 @@
 """Memory that a step frees stays with the process, for the next step.
 
-By default glibc maps every block of more than 32 MB for itself and gives it back to the system when it is freed. A training
-step on a CPU makes hundreds of such tensors, and every page of every one of them is faulted in anew: a quarter of the step.
-GPUs do not need this: PyTorch keeps what is freed there itself.
+By default glibc maps every block of more than 32 MB separately and returns it to the system when it is freed. A training step
+on a CPU makes hundreds of such tensors, and every page of each is faulted in anew, which takes a quarter of the step's time.
+GPUs do not need this: PyTorch keeps freed GPU memory itself.
 """
 
 from __future__ import annotations
@@ -16,17 +16,13 @@ from typing import Any
 import torch
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4  # of mallopt(3)
-
-
 _KEPT = {_MMAP_MAX: 0, _TRIM_THRESHOLD: -1}
-
-
-_GIVEN_BACK = {_MMAP_MAX: 65536, _MMAP_THRESHOLD: 32 << 20, _TRIM_THRESHOLD: 64 << 20}  # where glibc's own thresholds end up
+_GIVEN_BACK = {_MMAP_MAX: 65536, _MMAP_THRESHOLD: 32 << 20, _TRIM_THRESHOLD: 64 << 20}  # what glibc's thresholds grow to
 
 
 @contextmanager
 def freed_memory_kept(device: torch.device) -> Iterator[None]:
-    """Inside of the block, if the device is the CPU and the C library is glibc; elsewhere nothing changes."""
+    """Keep freed memory inside the block, if the device is the CPU and the C library is glibc; otherwise no effect."""
     if device.type != "cpu" or _glibc() is None:
         yield
         return
@@ -35,7 +31,7 @@ def freed_memory_kept(device: torch.device) -> Iterator[None]:
         yield
     finally:
         _set(_GIVEN_BACK)
-        _glibc().malloc_trim(0)  # what is kept goes back now
+        _glibc().malloc_trim(0)  # returns the kept memory to the system
 
 
 def _set(options: dict[int, int]) -> None:
@@ -45,6 +41,6 @@ def _set(options: dict[int, int]) -> None:
 
 @cache
 def _glibc() -> Any:
-    """None where the C library is another one."""
+    """The C library; None if it is not glibc."""
     library = ctypes.CDLL(None)
     return library if hasattr(library, "gnu_get_libc_version") else None

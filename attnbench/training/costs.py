@@ -27,14 +27,14 @@ from attnbench.training.state import ModuleFactory, assemble
 
 
 def count_costs(factory: ModuleFactory, recipe: Recipe) -> dict[str, float]:
-    """Parameters, and GFLOP (1 multiply-add = 2 FLOP; convolutions and matrix products) an image, at the recipe's size.
+    """Parameters, and GFLOP (1 multiply-add = 2 FLOP; convolutions and matrix products) per image, at the recipe's size.
 
-    Everything is laid out on the meta device: shapes without memory.
+    Everything is built on the meta device: shapes without memory.
 
     Returns:
         module_parameters, generator_parameters, discriminator_parameters; generator_gflop: one forward of one image;
-        step_gflop: a whole training iteration, divided by the batch; gram_gflop: the part of it that the style loss's Gram
-        matrices need, which grows with the batch if they are joint.
+        step_gflop: a whole training step, divided by the batch size; gram_gflop: the part of step_gflop for the style loss's
+        Gram matrices, which grows with the batch size if they are joint.
     """
     plain = recipe.train.model_copy(update={"compile": False, "precision": "float32"})
     recipe = recipe.model_copy(update={"train": plain})
@@ -64,7 +64,7 @@ def count_costs(factory: ModuleFactory, recipe: Recipe) -> dict[str, float]:
 
 
 def on_meta(factory: ModuleFactory) -> ModuleFactory:
-    """Build the module in memory, since a constructor may look at values, then leave only its shapes."""
+    """Build the module in memory, since a constructor may read values, then keep only its shapes."""
 
     def build(channels: int) -> nn.Module:
         with torch.device("cpu"):
@@ -74,7 +74,7 @@ def on_meta(factory: ModuleFactory) -> ModuleFactory:
 
 
 def median_seconds(work: Callable[[], Any], times: int, device: torch.device) -> float:
-    """How long `work` takes on the device: the median of `times`, after one that is not counted."""
+    """Seconds that `work` takes on the device: the median of `times` runs, after one warm-up run."""
     durations = []
     for _ in range(times + 1):
         started = time.perf_counter()
@@ -86,16 +86,16 @@ def median_seconds(work: Callable[[], Any], times: int, device: torch.device) ->
 
 
 def reset_peak_memory(device: torch.device) -> None:
-    """Start counting from here."""
+    """Restart the peak that `peak_memory` returns."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return
-    with suppress(OSError):  # Linux alone can reset the process's mark; elsewhere it covers the whole process
+    with suppress(OSError):  # only Linux can reset a process's peak; elsewhere it covers the process's whole life
         Path("/proc/self/clear_refs").write_text("5")
 
 
 def peak_memory(device: torch.device) -> int:
-    """Bytes: the most that tensors took on a GPU, or that the process took of main memory, since the count began."""
+    """Peak bytes since `reset_peak_memory`: of tensors on a GPU, or of the process in main memory."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     status = Path("/proc/self/status")
@@ -105,7 +105,7 @@ def peak_memory(device: torch.device) -> int:
 
 
 def peak_bytes(work: Callable[[], Any], device: torch.device) -> int:
-    """What tensors made by `work` take at the most, beyond those that were there before."""
+    """Peak bytes of the tensors made by `work`, beyond those that existed before."""
     if device.type != "cuda":
         with LiveMemory() as memory:
             work()
@@ -120,11 +120,11 @@ class LiveMemory(TorchDispatchMode):
     """Counts the memory of tensors that are made while it is active: exact, and the same on every machine.
 
     A storage counts from the operation that makes it until nothing refers to it any more, neither a name nor autograd. What
-    existed before does not count, nor does memory that kernels take for themselves.
+    existed before does not count, nor does the workspace of kernels.
 
     Attributes:
         live: bytes now.
-        peak: bytes at the most.
+        peak: the most bytes so far.
 
     >>> with LiveMemory() as memory:
     ...     x = torch.zeros(1000)      # 4000 bytes

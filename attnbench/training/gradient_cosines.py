@@ -1,16 +1,17 @@
 """How each branch's gradient agrees with the whole gradient of its input, as counts of cosines.
 
 Paper: arXiv 2207.06095, section 3.3, figures 3, 4, 5 and 10. An input X of a module plays several roles, and the gradient at X
-is the sum of what comes back through each, g = sum_r g_r (`probe.branch`). At each of the B n positions,
+is the sum of the gradients through each, g = sum_r g_r (`probe.branch`). At each of the B n positions,
 
     cos(g_r, g) = <g_r, g> / (|g_r| |g|),   over the C channels.
 
 Figure 4's g_skip and g_Q are the branches `skip` and `query` of SCFT's first input, g_V and g_K `value` and `key` of its
-second. `query` and `key` are *matching* branches: they decide what goes where. All others are *content*. Where an input has
+second. `query` and `key` are *matching* branches: they decide what goes where. All others are *content*. If an input has
 several of a kind, their sum is counted as well.
 
-Kept are counts: of 200 equal bins on [-1, 1], and exactly of the cosines above 0.935 and below 0. A branch without a gradient
-at a position, as a stopped one at all of them, has no cosine there: it is counted apart, and no part of the shares.
+Only counts are kept: of cosines in 200 equal bins on [-1, 1], and exact ones of those above 0.935 and below 0. A branch without
+a gradient at a position (a stopped branch has none anywhere) has no cosine there; such positions are counted separately and
+left out of the shares above 0.935 and below 0.
 """
 
 from __future__ import annotations
@@ -28,33 +29,23 @@ from attnbench.errors import UserError
 from attnbench.method.precision import at_least_float32
 
 GRADIENTS = "gradients.jsonl"  # in a cell's folder
-
-
 BINS = 200
-
-
-DOMINANT = 0.935  # above it, the paper says, a branch dominates
-
-
+DOMINANT = 0.935  # a branch dominates above this cosine, according to the paper
 MATCHING = ("query", "key")
-
-
-_ZERO, _NOT_FINITE, _ABOVE, _BELOW, _SLOTS = range(BINS, BINS + 5)  # behind the bins of a vector of counts
-
-
-Key = tuple[str, str]  # input, role
+_ZERO, _NOT_FINITE, _ABOVE, _BELOW, _SLOTS = range(BINS, BINS + 5)  # after the bins in a vector of counts
+BranchKey = tuple[str, str]  # input, role
 
 
 @dataclass(frozen=True)
 class Counts:
-    """The cosines of one branch of one input with the whole.
+    """Counts of the cosines between the gradients of one branch of an input and of the whole input.
 
     Attributes:
-        input: `sketch` (f_s), `reference` (f_r), or `inside` where the module splits what it has computed itself.
-        role: the branch's, or several with plus signs between them for a sum.
+        input: `sketch` (f_s), `reference` (f_r), or `inside` if the module splits a tensor that it has computed.
+        role: the branch's, or several joined by ` + ` for a sum.
         bins: how many cosines lie in each of the 200 bins.
-        zeros: positions where the branch, or the whole, has no gradient.
-        not_finite: positions where one of them has an infinite or undefined entry.
+        zeros: positions where the branch or the whole input has no gradient.
+        not_finite: positions where one of the two gradients has an infinite or undefined entry.
         above, below: cosines above 0.935, and below 0.
     """
 
@@ -73,7 +64,7 @@ class Counts:
 
     @property
     def cosines(self) -> int:
-        """Positions that have one."""
+        """The number of positions that have a cosine."""
         return sum(self.bins)
 
     @property
@@ -86,12 +77,12 @@ class Counts:
 
     @property
     def share_zero(self) -> float:
-        """Of all positions."""
+        """`zeros` as a share of all positions."""
         positions = self.cosines + self.zeros + self.not_finite
         return self.zeros / positions if positions else 0.0
 
     @property
-    def key(self) -> Key:
+    def key(self) -> BranchKey:
         return self.input, self.role
 
     def __add__(self, other: Counts) -> Counts:
@@ -128,7 +119,7 @@ def as_json(counts: Iterable[Counts]) -> list[dict[str, Any]]:
 
 
 def from_json(splits: Sequence[Mapping[str, Any]]) -> list[Counts]:
-    """The inverse of `as_json`; raises KeyError, TypeError or ValueError for what it did not write."""
+    """The inverse of `as_json`; raises KeyError, TypeError or ValueError for anything else."""
     names = ("zeros", "not_finite", "above", "below")
     found = [
         Counts(split["input"], branch["role"], tuple(branch["counts"]), *(branch[name] for name in names))
@@ -139,7 +130,7 @@ def from_json(splits: Sequence[Mapping[str, Any]]) -> list[Counts]:
         if len(one.bins) != BINS:
             raise ValueError(f"{len(one.bins)} counts of {one.input} {one.role}, not {BINS}")
         if not all(isinstance(count, int) for count in (*one.bins, one.zeros, one.not_finite, one.above, one.below)):
-            raise ValueError(f"counts of {one.input} {one.role} that are no whole numbers")
+            raise ValueError(f"counts of {one.input} {one.role} that are not integers")
     return found
 
 
@@ -149,19 +140,19 @@ def kind_of(role: str) -> str:
 
 
 def check_recordable(recipe: Recipe) -> None:
-    """Raises UserError where recording could change numbers: a compiled network is fused across the branches."""
+    """Raises UserError if recording could change numbers: a compiled network is fused across the branches."""
     if recipe.train.compile:
         raise UserError(
-            "--record-gradients is not for train.compile=true, whose networks are fused across the branches: pass --set "
-            "train.compile=false, or look at the finished cell with `attnbench analyze gradients`"
+            "--record-gradients does not work with train.compile=true, which fuses the network across the branches: pass --set "
+            "train.compile=false, or use `attnbench analyze gradients` on the finished cell"
         )
 
 
 def channel_axis(shape: Sequence[int], channels: int) -> int:
-    """Which axis of a split tensor holds a position's vector: of tokens (B, n, C) the last, of maps (B, C, h, w) the second.
+    """The axis of a split tensor that holds a position's vector: the last of tokens (B, n, C), the second of maps (B, C, h, w).
 
-    The one of the two that is C long; where both are or neither is, as in tokens with n = C or on finer layers with fewer
-    channels, the usual one for the number of axes.
+    It is the one of the two with length C; if both or neither have it (tokens with n = C, finer layers with fewer channels),
+    the usual one for the number of axes.
 
     >>> channel_axis((16, 256, 992), 992), channel_axis((16, 992, 16, 16), 992), channel_axis((16, 48, 64, 64), 992)
     (2, 1, 1)
@@ -175,7 +166,7 @@ def count_cosines(branch: Tensor | None, total: Tensor, axis: int) -> Tensor:
     """Counts of the cosines of two gradients of equal shape along an axis, on their device: (204,), int64.
 
     200 bins, then zeros, not finite, above 0.935, below 0. A branch of None is zero everywhere. Vectors are scaled by their
-    largest entry first, so that gradients of 1e-30 have a direction as well.
+    largest entry first, so that gradients of 1e-30 also have a direction.
     """
     counts = torch.zeros(_SLOTS, dtype=torch.int64, device=total.device)
     if branch is None:
@@ -190,7 +181,7 @@ def count_cosines(branch: Tensor | None, total: Tensor, axis: int) -> Tensor:
     norms = [torch.linalg.vector_norm(vector, dim=axis) for vector in vectors]
     cosine = ((vectors[0] * vectors[1]).sum(axis) / (norms[0] * norms[1])).flatten()
     zero = ((largest[0] == 0) | (largest[1] == 0)).flatten()
-    bins = ((cosine + 1) * (BINS / 2)).floor().clamp(0, BINS - 1)  # a cosine of 1 belongs to the last
+    bins = ((cosine + 1) * (BINS / 2)).floor().clamp(0, BINS - 1)  # a cosine of 1 goes into the last bin
     slots = bins.nan_to_num(_NOT_FINITE).masked_fill(zero, _ZERO).long()
     counts.scatter_add_(0, slots, torch.ones_like(slots))
     counts[_ABOVE] = (cosine > DOMINANT).sum()
@@ -199,23 +190,23 @@ def count_cosines(branch: Tensor | None, total: Tensor, axis: int) -> Tensor:
 
 
 class GradientCosines:
-    """A listener that counts cosines while backward passes go by, in every split of a module's forward.
+    """A listener that counts cosines during backward passes, for every split in a module's forward.
 
-    Counts stay on the device until `take`: nothing waits for a GPU before. Forwards of the module are told apart by a hook,
-    by which also its inputs are recognised; `close` removes it.
+    Counts stay on the device until `take`, so nothing waits for a GPU before that. A hook on the module marks the start of each
+    forward and identifies the module's inputs; `close` removes the hook.
 
     Args:
         module: (f_s, f_r) -> f_gen, see `backbone.Colorizer`; not compiled.
         channels: C.
 
     Attributes:
-        totals: the tensors that the latest forward has split, in order; what has no gradient is left out.
+        totals: the tensors split by the latest forward, in order, without those that need no gradient.
     """
 
     def __init__(self, module: nn.Module, channels: int):
         self.channels = channels
         self.totals: list[Tensor] = []
-        self._counts: dict[Key, Tensor | None] = {}  # in the order of the forward
+        self._counts: dict[BranchKey, Tensor | None] = {}  # in the order of the forward
         self._inputs: dict[int, str] = {}
         self._named: list[str] = []
         self._hook = module.register_forward_pre_hook(self._begin)
@@ -225,7 +216,7 @@ class GradientCosines:
         self.totals.clear()
 
     def take(self) -> list[Counts]:
-        """What was counted since the last call, in the order of the forward. Waits for the device."""
+        """The counts since the last call, in the order of the forward. Waits for the device."""
         counted = {key: counts for key, counts in self._counts.items() if counts is not None}
         self._counts = dict.fromkeys(self._counts)
         if not counted:
@@ -254,21 +245,21 @@ class GradientCosines:
     def _name_of(self, total: Tensor) -> str:
         name = self._inputs.get(total.untyped_storage().data_ptr(), "inside")
         self._named.append(name)
-        again = self._named.count(name)
-        return f"{name} {again}" if again > 1 else name
+        occurrence = self._named.count(name)
+        return f"{name} {occurrence}" if occurrence > 1 else name
 
     def _count(self, name: str, groups: Mapping[str, Sequence[str]], gradients: dict[str, Tensor], total: Tensor) -> None:
         axis = channel_axis(total.shape, self.channels)
         for label, roles in groups.items():
-            there = [gradients[role] for role in roles if role in gradients]
-            together = reduce(torch.add, map(at_least_float32, there)) if there else None
-            counts, before = count_cosines(together, total, axis), self._counts.get((name, label))
+            arrived = [gradients[role] for role in roles if role in gradients]
+            branch = reduce(torch.add, map(at_least_float32, arrived)) if arrived else None
+            counts, before = count_cosines(branch, total, axis), self._counts.get((name, label))
             self._counts[name, label] = counts if before is None else before + counts
-        gradients.clear()  # another backward through the same forward brings its own
+        gradients.clear()  # another backward through the same forward fills it again
 
 
 def groups_of(roles: Iterable[str]) -> dict[str, list[str]]:
-    """What is counted of an input with these roles: each, and the sum of a kind of which there are several.
+    """Label -> roles summed for it: each role of an input alone, and each kind that has several roles.
 
     >>> groups_of(["skip", "query"])
     {'skip': ['skip'], 'query': ['query']}

@@ -1,9 +1,10 @@
-"""What training writes down, a line at a time: losses each step, gradients and evaluations each epoch."""
+"""Logs of training, written line by line: losses every step, gradients and evaluations every epoch."""
 
 from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,13 @@ from torch import Tensor, nn
 
 from attnbench.errors import Diverged
 from attnbench.files import write_text
+from attnbench.metrics.known import BEST_EPOCH_BY, lower_is_better
 from attnbench.training.gradient_cosines import GradientCosines, as_json
 from attnbench.training.loop import Progressed
 
 
 class LossLog:
-    """losses.jsonl, a line a step; TensorBoard beside it where that is installed. Reads from the device now and then."""
+    """losses.jsonl, one line per step, and TensorBoard if installed. Losses are read from the device at each flush only."""
 
     FLUSH = 10  # steps between reads from a GPU
 
@@ -32,10 +34,10 @@ class LossLog:
         self._waiting.append((step, losses))
 
     def flush(self) -> None:
-        """Write what waits.
+        """Write the waiting losses.
 
         Raises:
-            Diverged: one of the losses is not finite; what came before it is written.
+            Diverged: one of the losses is not finite; the steps before it are written.
         """
         if not self._waiting:
             return
@@ -70,10 +72,10 @@ class LossLog:
 
 
 class GradientLog:
-    """gradients.jsonl: a line an epoch, and one at the last step, of what was counted in the steps since the line before.
+    """gradients.jsonl: one line per epoch, and one at the last step, with the counts of the steps since the previous line.
 
     {"epoch": 1, "step": 250, "steps": 250, "splits": [{"input": "sketch", "branches": [...]}, ...]}, see `Counts.as_json`.
-    `steps` is how many were counted: fewer than an epoch has where the run was started again, or recorded, within it.
+    `steps` is the number of steps counted: fewer than in an epoch if the run was resumed, or recording began, within it.
     """
 
     def __init__(self, path: Path, module: nn.Module, channels: int):
@@ -93,7 +95,7 @@ class GradientLog:
 
 
 class History:
-    """evaluations.jsonl: metrics after each epoch, where the recipe asks for them."""
+    """evaluations.jsonl: metrics after each epoch, if the recipe asks for them."""
 
     def __init__(self, path: Path, *, keep_until: int):
         self.path = path
@@ -104,16 +106,23 @@ class History:
             file.write(json.dumps({"step": step, "epoch": epoch, "metrics": metrics}) + "\n")
 
     def best(self) -> dict[str, Any] | None:
-        """The epoch with the lowest FID, if any epoch has one."""
+        """The epoch with the best value of BEST_EPOCH_BY, if any epoch has one."""
         if not self.path.is_file():
             return None
         rows = [json.loads(line) for line in self.path.read_text().splitlines()]
-        with_fid = [row for row in rows if row["metrics"].get("fid", {}).get("value") is not None]
-        return min(with_fid, key=lambda row: row["metrics"]["fid"]["value"], default=None)
+        values = {k: value for k, row in enumerate(rows) if (value := _value(row, BEST_EPOCH_BY)) is not None}
+        if not values:
+            return None
+        return rows[(min if lower_is_better(BEST_EPOCH_BY) else max)(values, key=lambda k: values[k])]
+
+
+def _value(row: Mapping[str, Any], metric: str) -> float | None:
+    value: float | None = row["metrics"].get(metric, {}).get("value")
+    return value
 
 
 def truncate(path: Path, keep_until: int) -> dict[str, Any]:
-    """Drop the lines after a step, which will be made again, and a last line that is cut off; return the last that stays."""
+    """Drop the lines after a step, which will be written again, and an incomplete last line; return the last one kept."""
     kept: list[str] = []
     last: dict[str, Any] = {}
     if not path.is_file():
@@ -132,7 +141,7 @@ def truncate(path: Path, keep_until: int) -> dict[str, Any]:
 
 
 def _tensorboard(folder: Path, step: int) -> Any:
-    """A writer, or None where TensorBoard is not installed."""
+    """A writer, or None if TensorBoard is not installed."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:

@@ -1,7 +1,7 @@
-"""Training: two optimisers, two losses, one generator forward a step.
+"""Training: two optimisers, two losses, one generator forward per step.
 
-Everything random in a step is a function of (seed, step), so a run that is killed and continued computes what an uninterrupted
-one would have: on the CPU, bit for bit.
+Everything random in a step is a function of (seed, step), so a run that is killed and resumed computes the same as an
+uninterrupted one: on the CPU, bit for bit.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from attnbench.method.losses import discriminator_loss, generator_losses
 from attnbench.method.precision import tf32
 from attnbench.method.probe import BranchListener, Silent, listening
 from attnbench.training.allocator import freed_memory_kept
-from attnbench.training.state import STEP, Training, reseed
+from attnbench.training.state import STEP_STREAM, Training, reseed
 
 _SILENT = Silent()
 
@@ -32,8 +32,8 @@ def train_step(training: Training, batch: Batch, recipe: Recipe, listener: Branc
     """One update of the discriminator, then one of the generator. Returns every loss, unweighted, and the weighted total.
 
     Args:
-        listener: hears the branches of the module, see `probe.branch`; only the generator's step has gradients there. The
-            numbers are the same with and without, to the bit. Not for compiled networks.
+        listener: receives the branches of the module, see `probe.branch`; they have gradients in the generator's step only.
+            Results are bitwise equal with and without a listener. Not for compiled networks.
     """
     generator, discriminator = training.generator, training.discriminator
     target, sketch, reference = batch.target, batch.sketch, batch.reference
@@ -52,7 +52,7 @@ def train_step(training: Training, batch: Batch, recipe: Recipe, listener: Branc
         with precision(recipe, target.device), _branches_apart(recipe, listener):
             generated = generator(sketch, reference)
 
-    discriminator.requires_grad_(False)  # its gradients are not wanted here, only those through it
+    discriminator.requires_grad_(False)  # only gradients through it are needed, not its own
     with precision(recipe, target.device):
         loss_g, parts = generator_losses(generated, target, discriminator(generated, sketch), recipe.loss, training.features)
     training.optimizer_g.zero_grad()
@@ -63,7 +63,7 @@ def train_step(training: Training, batch: Batch, recipe: Recipe, listener: Branc
 
 
 def _branches_apart(recipe: Recipe, listener: BranchListener | None) -> AbstractContextManager[None]:
-    """The roles of the module's inputs are always apart, so that it makes no difference whether somebody records them."""
+    """Split the roles of the module's inputs even without a listener, so that recording them changes no numbers."""
     return nullcontext() if recipe.train.compile else listening(listener or _SILENT)
 
 
@@ -73,7 +73,7 @@ def precision(recipe: Recipe, device: torch.device) -> AbstractContextManager[No
 
 
 def steps_per_epoch(images: ImageSet, recipe: Recipe) -> int:
-    """Whole batches only: the rest of an epoch is left out, as in the released code."""
+    """Full batches only: the incomplete last batch of an epoch is dropped, as in the released code."""
     return len(images) // recipe.train.batch_size
 
 
@@ -111,7 +111,7 @@ def train(
         listener: as in `train_step`.
 
     Raises:
-        Interrupted: `should_stop` said so; `training` is at a step's end.
+        Interrupted: `should_stop` returned True; `training` is at the end of a step.
     """
     per_epoch, total = steps_per_epoch(images, recipe), total_steps(images, recipe)
     training.generator.train()
@@ -119,12 +119,12 @@ def train(
     with tf32(recipe.train.tf32), freed_memory_kept(device):
         for step, epoch, indices in _schedule(training.step, total, per_epoch, len(images), recipe.train.batch_size, seed):
             started = time.monotonic()
-            reseed(STEP, seed, step)
+            reseed(STEP_STREAM, seed, step)
             _set_learning_rates(training, recipe, step / total)
             batch = training_batch(images, indices, seed=seed, epoch=epoch, data=recipe.data, device=device)
             losses = train_step(training, batch, recipe, listener)
             training.step = step + 1
-            log(training.step, losses)  # where it reads the losses, it waits for the GPU
+            log(training.step, losses)  # waits for the GPU if it reads the losses
             training.seconds += time.monotonic() - started
             after_step(Progressed(training.step, epoch, epoch_ends=training.step % per_epoch == 0, last=training.step == total))
             if should_stop() and training.step < total:
@@ -132,10 +132,10 @@ def train(
 
 
 def batches(images: ImageSet, recipe: Recipe, *, seed: int, device: torch.device, first: int, count: int) -> Iterator[Batch]:
-    """What the steps first .. first + count - 1 train on; at each, torch's random state is the step's."""
+    """The batches of steps first .. first + count - 1; torch's random state is set to that of each step."""
     per_epoch, size = steps_per_epoch(images, recipe), recipe.train.batch_size
     for step, epoch, indices in _schedule(first, first + count, per_epoch, len(images), size, seed):
-        reseed(STEP, seed, step)
+        reseed(STEP_STREAM, seed, step)
         yield training_batch(images, indices, seed=seed, epoch=epoch, data=recipe.data, device=device)
 
 
@@ -143,11 +143,11 @@ def _schedule(
     first: int, total: int, per_epoch: int, count: int, batch_size: int, seed: int
 ) -> Iterator[tuple[int, int, np.ndarray]]:
     """(step, epoch, indices of its images) for the steps first .. total - 1."""
-    order_of = None
+    shuffled_epoch = None
     for step in range(first, total):
         epoch, position = divmod(step, per_epoch)
-        if order_of != epoch:
-            order, order_of = epoch_order(seed, epoch, count), epoch
+        if shuffled_epoch != epoch:
+            order, shuffled_epoch = epoch_order(seed, epoch, count), epoch
         yield step, epoch, order[position * batch_size : (position + 1) * batch_size]
 
 

@@ -1,6 +1,6 @@
-"""What changes while a cell trains: networks, optimisers, the step. Built, saved and restored here.
+"""The state of a cell in training: networks, optimisers, the step; built, saved and restored here.
 
-Initial weights, and everything random in a step, are functions of the seed: equal for all modules, and for a run that was
+Initial weights, and everything random in a step, are functions of the seed: the same for all modules, and for a run that was
 interrupted.
 """
 
@@ -23,17 +23,13 @@ from attnbench.method.backbone import Colorizer, Discriminator, feature_channels
 from attnbench.method.losses import Features, PerceptualFeatures
 
 ModuleFactory = Callable[[int], nn.Module]  # channels -> module
-
-
 _PARTS = ("generator", "discriminator", "optimizer_g", "optimizer_d")  # of a checkpoint
-
-
-_MODULE, _BACKBONE, _DISCRIMINATOR, STEP = range(4)  # independent random streams
+_MODULE, _BACKBONE, _DISCRIMINATOR, STEP_STREAM = range(4)  # independent random streams
 
 
 @dataclass
 class Training:
-    """All that changes while a cell trains, and the frozen network that its losses need."""
+    """The state of a cell in training, and the frozen network that its losses need."""
 
     generator: Colorizer
     discriminator: Discriminator
@@ -58,7 +54,7 @@ class Training:
 
 
 def build_generator(factory: ModuleFactory, recipe: Recipe, seed: int) -> Colorizer:
-    """A fresh generator on the CPU. The backbone's initial weights depend on the seed alone: they are equal for all modules."""
+    """A fresh generator on the CPU. The backbone's initial weights depend on the seed alone: the same for all modules."""
     shape = recipe.backbone
     with torch.random.fork_rng(devices=[]):
         reseed(_MODULE, seed)
@@ -91,7 +87,7 @@ def build(factory: ModuleFactory, recipe: Recipe, seed: int, device: torch.devic
 def assemble(
     factory: ModuleFactory, recipe: Recipe, seed: int, device: torch.device, features: PerceptualFeatures | None
 ) -> Training:
-    """As `build`, around a given perceptual network."""
+    """Like `build`, with a given perceptual network."""
     generator = build_generator(factory, recipe, seed)
     with torch.random.fork_rng(devices=[]):
         reseed(_DISCRIMINATOR, seed)
@@ -114,7 +110,7 @@ def assemble(
 
 
 def check_weights_are_finite(training: Training) -> None:
-    """Raises Diverged if a weight is not; losses can be finite for one step longer."""
+    """Raises Diverged if a weight is not finite; losses can stay finite for one step longer."""
     for network in (training.generator, training.discriminator):
         for name, value in network.state_dict().items():
             if value.is_floating_point() and not torch.isfinite(value).all():

@@ -18,7 +18,7 @@ from attnbench.config.recipe import Sketch
 from attnbench.data.synthetic import draw
 
 HERE = Path(__file__).parent
-OTHER_HEADS = 1  # the seed of the heads here; those of the data set have seed 0
+OTHER_HEADS = 1  # the seed of the heads here; those of the dataset have seed 0
 HEIGHT = 180
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from attnbench.console import Reporter
 from attnbench.execute.board import Board
 from attnbench.store.progress import Progress
 
@@ -32,12 +31,12 @@ MEASURING = Progress("measuring", 100, 100, "cpu", done=3, of=9)
 def test_the_time_left_is_judged_by_the_speed_of_the_running_cells(
     running: list[Progress | None], waiting: int, said: str
 ) -> None:
-    board = Board(Reporter(), 9)
+    board = Board(9)
     assert board.summary([("a", progress) for progress in running], waiting, 0).endswith(said)
 
 
 def test_a_cell_that_has_just_started_is_judged_by_the_speed_of_the_one_before() -> None:
-    board = Board(Reporter(), 9)
+    board = Board(9)
     board.summary([("a", training(90, 6))], 1, 0)
     assert board.summary([("a", MEASURING)], 1, 0).endswith("about 1 min of training left")
     assert board.summary([("b", STARTING)], 0, 0).endswith("about 1 min of training left")
@@ -45,6 +44,6 @@ def test_a_cell_that_has_just_started_is_judged_by_the_speed_of_the_one_before()
 
 
 def test_before_a_step_was_timed_no_time_is_promised() -> None:
-    board = Board(Reporter(), 9)
+    board = Board(9)
     for running in ([], [None], [STARTING], [MEASURING]):
         assert "left" not in board.summary([("a", progress) for progress in running], 3, 0)
