@@ -1,5 +1,5 @@
 # make demo         venv, install, train two modules on the built-in data, print the table, name the pictures
-# make test         venv, install, lint, types, and the quick tests
+# make test         venv, install, lint, types, layers, and the quick tests
 # make test-all     the same, plus every other kind: processes, compilers, Chromium, a SLURM cluster, times
 # make test-lowest  a venv with the lowest versions that pyproject.toml promises, and the quick and slow tests
 #                   (Python 3.11 or 3.12: the lowest versions have no builds for newer ones)
@@ -32,6 +32,7 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 $(BIN)/attnbench: pyproject.toml
 	$(PYTHON) -m venv $(VENV)

@@ -1,0 +1,54 @@
+"""The rooms of attnbench import one way: what pyproject.toml's contracts let pass, and what they stop."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+TURNED = {  # a file that is made or added to, a line, what the linter says
+    "upwards": ("attnbench/data/warp.py", "import attnbench.store.folder", "attnbench.data is not allowed to import"),
+    "circle": ("attnbench/bench/output.py", "import attnbench.bench.measure", "without circles BROKEN"),
+    "new-room": ("attnbench/extra/__init__.py", "", "not listed as layers"),
+    "baseline": ("attnbench/training/loop.py", "import attnbench_baselines.sga", "import the baselines BROKEN"),
+    "not-public": ("baselines/sga.py", "import attnbench.method.attention", "as a third party does BROKEN"),
+}
+
+
+@pytest.fixture
+def layers(process: object, tmp_path: Path) -> Callable[[], subprocess.CompletedProcess[str]]:
+    """layers(): import-linter's verdict on a copy of the packages in tmp_path, which a test may change."""
+    linter = Path(sys.executable).with_name("lint-imports")
+    if not linter.is_file():
+        pytest.skip("needs import-linter: pip install -e '.[dev]'")
+    for package in ("attnbench", "baselines"):
+        shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "attnbench_baselines").symlink_to(tmp_path / "baselines")
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    command = [sys.executable, str(linter), "--no-cache"]
+    environment = {"PYTHONPATH": str(tmp_path), "PATH": "", "COLUMNS": "200"}
+    return lambda: subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_the_contracts_hold(layers: Callable[[], subprocess.CompletedProcess[str]]) -> None:
+    verdict = layers()
+    assert verdict.returncode == 0, verdict.stdout
+
+
+@pytest.mark.parametrize("arrow", TURNED)
+def test_an_arrow_that_is_turned_breaks_its_contract(
+    arrow: str, layers: Callable[[], subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    file, line, told = TURNED[arrow]
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    with (tmp_path / file).open("a") as changed:
+        changed.write(f"\n{line}\n")
+    verdict = layers()
+    assert verdict.returncode == 1
+    assert told in verdict.stdout
