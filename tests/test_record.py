@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from jsonschema import Draft202012Validator
 from pydantic import ValidationError
 from runs import attnbench, cells, only_cell, record, tiny
 
@@ -31,6 +30,14 @@ OLDEST = {  # what records before the first release may lack, or have instead
 }  # fmt: skip
 
 
+def validator(schema: dict[str, Any]) -> Any:
+    """An independent reading of a schema."""
+    from jsonschema import Draft202012Validator
+
+    Draft202012Validator.check_schema(schema)
+    return Draft202012Validator(schema)
+
+
 def schema() -> dict[str, Any]:
     printed = attnbench("schema", "cell")
     assert printed.code == 0
@@ -41,18 +48,17 @@ def schema() -> dict[str, Any]:
 def test_a_committed_record_is_read_fits_the_schema_and_is_written_as_it_was(file: Path) -> None:
     found = parse_record(file.read_bytes())
     assert identity_of_record(found) == found.identity
-    assert not list(Draft202012Validator(schema()).iter_errors(json.loads(file.read_text())))
+    assert not list(validator(schema()).iter_errors(json.loads(file.read_text())))
     assert json.loads(record_text(found)) == json.loads(file.read_text())
 
 
 def test_a_record_that_is_written_now_fits_the_schema(tmp_path: Path) -> None:
-    Draft202012Validator.check_schema(schema())
     assert attnbench(*tiny(tmp_path, executor="commands")).code == 0
-    Draft202012Validator(schema()).validate(record(only_cell(tmp_path)))
+    validator(schema()).validate(record(only_cell(tmp_path)))
     assert attnbench(*tiny(tmp_path)).code == 0
     finished = record(only_cell(tmp_path))
     assert finished["status"] == "finished"
-    Draft202012Validator(schema()).validate(finished)
+    validator(schema()).validate(finished)
 
 
 def test_records_from_before_parts_were_added_are_read() -> None:
@@ -117,7 +123,7 @@ def test_statuses_have_one_order_and_it_is_complete() -> None:
 def test_schemas_are_printed(name: str) -> None:
     printed = attnbench("schema", name)
     assert printed.code == 0
-    Draft202012Validator.check_schema(json.loads(printed.out))
+    validator(json.loads(printed.out))
 
 
 def test_a_schema_that_does_not_exist_is_one_line() -> None:
