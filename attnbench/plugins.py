@@ -110,3 +110,18 @@ def check_names(options: Iterable[str], accepted: Mapping[str, Any], where: str)
     for option in options:
         if option not in accepted:
             raise unknown("option", option, accepted, where=where)
+
+
+def as_default(option: str, value: Any, default: Any, where: str) -> Any:
+    """The value, with a whole number converted to float if the default is a float; `where` is for the error.
+
+    Raises:
+        UserError: the default is a boolean, a number or a string, and the value has another type.
+    """
+    kinds = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+    plain = isinstance(value, (bool, int, float, str, list, dict, type(None)))
+    if type(default) is float and type(value) is int:
+        return float(value)
+    if not plain or (type(default) in kinds and type(value) is not type(default)):
+        raise UserError(f"{where}: {option}={value}: expected {kinds.get(type(default), 'a plain value')}")
+    return value

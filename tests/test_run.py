@@ -134,6 +134,11 @@ def test_cells_can_be_planned_alone(tmp_path: Path) -> None:
             "--time does not apply to --executor local: --time-limit sets the minutes per cell",
         ),
         ({"executor": "local", "jobs": -1}, None, "--jobs -1: expected a number of cells, 1 or more"),
+        (
+            {"checkpoint_minutes": float("inf")},
+            ["--checkpoint-minutes", "inf"],
+            "options of the run: checkpoint_minutes = inf: input should be a finite number",
+        ),
         ({"checkpoint_minutes": -1}, None, "options of the run: checkpoint_minutes = -1: "),
     ],
 )
@@ -154,6 +159,37 @@ def test_an_option_that_does_not_fit_is_refused_alike_before_anything_is_written
 def test_a_keyword_that_does_not_exist_is_pythons_own_error(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="unexpected keyword argument 'retry_faild'"):
         run(tmp_path, retry_faild=True)
+
+
+def test_one_module_dataset_and_seed_need_no_list(tmp_path: Path) -> None:
+    frame = library.run(
+        "sga", HEADS, "demo", overrides=overrides(), seeds=3, store=tmp_path, executor="commands", devices="cpu"
+    )
+    assert frame[["module", "seed"]].to_numpy().tolist() == [["sga", 3]]
+
+
+def test_a_damaged_job_is_written_anew(tmp_path: Path) -> None:
+    assert attnbench(*tiny(tmp_path, executor="commands")).code == 0
+    (only_cell(tmp_path) / "job.json").write_text("{")
+    assert attnbench(*tiny(tmp_path, executor="commands")).code == 0
+    assert read_job(only_cell(tmp_path)) is not None
+
+
+@pytest.mark.parametrize(
+    ("dataset", "message"),
+    [
+        ("synthetic:train=abc", "dataset 'synthetic': train=abc: expected a whole number"),
+        ("a/b=heads", "dataset 'a/b': expected name=folder"),
+        ("=heads", "dataset '': expected name=folder"),
+        ("mine=", "dataset 'mine': expected name=folder"),
+    ],
+)
+def test_a_dataset_that_cannot_be_one_is_one_line(dataset: str, message: str, tmp_path: Path) -> None:
+    refused = attnbench(*tiny(tmp_path / "store", datasets=dataset))
+    assert refused.code == 2
+    (line,) = refused.err.splitlines()
+    assert message in line
+    assert not (tmp_path / "store").exists()
 
 
 def test_a_single_device_or_line_may_be_a_text() -> None:
@@ -177,11 +213,14 @@ def test_a_request_is_checked_without_writing(tmp_path: Path) -> None:
         check_request(compiled)
 
 
-def test_options_of_the_run_hold_for_a_cell_run_by_hand_unless_others_are_given(tmp_path: Path) -> None:
-    assert attnbench(*tiny(tmp_path, executor="commands"), "--retry-failed").code == 0
-    edit(only_cell(tmp_path), status="failed", failure={"message": "earlier", "traceback": None})
-    assert attnbench("cell", only_cell(tmp_path), "--device", "cpu").code == 0
-    assert record(only_cell(tmp_path))["status"] == "finished"
+def test_options_of_the_run_hold_for_a_cell_run_by_hand_but_for_running_it_again(tmp_path: Path) -> None:
+    planned = attnbench(*tiny(tmp_path, "scft", executor="commands"), "--record-gradients", "--retry-failed")
+    folder = only_cell(tmp_path)
+    assert planned.out == f"attnbench cell {folder} --device cpu --retry-failed\n"
+    edit(folder, status="failed", failure={"message": "earlier", "traceback": None})
+    assert attnbench("cell", folder, "--device", "cpu").code == 1
+    assert attnbench(*planned.out.split()[1:]).code == 0
+    assert (folder / "gradients.jsonl").is_file()
 
 
 def test_a_process_keeps_the_options_it_was_started_with(tmp_path: Path, workers: None) -> None:

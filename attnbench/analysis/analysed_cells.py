@@ -23,7 +23,7 @@ from attnbench.data.images import PreparedDataset, prepare
 from attnbench.data.origin import Origin, default_data_root
 from attnbench.errors import UserError
 from attnbench.method.backbone import Colorizer
-from attnbench.store.generators import generator_folder, load
+from attnbench.store.generators import generator_folder, load, recorded_recipe
 from attnbench.store.job import read_job
 from attnbench.store.reading import each_record, read_record
 
@@ -61,7 +61,7 @@ class AnalysedCell:
 
     @cached_property
     def recipe(self) -> Recipe:
-        return Recipe.model_validate(self.record.recipe.values)
+        return recorded_recipe(self.path, self.record)
 
     @cached_property
     def variant(self) -> Variant:

@@ -123,7 +123,7 @@ class Record(_Part):
     status: Status
     module: ModuleRecord
     dataset: DatasetRecord
-    seed: int
+    seed: Count
     recipe: RecipeRecord
     weights: dict[str, Digest] = Field(description="Pretrained weights that training uses: name -> digest.")
     step: Count = Field(0, description="Step of the newest checkpoint.")

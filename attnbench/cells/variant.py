@@ -13,7 +13,7 @@ from attnbench import plugins
 from attnbench.cells.sources import sources_of
 from attnbench.config.grid_files import paper_label, title_with_options
 from attnbench.errors import UserError
-from attnbench.plugins import check_names, options_of, split_options
+from attnbench.plugins import as_default, check_names, options_of, split_options
 from attnbench.training.state import ModuleFactory
 
 
@@ -52,7 +52,9 @@ def make_variant(name: str, options: Mapping[str, Any], label: str | None = None
     loaded = plugin.load()
     accepted = options_of(loaded, name)
     check_names(options, accepted, f"module '{name}'")
-    typed = {key: _as_default(key, options[key], default, name) for key, default in accepted.items() if key in options}
+    typed = {
+        key: as_default(key, options[key], default, f"module '{name}'") for key, default in accepted.items() if key in options
+    }
     given = {key: value for key, value in typed.items() if value != accepted[key]}
     factory = partial(_construct, loaded, name, given)
     return Variant(
@@ -79,21 +81,6 @@ def _construct(loaded: Callable[..., Any], name: str, options: Mapping[str, Any]
     if not isinstance(module, nn.Module):
         raise UserError(f"module '{name}' gives a {type(module).__name__}, not a torch.nn.Module")
     return module
-
-
-def _as_default(option: str, value: Any, default: Any, module: str) -> Any:
-    """The value, with a whole number converted to float if the default is a float.
-
-    Raises:
-        UserError: the default is a boolean, a number or a string, and the value has another type.
-    """
-    kinds = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
-    plain = isinstance(value, (bool, int, float, str, list, dict, type(None)))
-    if type(default) is float and type(value) is int:
-        return float(value)
-    if not plain or (type(default) in kinds and type(value) is not type(default)):
-        raise UserError(f"module '{module}': {option}={value}: expected {kinds.get(type(default), 'a plain value')}")
-    return value
 
 
 def _json(value: Any) -> Any:

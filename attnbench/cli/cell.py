@@ -40,8 +40,8 @@ def cell(
 ) -> None:
     """Run one cell by hand, as `run` does for each.
 
-    It continues from its checkpoint, with the options of the `attnbench run` that planned it and those given here. With
-    `--executor commands`, `run` only plans the cells and prints these commands.
+    It continues from its checkpoint, with the checkpoint interval of the run that planned it, and records gradients if it did.
+    `attnbench run` plans cells; with `--executor commands`, it only plans them and prints these commands.
     """
     from attnbench.execute.one_cell import run_planned_cell
     from attnbench.store.job import RunOptions

@@ -116,8 +116,7 @@ def run(
 
     from attnbench.cli import show
     from attnbench.errors import CellsFailed
-    from attnbench.execute.run import RunRequest, cells_of, check_request, make_executor, run_request
-    from attnbench.store.job import RunOptions
+    from attnbench.execute.run import RunRequest, cells_of, check_request, make_executor, run_options, run_request
 
     request = RunRequest(
         modules=split_list(modules),
@@ -145,7 +144,7 @@ def run(
                 "--detach": detach or None,
             },
         ),
-        options=RunOptions(
+        options=run_options(
             checkpoint_minutes=checkpoint_minutes,
             retry_failed=retry_failed,
             rerun_stale=rerun_stale,

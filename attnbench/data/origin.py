@@ -9,7 +9,7 @@ from pathlib import Path
 from attnbench import plugins
 from attnbench.data.layouts import Dataset, folder
 from attnbench.errors import UserError
-from attnbench.plugins import check_names, options_of, split_options
+from attnbench.plugins import as_default, check_names, options_of, split_options
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Origin:
     @classmethod
     def of(cls, text: str, root: Path | None) -> Origin:
         name, equals, path = text.partition("=")
-        if equals and ":" not in name:
+        if path and equals and ":" not in name:
             text = f"{name}={Path(path).expanduser().absolute()}"
         return cls(text, root.absolute() if root else None)
 
@@ -46,11 +46,15 @@ def parse_dataset(text: str, root: Path | None) -> Dataset:
     """
     head, equals, path = text.partition("=")
     if equals and ":" not in head:
-        return folder(head.strip(), Path(path).expanduser())
+        name = head.strip()
+        if not name or name.startswith(".") or "/" in name or not path:
+            raise UserError(f"dataset '{name}': expected name=folder, with a name that can stand in a cell's folder name")
+        return folder(name, Path(path).expanduser())
     name, options = split_options(text, "dataset")
     loaded = plugins.find(plugins.DATASETS, name).load()
-    check_names(options, options_of(loaded, name), f"dataset '{name}'")
-    dataset = loaded(root, **options)
+    accepted, where = options_of(loaded, name), f"dataset '{name}'"
+    check_names(options, accepted, where)
+    dataset = loaded(root, **{key: as_default(key, value, accepted[key], where) for key, value in options.items()})
     if not isinstance(dataset, Dataset):
         raise UserError(f"dataset '{name}' returned a {type(dataset).__name__}, not an attnbench.data.layouts.Dataset")
     return dataset

@@ -55,8 +55,10 @@ class Commands(Executor):
             state = state_of(folder)
             if state.has_work(options):
                 device = next(devices)
-                where = ["--device", device] if device else []
-                outcome.commands.append(shlex.join(["attnbench", "cell", str(folder.path), *where]))
+                flags = ["--device", device] if device else []
+                flags += ["--retry-failed"] if options.retry_failed else []
+                flags += ["--rerun-stale"] if options.rerun_stale else []
+                outcome.commands.append(shlex.join(["attnbench", "cell", str(folder.path), *flags]))
             else:
                 (outcome.failed if state.failed else outcome.finished).append(cell.label)
         return outcome

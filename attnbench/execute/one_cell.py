@@ -102,7 +102,7 @@ def run_planned_cell(
 
     Args:
         device: `cuda:1`, `cpu`; by default the first GPU, or the CPU.
-        options: by default those of the run that planned it.
+        options: by default those of the run that planned it, but for running it again.
         changes: fields of the options, and other values for them.
         stop_at_eof: save and stop when standard input ends.
 
@@ -112,7 +112,10 @@ def run_planned_cell(
     if not path.is_dir():
         raise UserError(f"there is no cell '{path}': `attnbench run --executor commands` plans cells and lists their folders")
     job, folder = read_job(path), CellFolder(path)
-    options = (options or (job.options if job else RunOptions())).model_copy(update=changes)
+    if options is None:
+        stored = job.options if job else RunOptions()
+        options = stored.model_copy(update={"retry_failed": False, "rerun_stale": False})  # these are decided each time
+    options = options.model_copy(update=changes)
     where = pick_device(device)
     if sys.__stderr__ is not None and hasattr(faulthandler, "register"):
         faulthandler.register(signal.SIGUSR1, file=sys.__stderr__)  # kill -USR1 shows where a cell hangs

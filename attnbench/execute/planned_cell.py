@@ -11,11 +11,11 @@ from attnbench import weights
 from attnbench.cells.cell import Cell
 from attnbench.cells.record import Record
 from attnbench.cells.variant import make_variant
-from attnbench.config.recipe import Recipe
 from attnbench.data.images import prepare
 from attnbench.data.origin import Origin
 from attnbench.errors import UserError
 from attnbench.store.folder import CellFolder
+from attnbench.store.generators import recorded_recipe
 from attnbench.store.job import Job, RunOptions, read_job, write_job
 from attnbench.store.progress import ProgressFile
 
@@ -34,7 +34,10 @@ def plan_cell(cell: Cell, folder: CellFolder, options: RunOptions) -> None:
     with folder.locked(wait=False) as ours:
         if not ours:  # another process is running it
             return
-        earlier = read_job(folder.path)
+        try:
+            earlier = read_job(folder.path)
+        except UserError:  # damaged: it is written anew
+            earlier = None
         job = Job(
             dataset=cell.origin.text,
             data_root=str(cell.origin.root) if cell.origin.root else None,
@@ -67,7 +70,7 @@ def load_planned_cell(path: Path) -> Cell:
     if job.torch_home and Path(job.torch_home).is_dir():
         weights.use_torch_home(Path(job.torch_home))
     variant = make_variant(record.module.name, record.module.given, record.module.label)
-    recipe = Recipe.model_validate(record.recipe.values)
+    recipe = recorded_recipe(path, record)
     origin = Origin(job.dataset, Path(job.data_root) if job.data_root else None, job.skip_corrupt)
     dataset = prepare(origin.find(), recipe.data, skip_corrupt=origin.skip_corrupt)
     cell = Cell(variant, dataset, origin, record.seed, recipe, record.recipe.name)

@@ -139,14 +139,19 @@ def make_executor(name: str, flags: Mapping[str, Any]) -> Executor:
     return kind(**options)
 
 
+def run_options(**values: Any) -> RunOptions:
+    """The options of a run; raises UserError for values out of range."""
+    return validated(RunOptions, values, "options of the run")
+
+
 def run(
-    modules: Sequence[str] = (),
-    datasets: Sequence[str] = (),
+    modules: Sequence[str] | str = (),
+    datasets: Sequence[str] | str = (),
     recipe: str | Path = "official",
     *,
     grid: str | Path | None = None,
-    overrides: Sequence[str] = (),
-    seeds: Sequence[int] = (0,),
+    overrides: Sequence[str] | str = (),
+    seeds: Sequence[int] | int = (0,),
     store: str | Path = "results",
     data_root: str | Path | None = None,
     torch_home: str | Path | None = None,
@@ -163,7 +168,7 @@ def run(
     """Train and evaluate every module on every dataset; cells that are finished are not run again.
 
     Args:
-        modules: as on the command line, for example `["sga", "scft:stop_gradient=true"]`.
+        modules: one or several, as on the command line, for example `["sga", "scft:stop_gradient=true"]`.
         datasets: `["cat", "synthetic", "mine=path/to/folder"]`.
         recipe: a built-in name or a YAML file; overrides: `["train.epochs=1"]`.
         grid: a built-in grid or a YAML file: its variants come before `modules`, its datasets where `datasets` is empty.
@@ -192,27 +197,23 @@ def run(
         if name not in flags:
             raise TypeError(f"run() got an unexpected keyword argument '{name}' (of executors: {', '.join(sorted(flags))})")
     request = RunRequest(
-        modules=modules,
-        datasets=datasets,
+        modules=[modules] if isinstance(modules, str) else modules,
+        datasets=[datasets] if isinstance(datasets, str) else datasets,
         recipe=recipe,
         grid=grid,
-        overrides=overrides,
-        seeds=seeds,
+        overrides=[overrides] if isinstance(overrides, str) else overrides,
+        seeds=[seeds] if isinstance(seeds, int) else seeds,
         store=Path(store),
         data_root=Path(data_root) if data_root is not None else None,
         torch_home=Path(torch_home) if torch_home is not None else None,
         skip_corrupt=skip_corrupt,
         executor=make_executor(executor, {flags[name]: value for name, value in executor_options.items()}),
-        options=validated(
-            RunOptions,
-            {
-                "checkpoint_minutes": checkpoint_minutes,
-                "retry_failed": retry_failed,
-                "rerun_stale": rerun_stale,
-                "record_gradients": record_gradients,
-                "time_limit_minutes": time_limit,
-            },
-            "options of the run",
+        options=run_options(
+            checkpoint_minutes=checkpoint_minutes,
+            retry_failed=retry_failed,
+            rerun_stale=rerun_stale,
+            record_gradients=record_gradients,
+            time_limit_minutes=time_limit,
         ),
     )
     with messages_shown(unless_handled=True):

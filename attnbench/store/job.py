@@ -24,11 +24,11 @@ class RunOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    checkpoint_minutes: float = Field(10.0, ge=0)
+    checkpoint_minutes: float = Field(10.0, ge=0, allow_inf_nan=False)
     retry_failed: bool = False
     rerun_stale: bool = False
     record_gradients: bool = False
-    time_limit_minutes: float | None = Field(None, gt=0)
+    time_limit_minutes: float | None = Field(None, gt=0, allow_inf_nan=False)
 
 
 class Job(BaseModel):
@@ -39,7 +39,7 @@ class Job(BaseModel):
         data_root: the folder that holds the datasets' folders.
         torch_home: the folder with pretrained weights.
         slurm: the id of the SLURM job that runs the cell, or ran it last.
-        options: of the run that planned the cell; `attnbench cell` goes by them.
+        options: of the run that planned the cell. `attnbench cell` goes by them, but for the two that decide to run it again.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")

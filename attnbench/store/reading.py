@@ -82,5 +82,6 @@ def _record_of(cell: str, name: str) -> list[Stored] | None:
     except FileNotFoundError:
         return None
     except (ValueError, OSError, UserError) as error:
-        warn(f"{file} is left out: {error}")
+        reason = str(error).removeprefix(f"'{file}' cannot be read: ")
+        warn(f"{file} is left out: {reason}")
         return []

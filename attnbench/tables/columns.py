@@ -59,7 +59,7 @@ def columns_of(cells: Cells, datasets: Iterable[str], metrics: Iterable[str]) ->
             mine = [protocol[1:] for protocol in protocols if protocol[0] == dataset]
             found += [
                 Column(
-                    dataset, metric, title if titles[title] == 1 else f"{title} [{str(weights)[:6]}]", weights, dims, network
+                    dataset, metric, title if titles[title] <= 1 else f"{title} [{str(weights)[:6]}]", weights, dims, network
                 )
                 for title, weights, dims, network in mine or [(title_of(metric), None, None, None)]
             ]
