@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from attnbench.cells.cell import Cell
 from attnbench.devices import pick_devices
-from attnbench.execute.executor import Executor, Outcome
+from attnbench.execute.executor import DeviceExecutor, Outcome
 from attnbench.execute.planned_cell import plan_cell
 from attnbench.execute.state import state_of
 from attnbench.store.folder import CellFolder
@@ -19,7 +19,7 @@ from attnbench.store.job import RunOptions
 
 
 @dataclass(frozen=True)
-class Commands(Executor):
+class Commands(DeviceExecutor):
     """Only plans the cells.
 
     Attributes:
@@ -27,25 +27,11 @@ class Commands(Executor):
     """
 
     name = "commands"
-    flags: ClassVar = {"--devices": "devices"}
     refusals: ClassVar = dict.fromkeys(("--jobs", "--time-limit"), "it only plans the cells")
-
-    devices: Sequence[str] = ()
-
-    def check(self, options: RunOptions) -> None:
-        super().check(options)
-        pick_devices(self.devices)
 
     @property
     def leaves_cells(self) -> bool:
         return True
-
-    @property
-    def place(self) -> str:
-        return ", ".join(pick_devices(self.devices))
-
-    def at_once(self, cells: int) -> int:
-        return len(pick_devices(self.devices))
 
     def run(self, cells: Sequence[Cell], store: Path, options: RunOptions) -> Outcome:
         outcome, devices = Outcome(), cycle(pick_devices(self.devices) if self.devices else [None])

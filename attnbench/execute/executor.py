@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from attnbench.cells.cell import Cell
+from attnbench.devices import pick_devices
 from attnbench.errors import UserError
 from attnbench.store.job import RunOptions
 
@@ -72,6 +73,30 @@ class Executor(ABC):
             KeyboardInterrupt, Interrupted: SIGINT or SIGTERM; the running cells are saved.
             DiskFull: cells are kept as of their last checkpoints.
         """
+
+
+@dataclass(frozen=True)
+class DeviceExecutor(Executor):
+    """An executor that gives cells devices of this machine.
+
+    Attributes:
+        devices: their names; by default all GPUs, or the CPU.
+    """
+
+    flags: ClassVar[Mapping[str, str]] = {"--devices": "devices"}
+
+    devices: Sequence[str] = ()
+
+    def check(self, options: RunOptions) -> None:
+        super().check(options)
+        pick_devices(self.devices)
+
+    @property
+    def place(self) -> str:
+        return ", ".join(pick_devices(self.devices))
+
+    def at_once(self, cells: int) -> int:
+        return len(pick_devices(self.devices))
 
 
 def check_jobs(jobs: int | None) -> None:

@@ -10,7 +10,7 @@ from typing import ClassVar
 from attnbench.cells.cell import Cell
 from attnbench.console import log
 from attnbench.devices import pick_device, pick_devices
-from attnbench.execute.executor import Executor, Outcome
+from attnbench.execute.executor import DeviceExecutor, Outcome
 from attnbench.execute.one_cell import run_cell
 from attnbench.execute.signals import stop_signals
 from attnbench.store.folder import CellFolder
@@ -18,7 +18,7 @@ from attnbench.store.job import RunOptions
 
 
 @dataclass(frozen=True)
-class Inline(Executor):
+class Inline(DeviceExecutor):
     """This process.
 
     Attributes:
@@ -26,10 +26,7 @@ class Inline(Executor):
     """
 
     name = "inline"
-    flags: ClassVar = {"--devices": "devices"}
     refusals: ClassVar = dict.fromkeys(("--jobs", "--time-limit"), "its cells run in this process, one at a time")
-
-    devices: Sequence[str] = ()
 
     def check(self, options: RunOptions) -> None:
         super().check(options)

@@ -17,7 +17,7 @@ from attnbench.console import duration, log, warn
 from attnbench.devices import pick_devices
 from attnbench.errors import DiskFull
 from attnbench.execute.board import Board, Running
-from attnbench.execute.executor import Executor, Outcome, check_jobs
+from attnbench.execute.executor import DeviceExecutor, Outcome, check_jobs
 from attnbench.execute.planned_cell import plan_cell, plan_new_cells
 from attnbench.execute.signals import stop_signals
 from attnbench.execute.state import state_of
@@ -31,7 +31,7 @@ LOOK_ELSEWHERE = 2.0  # seconds between checks of cells that another runner is r
 
 
 @dataclass(frozen=True)
-class Local(Executor):
+class Local(DeviceExecutor):
     """Processes on this machine.
 
     Attributes:
@@ -43,20 +43,14 @@ class Local(Executor):
     flags: ClassVar = {"--devices": "devices", "--jobs": "jobs"}
     refusals: ClassVar = {"--time": "--time-limit sets the minutes per cell"}
 
-    devices: Sequence[str] = ()
     jobs: int | None = None
 
     def check(self, options: RunOptions) -> None:
         super().check(options)
         check_jobs(self.jobs)
-        pick_devices(self.devices)
-
-    @property
-    def place(self) -> str:
-        return ", ".join(pick_devices(self.devices))
 
     def at_once(self, cells: int) -> int:
-        return self.jobs or len(pick_devices(self.devices))
+        return self.jobs or super().at_once(cells)
 
     def run(self, cells: Sequence[Cell], store: Path, options: RunOptions) -> Outcome:
         """As `Executor.run`. Cells that another runner is running are left to it, and taken up if it leaves them
