@@ -33,6 +33,10 @@ class CellsFailed(Exception):
         self.failed = failed
 
 
+class NotMeasurable(Exception):
+    """A metric has no meaning for these pictures, or lacks what it needs; the message says why, and stands in its place."""
+
+
 class Diverged(Exception):
     """A loss or a weight stopped being finite."""
 

@@ -17,8 +17,10 @@ from attnbench.errors import UserError, unknown
 
 MODULES = "attnbench.modules"
 DATASETS = "attnbench.datasets"
+METRICS = "attnbench.metrics"
+METHODS = "attnbench.methods"
 
-_KIND = {MODULES: "module", DATASETS: "dataset"}
+_KIND = {MODULES: "module", DATASETS: "dataset", METRICS: "metric", METHODS: "method"}
 
 
 @dataclass(frozen=True)
@@ -96,12 +98,15 @@ def split_options(text: str, kind: str) -> tuple[str, dict[str, Any]]:
     return name.strip(), options
 
 
-def options_of(loaded: Callable[..., Any], name: str) -> dict[str, Any]:
-    """Options and their defaults: all parameters but the first (channels, or the data root)."""
+def options_of(loaded: Callable[..., Any], name: str, *, first: bool = True) -> dict[str, Any]:
+    """Options and their defaults: all parameters but the first (channels, or the data root), if there is such a `first`."""
     try:
-        _, *parameters = inspect.signature(loaded).parameters.values()
-    except ValueError:
-        raise UserError(f"plug-in '{name}' takes no arguments: a module takes channels first, a dataset its root") from None
+        parameters = list(inspect.signature(loaded).parameters.values())
+    except ValueError:  # written in C
+        parameters = []
+    if first and not parameters:
+        raise UserError(f"plug-in '{name}' takes no arguments: a module takes channels first, a dataset its root")
+    parameters = parameters[1:] if first else parameters
     kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     return {p.name: None if p.default is p.empty else p.default for p in parameters if p.kind not in kinds}
 

@@ -20,6 +20,7 @@ from urllib.parse import urlparse
 import torch
 from torch import Tensor
 
+from attnbench import plugins
 from attnbench.errors import UserError, unknown
 
 
@@ -46,13 +47,16 @@ class MissingWeights(Exception):
         self.name = name
 
 
-@cache
 def catalogue() -> dict[str, Weights]:
-    """All pretrained weights that the benchmark may need, with the URLs that the libraries themselves use."""
-    from pytorch_fid.inception import FID_WEIGHTS_URL
+    """All pretrained weights that training and the installed metrics may need, with the URLs that libraries themselves use."""
+    return {weights.name: weights for weights in (*_of_training(), *_of_metrics(tuple(plugins.installed(plugins.METRICS))))}
+
+
+@cache
+def _of_training() -> tuple[Weights, ...]:
     from torchvision import models
 
-    listed = [
+    return (
         Weights(
             "vgg19",
             "perceptual and style loss",
@@ -60,12 +64,20 @@ def catalogue() -> dict[str, Weights]:
             stand_ins=("vgg19_to_relu3_1.pth",),
             hugging_face=("timm/vgg19.tv_in1k", "model.safetensors"),
         ),
-        Weights("inception", "FID and KID", FID_WEIGHTS_URL),
-        Weights("lpips-alex", "LPIPS", models.AlexNet_Weights.IMAGENET1K_V1.url),
-        Weights("lpips-vgg", "LPIPS", models.VGG16_Weights.IMAGENET1K_V1.url),
-        Weights("lpips-squeeze", "LPIPS", models.SqueezeNet1_1_Weights.IMAGENET1K_V1.url),
-    ]
-    return {weights.name: weights for weights in listed}
+    )
+
+
+@cache
+def _of_metrics(metrics: tuple[plugins.Plugin, ...]) -> tuple[Weights, ...]:
+    """The networks that metrics declare. A metric that cannot be imported has none: using it says why."""
+    found: list[Weights] = []
+    for plugin in metrics:
+        try:
+            networks = getattr(plugin.load(), "networks", tuple)
+        except UserError:
+            continue
+        found += networks()
+    return tuple(found)
 
 
 def find(name: str) -> Path | None:

@@ -36,11 +36,14 @@ from torch import Tensor
 
 from attnbench import weights
 from attnbench.cells.provenance import device_name, now, provenance
-from attnbench.config.recipe import Data, Evaluation, Recipe
+from attnbench.config.recipe import Data, Evaluation
 from attnbench.data.images import PreparedDataset, prepare
 from attnbench.data.layouts import Dataset, ImageFile, cat
 from attnbench.errors import UserError
-from attnbench.metrics.protocol import Pairs, measure, pair_list
+from attnbench.metrics.generate import PairSet
+from attnbench.metrics.measure import measure, pictures_of
+from attnbench.metrics.metric import Metric, metrics_of
+from attnbench.metrics.protocol import Protocol
 
 METRICS = ("fid", "kid", "lpips", "ssim", "ssim_global")
 USUAL, CELLS = ("PNG files", "pytorch-fid"), ("first cell", "later cell")
@@ -57,9 +60,9 @@ def make_dataset(root: Path, pairs: int) -> Dataset:
     return Dataset("cat", pictures[pairs : 2 * pairs], pictures[:pairs], found.source)
 
 
-def made_up(dataset: PreparedDataset, pairs: Pairs) -> Tensor:
+def made_up(pairs: PairSet) -> Tensor:
     """What a generator might have coloured: (N, 3, S, S) uint8, the wanted images with noise."""
-    real = dataset.test.images[torch.tensor([sketch for sketch, _ in pairs])]
+    real = pairs.wanted()
     noise = torch.randn(real.shape, generator=torch.Generator().manual_seed(0))
     return (real + NOISE * noise).round().clamp(0, 255).to(torch.uint8)
 
@@ -97,9 +100,10 @@ def pytorch_fid(real: Path, fake: Path, dims: int, device: torch.device) -> floa
 
 def one_round(
     generated: Tensor,
-    pairs: Pairs,
+    pairs: PairSet,
     dataset: PreparedDataset,
-    recipe: Recipe,
+    metrics: Sequence[Metric],
+    dims: int,
     device: torch.device,
     taken: dict[str, list[Taken]],
 ) -> tuple[float, float]:
@@ -109,7 +113,7 @@ def one_round(
         base = Path(folder)
         for cell in CELLS:
             with timed(taken[cell], device):
-                measured = measure(generated, pairs, dataset, recipe, device, cache=base / "cache")
+                numbers = measure(pictures_of(generated, pairs, dataset, device, cache=base / "cache"), metrics)
         (base / "real").mkdir()
         for index, picture in enumerate(dataset.test_pictures):
             assert isinstance(picture, ImageFile)
@@ -117,11 +121,13 @@ def one_round(
         with timed(taken["PNG files"], device):
             write_pngs(generated, base / "fake")
         with timed(taken["pytorch-fid"], device):
-            theirs = pytorch_fid(base / "real", base / "fake", recipe.evaluation.fid_dims, device)
-    missing = [metric["reason"] for metric in measured.metrics.values() if metric["value"] is None]
-    if missing:
+            theirs = pytorch_fid(base / "real", base / "fake", dims, device)
+    values = {key: number.value for key, number in numbers.items()}
+    ours = values[next(metric.key for metric in metrics if metric.descriptor.name == "fid")]
+    missing = [f"{key}: {numbers[key].reason}" for key, value in values.items() if value is None]
+    if ours is None or missing:
         raise UserError(missing[0])
-    return measured.metrics["fid"]["value"], theirs
+    return ours, theirs
 
 
 def summary(taken: dict[str, list[Taken]]) -> dict[str, Any]:
@@ -171,14 +177,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def run(asked: argparse.Namespace, device: torch.device, say: Callable[[str], object]) -> dict[str, Any]:
     for name in ("inception", f"lpips-{asked.lpips_network}"):
         weights.find_or_download(name)
-    chosen = Evaluation(fid_dims=asked.dims, lpips_network=asked.lpips_network, metrics=METRICS)
-    recipe = Recipe(data=Data.model_validate({"sketch": {"at": "target"}}), evaluation=chosen)  # no sketches are stored
-    dataset = prepare(make_dataset(asked.data_root, asked.pairs), recipe.data)
-    pairs = pair_list(asked.pairs, chosen)
-    generated = made_up(dataset, pairs)
+    settings = {"fid_dims": asked.dims, "lpips_network": asked.lpips_network}
+    metrics = metrics_of(Evaluation.model_validate({"metrics": METRICS, **settings}))
+    data = Data.model_validate({"sketch": {"at": "target"}})  # no sketches are stored
+    dataset = prepare(make_dataset(asked.data_root, asked.pairs), data)
+    pairs = PairSet.of(dataset.test, Protocol(), data)
+    generated = made_up(pairs)
     taken: dict[str, list[Taken]] = {name: [] for name in (*CELLS, *USUAL)}
     for turn in range(asked.rounds):
-        ours, theirs = one_round(generated, pairs, dataset, recipe, device, taken)
+        ours, theirs = one_round(generated, pairs, dataset, metrics, asked.dims, device, taken)
         if abs(ours - theirs) > 1e-3 * abs(theirs):
             raise UserError(f"FID is {ours} here, and {theirs} by pytorch-fid's command")
         rounds = {name: [round(clock, 3) for clock, _ in rows] for name, rows in taken.items()}

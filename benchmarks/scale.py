@@ -87,8 +87,10 @@ def made_up(pattern: dict[str, Any], dataset: str, seed: int, drawn: random.Rand
     said = json.dumps([module["name"], module["options"], dataset, seed])
     record |= {"seed": seed, "identity": hashlib.sha256(said.encode()).hexdigest()}
     record["dataset"] |= {"name": dataset, "fingerprint": hashlib.sha256(dataset.encode()).hexdigest()}
-    for metric in record["metrics"].values():
-        metric["value"] *= drawn.uniform(0.9, 1.1)
+    for measurement in record["measurements"]:
+        measurement["identity"] = hashlib.sha256(f"{said} {measurement['identity']}".encode()).hexdigest()
+        for metric in measurement["metrics"].values():
+            metric["value"] *= drawn.uniform(0.9, 1.1)
     return record
 
 

@@ -125,13 +125,19 @@ def until(condition: Callable[[], object], seconds: float = 300) -> None:
 
 
 def install(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, package: str, entry_points: str, code: str | None, version: str = "1.2"
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    package: str,
+    entry_points: str,
+    code: str | None,
+    version: str = "1.2",
+    group: str = "attnbench.modules",
 ) -> None:
     """Put a distribution on the path, as pip would: its metadata, and `package.py` with `code` if there is any."""
     information = folder / f"{package}-{version}.dist-info"
     information.mkdir(parents=True)
     (information / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: {version}\n")
-    (information / "entry_points.txt").write_text(f"[attnbench.modules]\n{entry_points}\n")
+    (information / "entry_points.txt").write_text(f"[{group}]\n{entry_points}\n")
     if code is not None:
         (folder / f"{package}.py").write_text(code)
     monkeypatch.delitem(sys.modules, package, raising=False)  # another test's of that name

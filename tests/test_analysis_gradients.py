@@ -587,7 +587,7 @@ def test_a_cell_without_images_says_so_and_shows_what_was_recorded(scft: Path, t
     (scft / "job.json").unlink()  # then `synthetic` is drawn as it is by default, which are other heads
     outcome = attnbench("analyze", "gradients", scft, "--device", "cpu")
     assert outcome.code == 0
-    assert "differs from what it was trained on (here 800 + 100 images, in training 4 + 2)" in outcome.err
+    assert "differs from what it was trained on (here 800 training images, then 4)" in outcome.err
     assert (scft / "analysis" / "gradients-epochs.png").is_file()
     assert not (scft / "analysis" / "gradients-losses.png").exists()
     (scft / "gradients.jsonl").unlink()

@@ -18,7 +18,7 @@ from attnbench import load
 from attnbench.analysis.analysed_cells import features
 from attnbench.analysis.spectrum import accumulated, needed, store_section
 from attnbench.data.batches import pair_batch
-from attnbench.metrics.protocol import pair_list
+from attnbench.metrics.protocol import Protocol
 
 
 def test_a_matrix_of_rank_three_is_done_after_three_values() -> None:
@@ -67,7 +67,7 @@ def test_before_is_the_sketchs_features_and_after_what_the_module_gives(store: P
     (cell,) = cells("sga")
     generator = load(folder)
     images = cell.dataset.test
-    pairs = pair_list(len(images), cell.recipe.evaluation)
+    pairs = Protocol().pairs(len(images))
     batch = pair_batch(images, pairs, data=cell.recipe.data, device=torch.device("cpu"))
     seen: list[Tensor] = []
     with torch.no_grad():
@@ -193,6 +193,7 @@ def test_a_folder_of_that_name_under_the_data_root_is_found(folder_of_heads: obj
     heads = folder_of_heads(4, 3, 16)
     assert attnbench(*tiny(tmp_path / "results", "sga", f"heads={heads}")).code == 0
     folder = only_cell(tmp_path / "results")
+    (folder / "job.json").unlink()
     shutil.copytree(heads, tmp_path / "data" / "heads")
     assert "unknown dataset 'heads'" in refused(folder)
     outcome = attnbench("analyze", "spectrum", folder, "--device", "cpu", "--data-root", tmp_path / "data")

@@ -26,7 +26,7 @@ from attnbench.data.images import ImageSet
 from attnbench.data.synthetic import draw
 from attnbench.errors import UserError
 from attnbench.method.backbone import Colorizer
-from attnbench.metrics.protocol import to_bytes
+from attnbench.metrics.generate import to_bytes
 from attnbench.store.generators import recipe_of
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import scipy.stats
 from runs import attnbench
-from test_tables import cell, scored, typeset
+from test_tables import SAME, cell, described, foreign, framed, scored, typeset
 
 from attnbench.errors import UserError
 from attnbench.tables.comparison import as_frame, comparisons, published_improvements, sheet
@@ -19,7 +19,7 @@ FIDS = {"SGA": [30.0, 31.0, 29.5], "SCFT": [33.0, 33.5, 33.1]}
 
 
 def compared(rows, a="sga", b="scft", **options):
-    return as_frame(comparisons(pd.DataFrame(rows), a, b, **options))
+    return as_frame(comparisons(framed(rows), a, b, **options))
 
 
 def seeds(dataset="cat", **changes):
@@ -77,13 +77,13 @@ def test_fid_of_one_seed_has_a_difference_without_an_interval_and_the_reason():
     (row,) = compared([cell("SGA", fid=30.0), cell("SCFT", fid=33.0)], metrics=["fid"]).to_dict("records")
     assert row["difference"] == pytest.approx(-3)
     assert np.isnan([row["low"], row["high"], row["p"]]).all()
-    assert "one seed in common, and FID and KID have no scores per image" in row["reason"]
+    assert "one seed in common, and FID has no scores per image" in row["reason"]
 
 
 def test_missing_pairs_files_are_named_as_the_reason(tmp_path):
     frame = compared([cell("SGA"), cell("SCFT")], metrics=["ssim_global"], store=tmp_path)
     assert "pairs.csv" in frame["reason"][0]
-    (found,) = comparisons(pd.DataFrame(seeds()), "sga", "scft", metrics=["ssim_global"], store=tmp_path)
+    (found,) = comparisons(framed(seeds()), "sga", "scft", metrics=["ssim_global"], store=tmp_path)
     assert any("not compared over images" in note for note in found.notes)
 
 
@@ -96,21 +96,23 @@ def test_recipes_weights_images_and_protocols_never_mix():
     ]
     with pytest.raises(UserError, match="share no dataset and seed under one recipe"):
         compared(mine)
-    other_protocol = cell("SCFT", **{"fid.weights": "others"})
+    other_protocol = cell("SCFT", **{"fid.weights": "inception=others"})
     assert compared([cell("SGA"), other_protocol])["metric"].tolist() == ["ssim_global"]
     two = [*seeds(), *seeds(recipe="another", recipe_digest="e" * 16)]
     assert compared(two, metrics=["fid"])["recipe"].tolist() == ["official", "another"]
 
 
 def test_a_dataset_that_one_of_them_lacks_is_named():
-    (found,) = comparisons(pd.DataFrame([*seeds(), cell("SGA", "dog")]), "sga", "scft")
+    (found,) = comparisons(framed([*seeds(), cell("SGA", "dog")]), "sga", "scft")
     assert "dog: no finished cell of SCFT." in found.notes
 
 
 def test_the_papers_figures_come_out_of_its_table():
     """27.21 % and 25.67 % in the text of arXiv 2207.06095, from numbers that the table rounds."""
     sga, scft = Row("SGA", "sga", {}, {}), Row("SCFT", "scft", {}, {})
-    (fid, fid_datasets, fid_gain), (ssim, _, ssim_gain) = published_improvements(sga, scft)
+    (fid, fid_datasets, fid_gain), (ssim, _, ssim_gain) = published_improvements(
+        sga, scft, map(described, ["fid", "fid:dims=768", "ssim_global", "ssim"])
+    )
     assert (fid, ssim, fid_datasets) == ("FID", "SSIM (global)", ["anime", "cat", "dog", "wild"])
     assert [100 * fid_gain, 100 * ssim_gain] == pytest.approx([27.21, 25.67], abs=0.02)
 
@@ -118,7 +120,7 @@ def test_the_papers_figures_come_out_of_its_table():
 def test_cells_that_measured_the_papers_numbers_give_the_papers_figures():
     paper = published().query("table == 2 and module in ['sga', 'scft']").pivot_table("value", ["label", "dataset"], "metric")
     rows = [cell(label, dataset, fid=row.fid, ssim=row.ssim_global) for (label, dataset), row in paper.iterrows()]
-    (found,) = comparisons(pd.DataFrame(rows), "sga", "scft")
+    (found,) = comparisons(framed(rows), "sga", "scft")
     expected = "Mean relative improvement of SGA over SCFT over anime, cat, dog, wild: FID 27.22 %, SSIM (global) 25.67 %."
     assert expected in sheet(found).notes
     assert any("over anime, cat, dog, wild: FID 27.22 %" in note for note in sheet(found, with_published=True).notes[1:])
@@ -154,18 +156,18 @@ def test_what_cannot_be_compared_is_refused_in_one_line(b, parts):
 
 
 def test_the_better_one_is_marked_by_the_metrics_direction_and_by_the_test():
-    (found,) = comparisons(pd.DataFrame(seeds()), "sga", "scft", metrics=["fid", "ssim_global"])
+    (found,) = comparisons(framed(seeds()), "sga", "scft", metrics=["fid", "ssim_global"])
     fid, ssim = sheet(found).lines
     assert (fid.section, fid.entries[0].rank, fid.entries[1].rank) == ("cat: 3 seeds", 0, None)
     assert fid.entries[4].text == "A"  # FID falls, p < 0.05
     assert ssim.entries[4].text == "-"  # equal
-    (lost,) = comparisons(pd.DataFrame(seeds()), "scft", "sga", metrics=["fid"])
+    (lost,) = comparisons(framed(seeds()), "scft", "sga", metrics=["fid"])
     assert sheet(lost).lines[0].entries[4].text == "B"
 
 
 def test_the_command_prints_every_format(tmp_path, monkeypatch):
     rows = with_pairs(tmp_path, seeds=(0, 1))
-    monkeypatch.setattr("attnbench.store.frame.results", lambda *_: pd.DataFrame(rows))
+    monkeypatch.setattr("attnbench.store.frame.results", lambda *_: framed(rows))
     command = ("compare", tmp_path, "sga", "scft")
     text = attnbench(*command, "--published").out
     assert "A: SGA; B: SCFT." in text
@@ -180,8 +182,53 @@ def test_the_command_prints_every_format(tmp_path, monkeypatch):
     assert "did you mean 'latex'" in attnbench(*command, "--format", "latx").err
 
 
+def test_protocols_are_sections_of_their_own():
+    same = [cell(label, seed=seed, fid=fid, protocol=SAME) for label, fid in (("SGA", 20.0), ("SCFT", 21.0)) for seed in (0, 1)]
+    alone = cell("SGA", "dog", protocol=SAME)
+    rows = [*seeds(), *same, cell("SGA", "dog"), alone, cell("SCFT", "dog")]
+    (found,) = comparisons(framed(rows), "sga", "scft", metrics=["fid"])
+    frame = as_frame([found])
+    assert frame[["dataset", "protocol", "metric", "a"]].to_numpy().tolist() == [
+        ["cat", "", "fid", pytest.approx(np.mean(FIDS["SGA"]))],
+        ["cat", "same", "fid", 20.0],
+        ["dog", "", "fid", 30.0],
+    ]
+    printed = sheet(found)
+    assert [line.section for line in printed.lines] == ["cat: 3 seeds", "cat, same: 2 seeds", "dog: 1 seed"]
+    assert "dog, same: SCFT is not measured." in printed.notes
+    assert "over cat: FID, same 4.76 %" in printed.notes[0]
+
+
+def test_widths_of_a_metric_are_compared_each_with_itself():
+    rows = [cell("SGA", numbers={"fid:dims=768": 1.0}), cell("SCFT", numbers={"fid:dims=768": 2.0})]
+    assert compared(rows, metrics=["fid"])["metric"].tolist() == ["fid", "fid:dims=768"]
+    assert compared(rows, metrics=["fid:dims=768"])["a"].tolist() == [1.0]
+
+
+@pytest.mark.parametrize("name", ["MangaNinja", "manganinja"])
+def test_pictures_made_elsewhere_are_compared_over_images_alone(tmp_path, name):
+    ours = [scored(tmp_path, "SGA", seed, test="theirs") for seed in (0, 1)]
+    theirs = foreign(test="theirs")
+    made = tmp_path / theirs["folder"]
+    made.mkdir()
+    pairs = pd.read_csv(tmp_path / ours[0]["folder"] / "pairs.csv")
+    pairs.assign(ssim_global=pairs["ssim_global"] + 0.1).to_csv(made / "pairs.csv", index=False)
+    frame = compared([*ours, theirs], "sga", name, store=tmp_path).set_index("metric")
+    assert frame["better"].to_dict() == {"fid": "MangaNinja (not trained here)", "ssim_global": "MangaNinja (not trained here)"}
+    assert frame["unit"].to_dict() == {"fid": "seeds", "ssim_global": "images"}
+    assert frame.loc["ssim_global", "difference"] == pytest.approx(-0.1)
+    assert np.isnan(frame.loc["fid", "p"])
+    assert frame.loc["fid", "reason"] == "not trained here, and FID has no scores per image"
+    (found,) = comparisons(framed([*ours, theirs]), name, "sga")
+    assert "MangaNinja: not trained here (v1.0, 50 steps, made at 512 px, pictures 1a2b3c4d)." in sheet(found).notes
+    with pytest.raises(UserError, match="did you mean 'MangaNinja'"):
+        compared([*ours, theirs], "sga", "MangaNinj")
+    with pytest.raises(UserError, match="matches several variants: .* pictures 99.*: keep one of them"):
+        compared([*ours, theirs, foreign(test="theirs", digest="99")], "sga", name)
+
+
 def test_its_latex_compiles(tmp_path):
-    (found,) = comparisons(pd.DataFrame(with_pairs(tmp_path, seeds=(0, 1))), "sga", "scft", store=tmp_path)
+    (found,) = comparisons(framed(with_pairs(tmp_path, seeds=(0, 1))), "sga", "scft", store=tmp_path)
     assert "Overfull" not in typeset(written(sheet(found, with_published=True), "latex"), tmp_path)
 
 

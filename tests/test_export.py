@@ -57,6 +57,20 @@ def built(module: str, *changes: str) -> Colorizer:
     return generator.eval()
 
 
+def numbers(stored: dict[str, Any]) -> dict[str, Any]:
+    """The numbers of the first measurement in a record's plain values."""
+    return stored["measurements"][0]["metrics"]  # type: ignore[no-any-return]
+
+
+def missing(reason: str) -> dict[str, Any]:
+    described = {"name": "lpips", "title": "LPIPS", "lower_is_better": True, "per_image": True}
+    return {"value": None, "reason": reason, "missing": "lpips", "metric": described}
+
+
+def pictures_of(cell: Path) -> Path:
+    return cell / str(record(cell)["measurements"][0]["folder"]) / PICTURES
+
+
 def inputs(count: int, size: int) -> tuple[torch.Tensor, torch.Tensor]:
     torch.manual_seed(count)
     return torch.rand(count, 1, size, size) * 2 - 1, torch.rand(count, 3, size, size) * 2 - 1
@@ -99,14 +113,17 @@ def test_the_command_writes_beside_nothing_surprising(cell: Path, tmp_path: Path
 
 def test_the_card_says_what_was_measured_and_how(compiler: None, cell: Path, tmp_path: Path) -> None:
     stored = record(cell)
-    stored["metrics"]["fid"] = {
-        "value": 12.3456, "n": 2, "n_real": 2, "floor": 3.21, "n_floor": 2, "dims": 768, "weights": "1", "real_size": "native"
+    numbers(stored)["fid:dims=768"] = {
+        "value": 12.3456, "n": 2, "n_real": 2, "floor": 3.21, "n_floor": 2, "weights": {"inception": "31b69c56" * 8},
+        "metric": {
+            "name": "fid", "title": "FID-768", "lower_is_better": True, "per_image": False, "note": "a remark",
+            "options": {"dims": 768, "real_size": "native"},
+        },
     }  # fmt: skip
-    stored["metrics"]["lpips"] = {
-        "value": None,
-        "reason": "weights 'lpips' are not in '/home/somebody/.cache'",
-        "missing": "lpips",
-    }
+    numbers(stored)["lpips"] = missing("weights 'lpips' are not in '/home/somebody/.cache'")
+    same = json.loads(json.dumps(stored["measurements"][0]))
+    same["protocol"]["references"] = "same"
+    stored["measurements"].append({**same, "identity": "same", "metrics": {"ssim": {**same["metrics"]["ssim"], "value": 0.25}}})
     (cell / "cell.json").write_text(json.dumps(stored))
     card = (export(cell, tmp_path / "mine", program=True) / "README.md").read_text()
     _, front, text = card.split("---\n", 2)
@@ -117,11 +134,16 @@ def test_the_card_says_what_was_measured_and_how(compiler: None, cell: Path, tmp
     }
     assert "# license: choose one" in front
     rows = {row[1]: row[2:4] for line in text.splitlines() if len(row := [part.strip() for part in line.split("|")]) > 3}
-    assert rows["FID ↓"][0] == "12.35"
-    assert rows["FID ↓"][1].startswith("Inception features of width 768; 2 generated against 2 real test images")
-    assert "the same: 3.21" in rows["FID ↓"][1]
+    assert rows["FID-768 ↓"][0] == "12.35"
+    how = "dims=768, real_size=native; weights inception 31b69c56; 2 generated against 2 real test images"
+    assert rows["FID-768 ↓"][1] == f"{how}; 2 real training images against the same: 3.21; a remark"
     assert rows["LPIPS ↓"] == ["not measured", "its network was not on the machine"]
-    assert rows["SSIM (windowed) ↑"][0] == f"{stored['metrics']['ssim']['value']:.4g}"
+    first, second = (line.split("|")[2:4] for line in text.splitlines() if line.startswith("| SSIM (windowed) ↑ |"))
+    assert first[0].strip() == f"{numbers(stored)['ssim']['value']:.4g}"
+    assert first[1].strip() == "mean of 2 pairs; 11 x 11 Gaussian window"
+    assert [part.strip() for part in second] == ["0.25", "protocol: same; mean of 2 pairs; 11 x 11 Gaussian window"]
+    assert "with another test image as its reference. Under `same`, the reference is the sketch's own original" in text
+    assert f"Test images: 2, fingerprint `{stored['measurements'][0]['test']['fingerprint'][:16]}`.\n" in text
     assert rows["budget"][0].startswith("4 steps of 2 images, 2 passes over the training images")
     assert rows["parameters of the generator (M)"][0] == f"{stored['costs']['generator_parameters'] / 1e6:.2f}"
     assert "w/o double-norm" in text
@@ -136,8 +158,9 @@ def test_nothing_of_this_machine_goes_along(compiler: None, cell: Path, tmp_path
     stored = record(cell)
     secret = "/home/somebody/weights"
     stored |= {"failure": {"message": f"cannot read {secret}", "traceback": secret}, "host": secret}
-    stored["metrics"]["lpips"] = {"value": None, "reason": secret, "missing": "lpips"}
-    stored["best"] = {"step": 2, "epoch": 1, "metrics": {"lpips": dict(stored["metrics"]["lpips"])}}
+    numbers(stored)["lpips"] = missing(secret)
+    numbers(stored)["mine"] = {**missing(secret), "missing": None}
+    stored["best"] = {"step": 2, "epoch": 1, "by": "lpips", "metrics": {"lpips": missing(secret)}}
     (cell / "cell.json").write_text(json.dumps(stored))
     (cell / "job.json").write_text(secret)
     folder = export(cell, tmp_path / "mine", program=True)
@@ -148,15 +171,17 @@ def test_nothing_of_this_machine_goes_along(compiler: None, cell: Path, tmp_path
             assert path.is_dir() or private.encode() not in path.read_bytes()
     kept = record(folder)
     assert kept["identity"] == stored["identity"]
-    assert kept["metrics"]["ssim"] == stored["metrics"]["ssim"]
-    assert library.results(folder)["ssim"].tolist() == [stored["metrics"]["ssim"]["value"]]
+    assert numbers(kept)["ssim"] == numbers(stored)["ssim"]
+    assert numbers(kept)["mine"]["reason"] == "it could not be measured"
+    assert kept["measurements"][0]["pictures"] == "none"
+    assert library.results(folder)["ssim"].tolist() == [numbers(stored)["ssim"]["value"]]
 
 
 def test_a_record_of_any_age_is_made_public() -> None:
     for stored in (Path(__file__).parents[1] / "results").rglob("cell.json"):
         old = read_record(stored)
         public = public_record(old)
-        assert public.metrics == old.metrics
+        assert [one.metrics for one in public.measurements] == [one.metrics for one in old.measurements]
         assert parse_record(record_text(public)) == public
 
 
@@ -231,15 +256,15 @@ def cut_weights(cell: Path) -> None:
 
 
 def cut_pictures(cell: Path) -> None:
-    path = cell / PICTURES
+    path = pictures_of(cell)
     path.write_bytes(path.read_bytes()[:-30])
 
 
 def spoilt_pictures(cell: Path) -> None:
-    data = bytearray((cell / PICTURES).read_bytes())
+    data = bytearray(pictures_of(cell).read_bytes())
     where = data.index(b"WEBP")
     data[where : where + 40] = bytes(40)
-    (cell / PICTURES).write_bytes(data)
+    pictures_of(cell).write_bytes(data)
 
 
 def without_data_set(cell: Path) -> None:
@@ -247,7 +272,7 @@ def without_data_set(cell: Path) -> None:
 
 
 def spoilt_grid(cell: Path) -> None:
-    (cell / PICTURES).unlink()
+    pictures_of(cell).unlink()
     path = cell / "samples.png"
     path.write_bytes(path.read_bytes()[:100])
 
@@ -275,10 +300,10 @@ def rewrite(cell: Path, **changes: Any) -> None:
         (lambda cell: within(cell, "dataset", fingerprint=None), "(dataset.fingerprint is null)"),
         (lambda cell: within(cell, "provenance", versions=None), "(provenance.versions is null)"),
         (
-            lambda cell: rewrite(cell, metrics={"fid": {"value": "low"}}),
-            "cell.json' is not a cell's record (metrics.fid.value is \"low\")",
+            lambda cell: rewrite(cell, best={"step": 1, "epoch": 1, "by": "fid", "metrics": {"fid": {"value": "low"}}}),
+            "cell.json' is not a cell's record (best.metrics.fid.value is \"low\")",
         ),
-        (lambda cell: rewrite(cell, metrics={"fid": 3}), "cell.json' is not a cell's record"),
+        (lambda cell: rewrite(cell, measurements={"fid": 3}), "cell.json' is not a cell's record"),
         (spoilt_grid, "samples.png' is damaged"),
         (shutil.rmtree, "there is no cell"),
     ],
@@ -338,18 +363,19 @@ def test_a_folder_that_cannot_be_written_to_is_one_line(
 
 def test_pictures_are_those_of_the_pairs_or_of_the_last_grid(cell: Path, tmp_path: Path) -> None:
     (cell / "samples.png").unlink()
-    sheet = pair_sheet(cell, 1)
+    stored = read_record(cell / "cell.json")
+    sheet = pair_sheet(cell, stored, 1)
     assert sheet is not None
     assert sheet[1] == "1 of the 2"
     assert sheet[0].width == 4 * 128 + 3 * 4
-    assert pair_sheet(cell, 0) is None
-    (cell / PICTURES).unlink()
-    assert pair_sheet(cell, 8) is None
+    assert pair_sheet(cell, stored, 0) is None
+    pictures_of(cell).unlink()
+    assert pair_sheet(cell, stored, 8) is None
     folder = export(cell, tmp_path / "mine")
     assert "\nNo pictures are included.\n" in (folder / "README.md").read_text()
     assert not (folder / "pictures").exists()
     Image.new("RGB", (30, 20), "red").save(cell / "samples.png")
-    sheet = pair_sheet(cell, 8)
+    sheet = pair_sheet(cell, stored, 8)
     assert sheet is not None
     assert sheet[0].size == (30, 20)
 

@@ -130,7 +130,7 @@ def test_a_grids_table_has_the_papers_numbers_where_ours_are_missing():
 
 def test_a_grids_datasets_come_in_its_order():
     table = one_table(cell("SGA", "cat"), cell("SGA", "mine"), cell("SGA", "anime"), grid=load_grid("ablation"))
-    assert list(dict.fromkeys(column.dataset for column in table.columns)) == ["anime", "cat", "mine"]
+    assert list(dict.fromkeys(column.setting.dataset for column in table.columns)) == ["anime", "cat", "mine"]
 
 
 def test_a_default_typed_in_a_grid_or_by_an_older_version_is_the_default():

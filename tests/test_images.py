@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -16,11 +17,15 @@ import torch
 from PIL import Image
 
 from attnbench.config.recipe import Data, Sketch
+from attnbench.data import images as images_file
+from attnbench.data import synthetic as cartoon_file
+from attnbench.data import xdog as xdog_file
 from attnbench.data.images import ImageSet, PreparedDataset, cache_folder, decode, prepare, resident, resize, sigma_index
 from attnbench.data.layouts import Dataset, ImageFile, folder, synthetic
 from attnbench.data.synthetic import draw
 from attnbench.data.xdog import xdog
 from attnbench.errors import UserError
+from attnbench.source_code import digest_of_file
 
 Heads = Callable[..., Path]
 HEAD = draw(0, 0, 32)
@@ -47,6 +52,11 @@ def same(a: ImageSet, b: ImageSet) -> bool:
         a.sketches is not None and b.sketches is not None and torch.equal(a.sketches, b.sketches)
     )
     return a.names == b.names and torch.equal(a.images, b.images) and sketches and torch.equal(a.sigma, b.sigma)
+
+
+def changed_splits(before: PreparedDataset, after: PreparedDataset) -> list[str]:
+    """The splits whose fingerprints differ."""
+    return [split for split, print_ in before.fingerprints.items() if after.fingerprints[split] != print_]
 
 
 def cut_in_half(path: Path) -> None:
@@ -324,7 +334,7 @@ def test_a_data_set_without_its_broken_files_has_the_fingerprint_of_one_that_nev
     path = folder_of_heads()
     before = prepared(path)
     (path / "train" / "zzz.png").write_bytes(b"broken")
-    assert prepared(path, skip_corrupt=True).fingerprint == before.fingerprint
+    assert prepared(path, skip_corrupt=True).fingerprints == before.fingerprints
 
 
 def test_fewer_than_two_test_images_are_refused_since_they_make_no_pair(folder_of_heads: Heads) -> None:
@@ -386,7 +396,7 @@ def test_the_second_time_nothing_is_read_or_decoded_and_the_result_is_the_same(t
     assert (total(first), total(second)) == ((12, 12), (0, 0))
     assert same(one.train, two.train)
     assert same(one.test, two.test)
-    assert one.fingerprint == two.fingerprint
+    assert one.fingerprints == two.fingerprints
 
 
 def test_a_file_that_changed_is_noticed_and_only_its_split_is_decoded_again(folder_of_heads: Heads) -> None:
@@ -399,7 +409,7 @@ def test_a_file_that_changed_is_noticed_and_only_its_split_is_decoded_again(fold
     changed = [i for i, name in enumerate(after.train.names) if name == "006.png"]
     assert (after.train.images != before.train.images).flatten(1).any(1).nonzero().flatten().tolist() == changed
     assert np.array_equal(after.train.images[changed[0]].permute(1, 2, 0), np.asarray(draw(1, 99, 32)))
-    assert after.fingerprint != before.fingerprint
+    assert changed_splits(before, after) == ["train"]
 
 
 def test_a_change_that_keeps_a_file_s_size_is_noticed_by_its_time(tmp_path: Path, folder_of_heads: Heads) -> None:
@@ -413,7 +423,7 @@ def test_a_change_that_keeps_a_file_s_size_is_noticed_by_its_time(tmp_path: Path
     after = prepared(path)
     assert (before.test.images[0] == 10).all()
     assert (after.test.images[0] == 20).all()
-    assert after.fingerprint != before.fingerprint
+    assert changed_splits(before, after) == ["test"]
 
 
 def test_line_art_that_changed_is_noticed_too(folder_of_heads: Heads) -> None:
@@ -482,7 +492,7 @@ def test_the_cache_is_where_the_environment_says_and_leaves_no_drafts(
     assert len(list((tmp_path / "mine" / "digests").iterdir())) == 2
 
 
-# The fingerprint
+# The fingerprints
 
 
 def test_the_fingerprint_does_not_depend_on_where_the_files_are_or_when_they_were_written(
@@ -493,39 +503,117 @@ def test_the_fingerprint_does_not_depend_on_where_the_files_are_or_when_they_wer
     shutil.copytree(path, tmp_path / "elsewhere")
     for file in (tmp_path / "elsewhere").rglob("*.png"):
         os.utime(file, ns=(10**18, 10**18))
-    assert prepared(tmp_path / "elsewhere").fingerprint == first.fingerprint
+    assert prepared(tmp_path / "elsewhere").fingerprints == first.fingerprints
 
 
 def test_the_fingerprint_is_the_data_set_s_whatever_the_recipe_does_with_it(folder_of_heads: Heads) -> None:
     path = folder_of_heads()
-    assert prepared(path).fingerprint == prepared(path, Data(size=16, sketch=Sketch(at="target"))).fingerprint
+    assert prepared(path).fingerprints == prepared(path, Data(size=16, sketch=Sketch(at="target"))).fingerprints
 
 
-def test_a_renamed_file_changes_the_fingerprint(folder_of_heads: Heads) -> None:
+def test_each_split_has_a_fingerprint_of_its_own(folder_of_heads: Heads) -> None:
+    path = folder_of_heads()
+    prints = prepared(path).fingerprints
+    assert list(prints) == ["train", "test"]
+    assert prints["train"] != prints["test"]
+    shutil.rmtree(path / "test")
+    shutil.copytree(path / "train", path / "test")
+    prints = prepared(path).fingerprints
+    assert prints["train"] == prints["test"]
+
+
+def test_a_renamed_file_changes_its_split_s_fingerprint(folder_of_heads: Heads) -> None:
     path = folder_of_heads()
     first = prepared(path)
     (path / "train" / "011.png").rename(path / "train" / "012.png")
-    assert prepared(path).fingerprint != first.fingerprint
+    assert changed_splits(first, prepared(path)) == ["train"]
 
 
-def test_changed_content_changes_the_fingerprint(folder_of_heads: Heads) -> None:
+@pytest.mark.parametrize(("split", "name"), [("test", "003.png"), ("train", "011.png")])
+def test_changed_content_changes_its_split_s_fingerprint(split: str, name: str, folder_of_heads: Heads) -> None:
     path = folder_of_heads()
     first = prepared(path)
-    draw(1, 50, 32).save(path / "test" / "003.png")
-    assert prepared(path).fingerprint != first.fingerprint
+    draw(1, 50, 32).save(path / split / name)
+    assert changed_splits(first, prepared(path)) == [split]
 
 
-def test_an_image_moved_from_test_to_train_changes_the_fingerprint(folder_of_heads: Heads) -> None:
+def test_an_image_moved_from_test_to_train_changes_both_fingerprints(folder_of_heads: Heads) -> None:
     path = folder_of_heads()
     first = prepared(path)
     (path / "test" / "003.png").rename(path / "train" / "003.png")
-    assert prepared(path).fingerprint != first.fingerprint
+    assert changed_splits(first, prepared(path)) == ["train", "test"]
 
 
 def test_synthetic_heads_are_prepared_like_files() -> None:
     data_set = prepare(synthetic(train=3, test=2, size=32), SMALL)
     assert np.array_equal(data_set.test.images[1].permute(1, 2, 0), np.asarray(draw(0, 1, 32)))
-    assert data_set.fingerprint != prepare(synthetic(train=3, test=2, size=32, seed=1), SMALL).fingerprint
+    other = prepare(synthetic(train=3, test=2, size=32, seed=1), SMALL)
+    assert changed_splits(data_set, other) == ["train", "test"]
+    more = prepare(synthetic(train=4, test=2, size=32), SMALL)
+    assert changed_splits(data_set, more) == ["train"]
+
+
+# The code that draws and decodes
+
+
+@pytest.fixture
+def changed_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[ModuleType, str, str], None]:
+    """changed_code(module, old, new): the module's file seems to hold another text. What is imported stays as it is."""
+
+    def change(module: ModuleType, old: str, new: str) -> None:
+        assert module.__file__
+        text = Path(module.__file__).read_text(encoding="utf-8")
+        assert old in text
+        copy = tmp_path / Path(module.__file__).name
+        copy.write_text(text.replace(old, new, 1), encoding="utf-8")
+        monkeypatch.setattr(module, "__file__", str(copy))
+        digest_of_file.cache_clear()
+
+    return change
+
+
+def decoded_folders(cache: Path) -> set[str]:
+    return {entry.name for entry in (cache / "images").iterdir()}
+
+
+@pytest.mark.parametrize("module", [cartoon_file, images_file, xdog_file])
+def test_a_comment_in_the_code_that_draws_or_decodes_changes_no_digest_and_decodes_nothing_anew(
+    module: ModuleType, tmp_path: Path, changed_code: Callable[[ModuleType, str, str], None]
+) -> None:
+    cartoons, cache = synthetic(train=3, test=2, size=32), tmp_path / "cache"
+    first = prepare(cartoons, SMALL, cache=cache)
+    before = decoded_folders(cache)
+    changed_code(module, "\n\n\ndef ", "\n\n\n# A remark.\ndef ")
+    again = prepare(cartoons, SMALL, cache=cache)
+    assert changed_splits(first, again) == []
+    assert decoded_folders(cache) == before
+
+
+def test_other_code_that_draws_makes_other_images(tmp_path: Path, changed_code: Callable[[ModuleType, str, str], None]) -> None:
+    cartoons, cache = synthetic(train=3, test=2, size=32), tmp_path / "cache"
+    first = prepare(cartoons, SMALL, cache=cache)
+    before = decoded_folders(cache)
+    changed_code(cartoon_file, "factor = 4 if size <= 128 else 2", "factor = 8 if size <= 128 else 2")
+    assert changed_splits(first, prepare(cartoons, SMALL, cache=cache)) == ["train", "test"]
+    assert len(decoded_folders(cache) - before) == 2
+
+
+@pytest.mark.parametrize(
+    ("module", "old", "new"),
+    [
+        (images_file, "Image.Resampling.BILINEAR", "Image.Resampling.BICUBIC"),
+        (xdog_file, "import torch\n", "import torch\n\nTHEIRS = 1\n"),
+    ],
+)
+def test_other_code_that_decodes_decodes_anew_and_the_images_count_as_the_same(
+    module: ModuleType, old: str, new: str, tmp_path: Path, changed_code: Callable[[ModuleType, str, str], None]
+) -> None:
+    cartoons, cache = synthetic(train=3, test=2, size=32), tmp_path / "cache"
+    first = prepare(cartoons, SMALL, cache=cache)
+    before = decoded_folders(cache)
+    changed_code(module, old, new)
+    assert changed_splits(first, prepare(cartoons, SMALL, cache=cache)) == []
+    assert len(decoded_folders(cache) - before) == 2
 
 
 def test_progress_is_reported_up_to_the_last_image(

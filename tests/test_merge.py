@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from filelock import FileLock
 from runs import attnbench, only_cell, record, tree
@@ -19,7 +20,7 @@ from attnbench.store.merge import merge
 from attnbench.store.reading import records
 
 VARIANTS = Path(__file__).parents[1] / "results" / "variants"
-NAME = "scft-cat-seed0-2c544f9b2c"
+NAME = "scft-cat-seed0-273fbe252b"
 LEFT_BEHIND = ("job.json", "progress.json", "cell.log", "checkpoint.pt", "checkpoint.previous.pt", ".lock", ".x.1.draft")
 
 
@@ -99,22 +100,51 @@ def test_an_unfinished_cell_gives_way_and_is_kept(other: Path, mine: Path) -> No
 
 
 def test_an_unfinished_cell_of_the_same_identity_under_another_name_gives_way(other: Path, mine: Path) -> None:
-    cell = unfinished(mine, "scft-cats-seed0-2c544f9b2c")
+    cell = unfinished(mine, "scft-cats-seed0-273fbe252b")
     assert merge(other, mine).merged == [NAME]
     assert record(cell)["status"] == "finished"
     assert not (mine / NAME).exists()
+
+
+def measured(cell: Path) -> dict[str, Any]:
+    (measurement,) = record(cell)["measurements"]
+    return measurement  # type: ignore[no-any-return]
 
 
 def test_a_cell_that_is_finished_in_both_stays_and_a_difference_is_said(
     other: Path, mine: Path, warned: Callable[[], list[str]]
 ) -> None:
     merge(other, mine)
-    metrics = record(other / NAME)["metrics"]
-    measured = metrics["kid"]["value"]
-    change(other / NAME, metrics={**metrics, "kid": {**metrics["kid"], "value": 0.5}})
+    changed = measured(other / NAME)
+    number = changed["metrics"]["kid:dims=768"]
+    here, number["value"] = number["value"], 0.5
+    change(other / NAME, measurements=[changed])
     before = tree(mine)
     assert merge(other, mine).there == [NAME]
-    assert warned() == [f"{mine / NAME}: the cell here is kept: kid is {measured} here and 0.5 there"]
+    assert warned() == [f"{mine / NAME}: the cell here is kept: kid:dims=768 is {here} here and 0.5 there"]
+    assert tree(mine) == before
+
+
+def test_a_cell_gets_the_numbers_and_measurements_that_only_the_other_has(other: Path, mine: Path) -> None:
+    (other / NAME / "pairs.csv").write_text("sketch,reference,ssim_global,ssim\na.png,b.png,0.5,0.25\nb.png,a.png,0.75,0.5\n")
+    merge(other, mine)
+    whole = measured(mine / NAME)
+    fewer = {key: number for key, number in whole["metrics"].items() if key != "ssim"}
+    change(mine / NAME, measurements=[{**whole, "metrics": fewer}])
+    pairs = pd.read_csv(mine / NAME / "pairs.csv")
+    pairs.drop(columns="ssim").to_csv(mine / NAME / "pairs.csv", index=False)
+    under_another = {**whole, "identity": "ab" * 32, "protocol": {**whole["protocol"], "references": "same"}}
+    change(other / NAME, measurements=[whole, under_another])
+    outcome = merge(other, mine)
+    assert (outcome.there, outcome.added) == ([NAME], [NAME])
+    assert str(outcome) == "merged 0, already there 1, left out 0; measurements added to 1"
+    first, second = record(mine / NAME)["measurements"]
+    assert first["metrics"] == {**fewer, "ssim": whole["metrics"]["ssim"]}
+    assert second == {**under_another, "folder": "measured/same-ababab"}
+    assert pd.read_csv(mine / NAME / "pairs.csv")["ssim"].equals(pairs["ssim"])
+    assert pd.read_csv(mine / NAME / second["folder"] / "pairs.csv").equals(pairs)
+    before = tree(mine)
+    assert merge(other, mine).added == []
     assert tree(mine) == before
 
 
@@ -144,7 +174,7 @@ def not_finished(cell: Path) -> None:
     ("damage", "why"),
     [
         (edited, "its identity does not match the rest of its cell.json"),
-        (renamed, "its folder's name does not end in -2c544f9b2c"),
+        (renamed, "its folder's name does not end in -273fbe252b"),
         (not_finished, "it is not finished (failed)"),
     ],
 )

@@ -22,9 +22,13 @@ from torchvision.models.inception import BasicConv2d, InceptionA, InceptionC
 
 from attnbench import weights
 from attnbench.data.synthetic import draw
-from attnbench.metrics.frechet import InceptionFeatures, features_of, fold_batch_norms, frechet_distance, kernel_distance
-from attnbench.metrics.perceptual import LPIPS
-from attnbench.metrics.ssim import grey_levels, ssim, ssim_global
+from attnbench.metrics.fid import frechet_distance
+from attnbench.metrics.inception import InceptionFeatures, features_of, fold_batch_norms
+from attnbench.metrics.kid import kernel_distance
+from attnbench.metrics.lpips import PerceptualDistance
+from attnbench.metrics.luma_levels import grey_levels
+from attnbench.metrics.ssim import ssim
+from attnbench.metrics.ssim_global import ssim_global
 
 CPU = torch.device("cpu")
 
@@ -292,8 +296,9 @@ def test_lpips_is_the_reference_implementations(torch_home: Path) -> None:
     a, b = heads(0, 1, 2, size=64), heads(3, 4, 5, size=64)
     with torch.no_grad():
         wanted = reference(a.float() / 127.5 - 1, b.float() / 127.5 - 1).flatten()
-    ours = LPIPS("squeeze")(a, b)
+    distance = PerceptualDistance("squeeze")
+    ours = distance(a, b)
     assert ours.shape == (3,)
     assert torch.allclose(ours, wanted, atol=1e-6)
     assert ours.min() > 0.05
-    assert LPIPS("squeeze")(a, a).tolist() == [0, 0, 0]
+    assert distance(a, a).tolist() == [0, 0, 0]

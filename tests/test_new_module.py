@@ -15,8 +15,10 @@ import pytest
 import torch
 from runs import attnbench, install, only_cell, record, tiny, tree
 
-from attnbench.contract import new_module as new_module_file
-from attnbench.contract.new_module import files, new_module
+from attnbench.contract import new_package
+from attnbench.contract.new_metric import METRIC
+from attnbench.contract.new_module import MODULE, new_module
+from attnbench.contract.new_package import files
 
 SEVENTH = Path(__file__).parent / "seventh_module"
 
@@ -148,7 +150,7 @@ def test_new_module_writes_its_files_and_nothing_beside_them(tmp_path: Path) -> 
     (tmp_path / "my-attention").mkdir()  # empty, so not in the way
     assert new_module("my-attention", tmp_path) == tmp_path / "my-attention"
     written = {path: content.decode() for path, (_, content) in tree(tmp_path).items()}
-    assert written == {f"my-attention/{path}": text for path, text in files("my-attention").items()}
+    assert written == {f"my-attention/{path}": text for path, text in files("my-attention", MODULE).items()}
     assert 'my_attention = "my_attention:MyAttention"' in written["my-attention/pyproject.toml"]
     assert not any("$" in text for text in written.values())
 
@@ -217,12 +219,12 @@ def test_what_exists_already_is_left_alone(tmp_path: Path) -> None:
 
 def test_a_failure_halfway_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     in_the_way = {"a.py": "", "a.py/b.py": ""}  # the second needs a folder where the first is a file
-    monkeypatch.setattr(new_module_file, "files", lambda name: in_the_way)
+    monkeypatch.setattr(new_package, "files", lambda name, kind: in_the_way)
     assert "cannot be written" in refused("new-module", "my-attention", "--folder", tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_wheel_carries_the_template(tmp_path: Path, python: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+def test_the_wheel_carries_the_templates(tmp_path: Path, python: Callable[..., subprocess.CompletedProcess[str]]) -> None:
     root, source = Path(__file__).parents[1], tmp_path / "source"
     for package in ("attnbench", "baselines", "configs"):
         shutil.copytree(root / package, source / package, ignore=shutil.ignore_patterns("__pycache__"))
@@ -234,6 +236,6 @@ def test_the_wheel_carries_the_template(tmp_path: Path, python: Callable[..., su
     carried = {Path(name).name for name in zipfile.ZipFile(built).namelist() if name.startswith("attnbench/contract/template/")}
     assert (
         carried
-        == set(new_module_file.FILES)
+        == {*MODULE.templates, *METRIC.templates}
         == {path.name for path in (root / "attnbench" / "contract" / "template").iterdir()}
     )

@@ -63,18 +63,19 @@ def test_a_record_that_is_written_now_fits_the_schema(tmp_path: Path) -> None:
 
 def test_records_from_before_parts_were_added_are_read() -> None:
     found = parse_record(json.dumps(OLDEST))
-    assert (found.format, found.step, found.dataset.side, found.module.sources) == (0, 0, None, None)
+    assert (found.identity_version, found.step, found.dataset.side, found.module.sources) == (1, 0, None, None)
     assert found.label == "SGA on cat, seed 0"
-    assert found.recipe.metrics == []
+    assert found.measurements == []
 
 
 def test_parts_that_this_version_does_not_know_are_kept() -> None:
-    later = OLDEST | {"room": {"name": "attic"}, "metrics": {"fid": {"value": 1.5, "dims": 192, "shape": [1, 2]}}}
+    later = json.loads(STORED[0].read_text()) | {"room": {"name": "attic"}}
+    later["measurements"][0]["metrics"]["ssim"]["shape"] = [1, 2]
     found = parse_record(json.dumps(later))
     changed = found.model_copy(update={"status": FAILED, "failure": Failure(message="why")})
     written = json.loads(record_text(changed))
     assert written == later | {"status": "failed", "failure": {"message": "why"}}
-    assert found.metrics["fid"].parts == {"dims": 192, "shape": [1, 2]}
+    assert found.measurements[0].metrics["ssim"].parts["shape"] == [1, 2]
 
 
 def test_a_record_is_frozen() -> None:
@@ -94,7 +95,7 @@ def test_a_record_is_frozen() -> None:
         ({"module": []}, "module is []"),
         ({"dataset": {"name": "cat"}}, "dataset.fingerprint is missing"),
         ({"step": -1}, "step is -1"),
-        ({"metrics": {"fid": {}}}, "metrics.fid.value is missing"),
+        ({"metrics": {"fid": {}}}, "measurements.0.metrics.fid.value is missing"),
         ({"costs": {"step_gflop": "much"}}, 'costs.step_gflop is "much"'),
     ],
 )
@@ -136,9 +137,11 @@ def test_the_options_of_a_run_are_stored_with_the_cell(tmp_path: Path) -> None:
     assert attnbench(*run, "--checkpoint-minutes", "3", "--retry-failed", "--record-gradients").code == 0
     job = read_job(only_cell(tmp_path))
     assert job is not None
-    assert job.options == RunOptions(checkpoint_minutes=3, retry_failed=True, record_gradients=True)
+    evaluation = cells()[0].recipe.evaluation  # what is to be measured goes with them
+    given = {"checkpoint_minutes": 3, "retry_failed": True, "record_gradients": True}
+    assert job.options == RunOptions(**given, evaluation=evaluation)  # type: ignore[arg-type]
     assert attnbench(*run).code == 0
-    assert read_job(only_cell(tmp_path)).options == RunOptions()  # type: ignore[union-attr]
+    assert read_job(only_cell(tmp_path)).options == RunOptions(evaluation=evaluation)  # type: ignore[union-attr]
 
 
 def test_a_job_from_before_options_were_stored_is_read(tmp_path: Path) -> None:

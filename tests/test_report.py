@@ -18,11 +18,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
 from PIL import Image
 from runs import Process, attnbench, edit, only_cell, record, tiny
+from test_tables import write_old_cell
 
 from attnbench.cells.record import DatasetRecord, ModuleRecord, Record
 from attnbench.cli.options import split_list
@@ -56,6 +58,18 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def store(trained: Path, tmp_path: Path) -> Path:
     """A copy that a test may change."""
     return Path(shutil.copytree(trained, tmp_path / "store"))
+
+
+def measured(cell: Path) -> Path:
+    """The folder of a cell's first measurement, which has pairs.csv and pictures."""
+    return cell / str(record(cell)["measurements"][0]["folder"])
+
+
+def edit_numbers(cell: Path, **changes: dict[str, Any]) -> None:
+    """Change numbers of a cell's first measurement, in the file."""
+    first, *others = record(cell)["measurements"]
+    metrics = {key: {**number, **changes.get(key, {})} for key, number in first["metrics"].items()}
+    edit(cell, measurements=[{**first, "metrics": metrics}, *others])
 
 
 def draw_figure(file: Path, width: int, height: int) -> None:
@@ -110,16 +124,44 @@ def test_every_column_of_the_grid_shows_the_same_pairs(store: Path) -> None:
     assert [column["label"] for column in grid["columns"]] == ["SCFT", "CMFT", "SGA"]
     names = {}
     for column in grid["columns"]:
-        lines = (store / column["folder"] / "pairs.csv").read_text().splitlines()[1:]
+        lines = (measured(store / column["folder"]) / "pairs.csv").read_text().splitlines()[1:]
         names[column["label"]] = {tuple(line.split(",")[:2]): k for k, line in enumerate(lines)}
     for pair in grid["pairs"]:
         for k, column in enumerate(grid["columns"]):
-            kept = PairPictures(store / column["folder"])
+            kept = PairPictures(measured(store / column["folder"]))
+            assert kept.lossless
             place = names[column["label"]][pair["sketch"], pair["reference"]]
-            assert album.files[pair["generated"][k]] == kept.generated(place)
+            assert album.files[pair["generated"][k]] == as_shown(kept.generated(place))
             given = [album.files[at] for at in pair["pictures"]]
-            assert given == [kept.sketch(place), kept.reference(place), kept.original(place)]
+            assert given == [as_shown(read(place)) for read in (kept.sketch, kept.reference, kept.original)]
     assert len(set(album.files)) == len(album.files)
+
+
+def as_shown(kept: bytes) -> bytes:
+    """The lossy copy of a picture that was kept without loss."""
+    buffer = io.BytesIO()
+    Image.open(io.BytesIO(kept)).save(buffer, "WEBP", quality=80, method=2)
+    return buffer.getvalue()
+
+
+def test_a_picture_that_was_not_kept_is_a_gap(store: Path) -> None:
+    for name in ("sga", "scft", "cmft"):
+        file = measured(only_cell(store, name)) / PICTURES
+        with ZipFile(file) as whole, ZipFile(file.with_suffix(".new"), "w") as part:
+            for inner in whole.namelist():
+                if not inner.startswith("original/") or name == "cmft":
+                    part.writestr(inner, whole.read(inner))
+        file.with_suffix(".new").replace(file)
+    report = collect(store, pairs=4)
+    assert report.notes == []
+    for pair in report.views[0].grid["pairs"]:
+        assert None not in pair["pictures"]  # from the column that kept them
+    (measured(only_cell(store, "cmft")) / PICTURES).unlink()
+    report = collect(store, pairs=4)
+    assert report.notes == []
+    for pair in report.views[0].grid["pairs"]:
+        assert [place is None for place in pair["pictures"]] == [False, True, True]
+    render(report)
 
 
 def test_best_worst_and_most_differing_pairs_are_those_of_the_scores(store: Path) -> None:
@@ -131,7 +173,7 @@ def test_best_worst_and_most_differing_pairs_are_those_of_the_scores(store: Path
     assert len(sets["spread", ""]) == 4
     scores = {}
     for column in grid["columns"]:
-        rows = [line.split(",") for line in (store / column["folder"] / "pairs.csv").read_text().splitlines()]
+        rows = [line.split(",") for line in (measured(store / column["folder"]) / "pairs.csv").read_text().splitlines()]
         at = rows[0].index("ssim")
         scores[column["label"]] = {row[0]: float(row[at]) for row in rows[1:]}
     for label, mine in scores.items():
@@ -146,17 +188,17 @@ def test_a_column_is_the_lowest_seed_that_has_pictures(store: Path) -> None:
     assert attnbench(*tiny(store, "sga", HEADS, evaluation__when="each_epoch"), "--seeds", "1,2").code == 0
     for seed in (0, 1):
         (folder,) = store.glob(f"sga-*seed{seed}-*")
-        (folder / PICTURES).unlink()
+        (measured(folder) / PICTURES).unlink()
     (view,) = collect(store, pairs=4).views
     assert {column["label"]: column["seed"] for column in view.grid["columns"]} == {"SCFT": 0, "CMFT": 0, "SGA": 2}
 
 
 def test_cells_without_pictures_are_named(store: Path) -> None:
-    (only_cell(store, "sga") / PICTURES).unlink()
+    (measured(only_cell(store, "sga")) / PICTURES).unlink()
     (view,) = collect(store, pairs=4).views
     assert view.grid["left_out"] == ["SGA"]
     for folder in store.glob("*-seed0-*"):
-        (folder / PICTURES).unlink(missing_ok=True)
+        (measured(folder) / PICTURES).unlink(missing_ok=True)
     report = collect(store, pairs=4)
     assert report.views[0].grid["columns"] == []
     assert report.notes == []
@@ -217,12 +259,18 @@ def test_a_log_that_is_damaged_from_its_start_has_no_curves(tmp_path: Path, warn
     assert "line 1" in warned()[0]
 
 
-def test_metrics_over_epochs_have_their_protocol(tmp_path: Path, warned: Callable[[], list[str]]) -> None:
+def test_metrics_over_epochs_are_described_in_old_files_and_new_ones(tmp_path: Path, warned: Callable[[], list[str]]) -> None:
     metrics = {"fid": {"value": 9.5, "dims": 192}, "ssim": {"value": 0.5}, "kid": {"value": None, "reason": "no network"}}
-    (tmp_path / "evaluations.jsonl").write_text(json.dumps({"step": 2, "epoch": 1, "metrics": metrics}) + "\n[1]\n")
-    found = epoch_metrics(tmp_path)
-    assert [(one.title, one.epoch, one.value) for one in found] == [("FID-192", 1, 9.5), ("SSIM (windowed)", 1, 0.5)]
-    assert "evaluations.jsonl is damaged (line 2" in warned()[0]
+    described = {"name": "mine", "title": "Mine", "lower_is_better": True, "per_image": True}  # not installed here
+    new = {"mine:size=3": {"value": 2.5, "metric": described}, "mine": {"value": None, "metric": described}}
+    lines = [{"step": 2, "epoch": 1, "metrics": metrics}, {"step": 4, "epoch": 2, "metrics": new}, [1]]
+    (tmp_path / "evaluations.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert [(one.metric, one.described.title, one.epoch, one.value) for one in epoch_metrics(tmp_path)] == [
+        ("fid:dims=192", "FID-192", 1, 9.5),
+        ("ssim", "SSIM (windowed)", 1, 0.5),
+        ("mine:size=3", "Mine", 2, 2.5),
+    ]
+    assert "evaluations.jsonl is damaged (line 3" in warned()[0]
 
 
 def test_the_view_has_curves_and_epochs_of_every_cell(store: Path) -> None:
@@ -234,6 +282,7 @@ def test_the_view_has_curves_and_epochs_of_every_cell(store: Path) -> None:
     assert mine["losses"]["reconstruction"] == [float(f"{line['reconstruction']:.4g}") for line in lines]
     epochs = [json.loads(line) for line in (sga / "evaluations.jsonl").read_text().splitlines()]
     (ssim,) = [one for one in view.epochs if (one["label"], one["metric"]) == ("SGA", "ssim")]
+    assert {one["metric"] for one in view.epochs if one["first"]} == {record(sga)["best"]["by"]}
     assert ssim["points"] == [(row["epoch"], float(f"{row['metrics']['ssim']['value']:.6g}")) for row in epochs]
 
 
@@ -248,9 +297,10 @@ def test_quality_and_cost_are_the_frames(store: Path) -> None:
 
 
 def test_the_command_of_a_cell_makes_that_cell_again(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (only_cell(store, "sga") / "job.json").unlink()
     report = collect(store, pairs=4)
     (cell,) = [cell for cell in report.cells if cell["folder"].startswith("sga")]
-    assert "is not recorded" in cell["remark"]  # cells of this process have no job.json
+    assert "is not recorded" in cell["remark"]
     (weights := tmp_path / "torch home").mkdir()
     job = {"dataset": HEADS, "data_root": None, "torch_home": str(weights)}
     (store / cell["folder"] / "job.json").write_text(json.dumps(job))
@@ -302,7 +352,12 @@ def test_options_in_a_command_are_read_back_as_they_were(given: dict[str, Any], 
 
 def test_an_unfinished_cell_goes_on_by_its_command(store: Path) -> None:
     folder = only_cell(store, "sga")
-    edit(folder, status="failed", failure={"message": "OutOfMemoryError: too large", "traceback": "Traceback ..."}, metrics={})
+    edit(
+        folder,
+        status="failed",
+        failure={"message": "OutOfMemoryError: too large", "traceback": "Traceback ..."},
+        measurements=[],
+    )
     (folder / "job.json").write_text(json.dumps({"dataset": HEADS, "data_root": None, "torch_home": "x"}))
     report = collect(store, pairs=4)
     (cell,) = [cell for cell in report.cells if cell["status"] == "failed"]
@@ -403,13 +458,8 @@ def test_a_page_names_the_figures_that_it_has_no_room_for(store: Path, monkeypat
 @pytest.mark.parametrize("value", [float("inf"), float("nan")])
 def test_metrics_and_costs_that_are_no_numbers_are_left_out_and_named(store: Path, value: object) -> None:
     sga, scft = only_cell(store, "sga"), only_cell(store, "scft")
-    mine = record(sga)
-    changed = {
-        **mine,
-        "metrics": {**mine["metrics"], "ssim": {"value": value}},
-        "costs": {**mine["costs"], "step_gflop": value},
-    }
-    (sga / "cell.json").write_text(json.dumps(changed))
+    edit_numbers(sga, ssim={"value": value})
+    edit(sga, costs={**record(sga)["costs"], "step_gflop": value})
     outcome = attnbench("report", store)
     assert outcome.code == 0
     view = data_of((store / "report.html").read_text())["views"][0]
@@ -425,11 +475,11 @@ def test_metrics_and_costs_that_are_no_numbers_are_left_out_and_named(store: Pat
 
 def test_a_record_with_a_text_for_a_number_is_left_out_and_named(store: Path) -> None:
     sga = only_cell(store, "sga")
-    edit(sga, metrics={**record(sga)["metrics"], "ssim": {"value": "much"}})
+    edit_numbers(sga, ssim={"value": "much"})
     outcome = attnbench("report", store)
     assert outcome.code == 0
     (line,) = outcome.err.splitlines()
-    assert line == f'{sga / "cell.json"} is left out: it is not a cell\'s record (metrics.ssim.value is "much")'
+    assert line == f'{sga / "cell.json"} is left out: it is not a cell\'s record (measurements.0.metrics.ssim.value is "much")'
     (view,) = data_of((store / "report.html").read_text())["views"]
     assert view["variants"] == ["SCFT", "CMFT"]
 
@@ -443,18 +493,18 @@ def test_losses_and_epochs_that_are_no_numbers_are_gaps(store: Path) -> None:
         (sga / name).write_text("\n".join(lines) + "\n")
     report = collect(store, pairs=4)
     assert report.notes == []
-    view = data_of(render(report))["views"][0]
-    (curve,) = [curve for curve in view["curves"] if curve["label"] == "SGA"]
+    (log,) = data_of(render(report))["logs"]
+    (curve,) = [curve for curve in log["curves"] if curve["label"] == "SGA"]
     shown = curve["losses"]["generator"]
     assert [loss is None for loss in shown] == [False, True, False, True]
     assert None not in curve["losses"]["reconstruction"]
-    epochs = {one["label"]: [epoch for epoch, _ in one["points"]] for one in view["epochs"] if one["metric"] == "ssim"}
+    epochs = {one["label"]: [epoch for epoch, _ in one["points"]] for one in log["epochs"] if one["metric"] == "ssim"}
     assert len(epochs["SGA"]) == len(epochs["SCFT"]) - 1
 
 
 @pytest.mark.parametrize("score", ["inf", "none", "1e999"])
 def test_scores_that_are_no_numbers_are_left_out_and_named(store: Path, score: str) -> None:
-    file = only_cell(store, "sga") / "pairs.csv"
+    file = measured(only_cell(store, "sga")) / "pairs.csv"
     head, first, second, *rest = (line.split(",") for line in file.read_text().splitlines())
     second[head.index("ssim")] = score
     file.write_text("\n".join(",".join(line) for line in (head, first, second, *rest)) + "\n")
@@ -471,7 +521,7 @@ def test_scores_that_are_no_numbers_are_left_out_and_named(store: Path, score: s
 
 
 def test_what_is_damaged_is_said_once_and_the_rest_stands(store: Path) -> None:
-    (only_cell(store, "sga") / PICTURES).write_bytes(b"PK but no more")
+    (measured(only_cell(store, "sga")) / PICTURES).write_bytes(b"PK but no more")
     (only_cell(store, "scft") / "cell.json").write_text("{")
     (only_cell(store, "cmft") / "losses.jsonl").write_text("oops\n")
     outcome = attnbench("report", store)
@@ -486,7 +536,7 @@ def test_what_is_damaged_is_said_once_and_the_rest_stands(store: Path) -> None:
 
 
 def test_a_picture_that_is_damaged_inside_the_zip_is_left_out_alone(store: Path) -> None:
-    file = only_cell(store, "sga") / PICTURES
+    file = measured(only_cell(store, "sga")) / PICTURES
     data = PairPictures(file.parent).generated(0)
     file.write_bytes(file.read_bytes().replace(data, bytes(len(data))))
     report = collect(store, pairs=9)
@@ -498,7 +548,7 @@ def test_a_picture_that_is_damaged_inside_the_zip_is_left_out_alone(store: Path)
 
 
 def test_pairs_and_pictures_that_disagree_are_not_shown(store: Path) -> None:
-    file = only_cell(store, "sga") / "pairs.csv"
+    file = measured(only_cell(store, "sga")) / "pairs.csv"
     file.write_text("\n".join(file.read_text().splitlines()[:-1]) + "\n")
     report = collect(store, pairs=4)
     assert report.views[0].grid["left_out"] == ["SGA"]
@@ -510,6 +560,102 @@ def test_data_sets_of_one_name_and_other_images_are_views_of_their_own(store: Pa
     edit(folder, dataset={**record(folder)["dataset"], "fingerprint": "f" * 64})
     views = collect(store, pairs=4).views
     assert sorted([column["label"] for column in view.grid["columns"]] for view in views) == [["SCFT", "CMFT"], ["SGA"]]
+
+
+def add_measurement(cell: Path, label: str = "same") -> dict[str, Any]:
+    """A second measurement of a cell, with the pictures and the scores of the first."""
+    first = record(cell)["measurements"][0]
+    folder = f"measured/{label}-1a2b3c"
+    shutil.copytree(cell / first["folder"], cell / folder)
+    protocol = {**first["protocol"], "references": label}
+    second = {**first, "identity": f"{label} {cell.name}", "folder": folder, "protocol": protocol}
+    edit(cell, measurements=[first, second])
+    return second
+
+
+def test_each_protocol_is_a_view_and_cells_are_counted_once(store: Path) -> None:
+    for name in ("sga", "scft"):
+        add_measurement(only_cell(store, name))
+    report = collect(store, pairs=4)
+    assert report.notes == []
+    assert [view.title for view in report.views] == ["synthetic", "synthetic, same"]
+    assert [[column["label"] for column in view.grid["columns"]] for view in report.views] == [
+        ["SCFT", "CMFT", "SGA"],
+        ["SCFT", "SGA"],
+    ]
+    assert report.views[1].grid["left_out"] == ["CMFT"]
+    assert report.counts == {"finished": 3}
+    assert len(report.cells) == 3
+    (sga,) = [cell for cell in report.cells if cell["variant"] == "SGA"]
+    assert [name for name, _, _ in sga["metrics"]] == [
+        *("SSIM (global)", "SSIM (windowed)"),
+        *("SSIM (global), same", "SSIM (windowed), same"),
+    ]
+    data = data_of(render(report))
+    assert [view["log"] for view in data["views"]] == [0, 0]
+    assert len(data["logs"][0]["curves"]) == 3
+    assert report.tables[0].groups == [("synthetic", 2, False), ("synthetic, same", 2, False), *report.tables[0].groups[2:]]
+
+
+def test_pictures_made_elsewhere_are_shown_beside_the_cells_and_marked(store: Path) -> None:
+    sga = only_cell(store, "sga")
+    theirs = Path(shutil.copytree(sga, store / "manganinja-synthetic"))
+    for name in ("job.json", "losses.jsonl", "evaluations.jsonl", "recipe.yaml"):
+        (theirs / name).unlink()
+    module = {**record(sga)["module"], "name": "manganinja", "label": "MangaNinja", "package": "elsewhere"}
+    made = {"digest": "1a2b3c4d5e", "note": "v1.0", "side": 32, "size": 16}
+    measurements = [{**record(sga)["measurements"][0], "identity": "theirs"}]
+    recipe = {"name": "", "digest": "", "values": {}}
+    given = {"module": module, "pictures": made, "measurements": measurements, "recipe": recipe, "identity": "pictures"}
+    edit(theirs, **given, costs={}, best=None)
+    report = collect(store, pairs=4)
+    assert report.notes == []
+    (view,) = report.views
+    name = "MangaNinja (not trained here)"
+    assert view.variants == ["SCFT", "CMFT", "SGA", name]
+    assert view.grid["columns"][-1] == {"label": name, "seed": None, "folder": theirs.name}
+    (table,) = report.tables
+    assert table.rows[-1][0] == name
+    assert ("MangaNinja: not trained here (v1.0, made at 512 px, pictures 1a2b3c4d).", "always") in table.notes
+    (cell,) = [cell for cell in report.cells if cell["folder"] == theirs.name]
+    assert cell["label"] == f"{name} on synthetic"
+    assert (cell["command"], cell["remark"]) == ("", "These pictures were not trained here: no command makes them again.")
+    assert dict(cell["facts"])["pictures"] == "32 px, measured at 16 px, digest 1a2b3c4d5e"
+    assert dict(cell["facts"])["note"] == "v1.0"
+    assert "MangaNinja (not trained here) on synthetic" in render(report)
+    edit(theirs, pictures={**made, "size": 32})  # which no cell was measured at
+    assert [view.title.partition(" · ")[2] for view in collect(store, pairs=4).views][1:] == ["not trained here, 32 px"]
+
+
+def test_a_finished_cell_that_is_not_measured_needs_attention(store: Path) -> None:
+    edit(only_cell(store, "sga"), measurements=[], best=None)
+    report = collect(store, pairs=4)
+    assert [text for _, _, text in report.troubles] == ["not measured: `attnbench measure` measures it"]
+    (view,) = report.views
+    assert view.grid["left_out"] == ["SGA"]
+    render(report)
+
+
+def test_a_store_of_the_old_format_is_shown_with_its_small_pictures(store: Path, tmp_path: Path) -> None:
+    kept = measured(only_cell(store, "sga"))
+    old = tmp_path / "old"
+    old.mkdir()
+    write_old_cell(old)
+    small = old / "sga-cat-seed0" / PICTURES
+    with ZipFile(kept / PICTURES) as whole, ZipFile(small, "w") as part:
+        for name in whole.namelist():
+            part.writestr(name, as_shown(whole.read(name)) if name.endswith(".webp") else whole.read(name))
+        pairs = json.loads(whole.read("index.json"))["pairs"]
+    with ZipFile(small, "a") as part, pytest.warns(UserWarning, match="Duplicate name"):
+        part.writestr("index.json", json.dumps({"pairs": pairs[:2], "side": 16}))
+    report = collect(old, pairs=4)
+    assert report.notes == []
+    (view,), (album,) = report.views, report.albums
+    assert [metric["title"] for metric in view.metrics] == ["FID-192", "SSIM (windowed)", "LPIPS-squeeze"]
+    assert view.grid["chosen_by"] == "LPIPS-squeeze"
+    assert [pair["scores"] for pair in view.grid["pairs"]] == [[[0.4, 0.2]], [[0.6, 0.4]]]
+    assert album.files[view.grid["pairs"][1]["generated"][0]] == PairPictures(small.parent).generated(1)  # as it is
+    render(report)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from runs import attnbench, edit, only_cell, record, tiny, until
+from test_report import add_measurement, as_shown, measured
 
 from attnbench.report import serve
 from attnbench.report.collect import PageData
@@ -120,8 +121,8 @@ def test_plots_are_drawn_when_they_come_into_view_with_words_for_who_cannot_see_
     every = "[...document.querySelectorAll('.plot')]"
     wait_for(page, f"{every}.length > 4 && {every}.every(plot => plot.querySelector('.main-svg'))")
     captions = page.locator("#curve-panels figcaption").all_inner_texts()
-    assert captions[0] == "Reconstruction loss"
-    assert "SSIM (global) over epochs" in captions
+    assert captions[:2] == ["SSIM (global) over epochs", "Reconstruction loss"]  # the metric that chooses the best epoch first
+    assert "SSIM (windowed) over epochs" in captions
     for plot in page.locator(".plot").all():
         text = plot.get_attribute("aria-label") or ""
         assert plot.get_attribute("role") == "img"
@@ -191,10 +192,25 @@ def test_pictures_come_when_they_are_in_sight_and_have_their_scores(page: Page, 
     assert not tile.locator(".over").is_visible()
     tile.hover()
     assert tile.locator(".over").is_visible()
-    row = (only_cell(trained, "scft") / "pairs.csv").read_text().splitlines()
+    row = (measured(only_cell(trained, "scft")) / "pairs.csv").read_text().splitlines()
     scores = dict(zip(row[0].split(","), row[1].split(","), strict=True))
     assert f"SSIM (windowed) {float(scores['ssim']):.3f}" in tile.locator(".over").inner_text()
     assert f"{scores['sketch']} coloured after {scores['reference']}" in (tile.get_attribute("aria-label") or "")
+
+
+def test_each_protocol_has_its_view_with_the_datasets_curves(store: Path, opened: Callable[..., Page]) -> None:
+    for name in ("sga", "scft"):
+        add_measurement(only_cell(store, name))
+    page = opened(write_report(store, pairs=3))
+    choice = page.locator("#pictures select.view")
+    assert choice.locator("option").all_inner_texts() == ["synthetic", "synthetic, same"]
+    assert page.locator("#grid thead th").count() == 2 + 3
+    choice.select_option("synthetic, same")
+    assert page.locator("#grid thead th").count() == 2 + 2
+    through(page)
+    captions = page.locator("#curve-panels figcaption").all_inner_texts()
+    assert captions[0] == "SSIM (global) over epochs"  # by which the best epoch is chosen
+    assert "Reconstruction loss" in captions
 
 
 def test_the_best_and_worst_pairs_of_a_module_can_be_chosen(page: Page) -> None:
@@ -215,8 +231,21 @@ def shown(page: Page) -> bytes:
     return base64.b64decode(str(page.locator("#shown").get_attribute("src")).partition("base64,")[2])
 
 
+class Kept:
+    """A cell's pictures as the page shows them: a lossy copy of what was kept without loss."""
+
+    def __init__(self, cell: Path) -> None:
+        self._kept = PairPictures(measured(cell))
+
+    def generated(self, pair: int) -> bytes:
+        return as_shown(self._kept.generated(pair))
+
+    def original(self, pair: int) -> bytes:
+        return as_shown(self._kept.original(pair))
+
+
 def test_a_pair_is_enlarged_flipped_in_place_and_left_by_keyboard(page: Page, trained: Path) -> None:
-    kept = {label: PairPictures(only_cell(trained, label.lower())) for label in LABELS}
+    kept = {label: Kept(only_cell(trained, label.lower())) for label in LABELS}
     spread = np.unique(np.linspace(0, 7, 5).round().astype(int)).tolist()
     tile = page.locator("#grid button.tile").first
     tile.focus()
@@ -393,7 +422,8 @@ def test_paper_has_the_pictures_and_plots_that_were_not_in_sight(
 
 def test_an_old_store_without_pictures_and_logs_says_so(store: Path, opened: Callable[..., Page]) -> None:
     for folder in store.glob("*-seed0-*"):
-        for name in ("pictures.zip", "losses.jsonl", "evaluations.jsonl", "pairs.csv"):
+        shutil.rmtree(folder / "measured")
+        for name in ("losses.jsonl", "evaluations.jsonl"):
             (folder / name).unlink()
     page = opened(write_report(store, pairs=3))
     through(page)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -9,6 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from attnbench import plugins
+from attnbench.metrics.metric import parse_metric
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -52,3 +56,23 @@ def test_an_arrow_that_is_turned_breaks_its_contract(
     verdict = layers()
     assert verdict.returncode == 1
     assert told in verdict.stdout
+
+
+def test_no_metrics_name_stands_outside_the_metrics_own_files() -> None:
+    """Code, pages, templates and help follow from what a metric says of itself."""
+    names = [plugin.name for plugin in plugins.installed(plugins.METRICS) if plugin.package == "attnbench"]
+    titles = [parse_metric(name).descriptor.title.partition(" ")[0].partition("-")[0] for name in names]
+    word = re.compile(rf"\b({'|'.join({*names, *titles})})\b", re.IGNORECASE)
+    files = [
+        file
+        for file in (ROOT / "attnbench").rglob("*")
+        if file.suffix in (".py", ".js", ".j2", ".css", ".txt") and file.parent.name != "metrics"
+    ]
+    assert len(files) > 100
+    found = [
+        f"{file.relative_to(ROOT)}:{number}: {line.strip()}"
+        for file in files
+        for number, line in enumerate(file.read_text().splitlines(), 1)
+        if word.search(line)
+    ]
+    assert found == []

@@ -15,7 +15,8 @@ from runs import Python, install
 
 from attnbench.cells import sources
 from attnbench.cells.record import ModuleRecord
-from attnbench.cells.sources import changed_sources, code_digest, sources_of
+from attnbench.cells.sources import changed_sources, sources_of
+from attnbench.source_code import code_digest
 from attnbench.store.frame import results
 
 OWN = "import nothing_that_is_installed\nfrom .layers import Layer\n\nclass Mine(Layer):\n    pass\n"

@@ -22,7 +22,7 @@ from attnbench.data.batches import pair_batch
 from attnbench.errors import UserError
 from attnbench.execute import cell_run
 from attnbench.files import replacing, write_text
-from attnbench.metrics.protocol import to_bytes
+from attnbench.metrics.generate import to_bytes
 from attnbench.store.folder import CellFolder
 from attnbench.store.generators import side_of
 from attnbench.store.reading import read_record, records
@@ -60,27 +60,41 @@ def cut(file: Path, keep: float = 0.6) -> None:
     file.write_bytes(content[: int(keep * len(content))])
 
 
+def numbers(said: dict[str, Any]) -> list[Any]:
+    """The measurements of a record, without when and where they were made."""
+    made = ("measured", "provenance")
+    return [
+        one | {"metrics": {key: {k: v for k, v in number.items() if k not in made} for key, number in one["metrics"].items()}}
+        for one in said["measurements"]
+    ]
+
+
 def test_a_cell_folder_holds_what_the_store_promises(finished: Path) -> None:
     folder = only_cell(finished)
     promised = [
         "cell.json",
+        "job.json",
         "recipe.yaml",
         "losses.jsonl",
-        "pairs.csv",
-        "pictures.zip",
+        "measured",
         "samples.png",
         "samples",
         "generator.safetensors",
     ]
     extra = {".lock", "tensorboard"}  # the second where TensorBoard is installed
     assert {path.name for path in folder.iterdir()} - extra == {*promised, "checkpoint.pt"}
-    assert {(folder / name).stat().st_mode & 0o444 for name in promised} == {0o444}  # others may read results
+    (measured,) = (folder / "measured").iterdir()
+    assert measured.name.startswith("cross-")
+    assert {path.name for path in measured.iterdir()} == {"pairs.csv", "pictures.zip"}
+    files = [*(folder / name for name in promised), *measured.iterdir()]
+    assert {path.stat().st_mode & 0o444 for path in files} == {0o444}  # others may read results
     said = record(folder)
+    assert [one["folder"] for one in said["measurements"]] == [f"measured/{measured.name}"]
     assert said["status"] == "finished"
     assert said["module"]["package"] == "attnbench"
     assert said["module"]["sources"] == sources_of("attnbench_baselines.sga:SGA")
     assert {"commit", "versions", "device"} <= said["provenance"].keys()
-    assert load_recipe(folder / "recipe.yaml").model_dump(mode="json") == said["recipe"]["values"]
+    assert load_recipe(folder / "recipe.yaml").training == said["recipe"]["values"]
 
 
 def test_a_truncated_record_is_set_aside_and_said_so_and_the_cell_is_not_trained_again(copied: Path) -> None:
@@ -93,7 +107,7 @@ def test_a_truncated_record_is_set_aside_and_said_so_and_the_cell_is_not_trained
     assert "cell.json is damaged" in again.err
     assert "set aside as cell.json.damaged1" in again.err
     assert (folder / "cell.json.damaged1").read_bytes() == damaged
-    assert record(folder)["metrics"] == wanted["metrics"]
+    assert numbers(record(folder)) == numbers(wanted)
     assert record(folder)["losses"] == wanted["losses"]
     assert (folder / "generator.safetensors").read_bytes() == weights
 
@@ -220,19 +234,39 @@ def one(*arguments: str, **changes: object) -> Cell:
     return cell
 
 
-def test_the_identity_changes_with_all_that_can_change_a_number() -> None:
+def test_the_identity_changes_with_all_that_can_change_the_trained_network() -> None:
     found = [
         one(),
         one("scft"),
         one("sga:stop_gradient=false"),
         one(train__lr_generator=0.1),
-        one(evaluation__pair_seed=1),
         one("sga", "synthetic:train=5:test=2:size=16"),
         one("sga", "synthetic:train=4:test=2:size=16:seed=1"),
         cells(seeds=(1,))[0],
     ]
     assert len({cell.identity for cell in found}) == len(found)
     assert len({cell.folder_name for cell in found}) == len(found)
+
+
+def test_how_a_cell_is_measured_and_on_which_images_does_not_change_it() -> None:
+    found = [
+        one(),
+        one(evaluation__pair_seed=1),
+        one(evaluation__references="same"),
+        one(evaluation__limit=1),
+        one(evaluation__metrics="[ssim_global]"),
+        one(evaluation__format="jpeg75"),
+        one(evaluation__when="each_epoch"),
+    ]
+    assert len({cell.folder_name for cell in found}) == 1
+
+
+def test_a_trained_cell_that_is_to_be_measured_otherwise_is_not_trained_again(finished: Path) -> None:
+    for change in ({"evaluation__pair_seed": 1}, {"evaluation__references": "same"}, {"evaluation__limit": 1}):
+        outcome = attnbench(*tiny(finished, **change), "--dry-run")
+        assert outcome.code == 0, outcome.err
+        assert "trained; measures" in outcome.out
+        assert "new" not in outcome.out
 
 
 def test_default_options_given_explicitly_are_the_same_cell() -> None:
@@ -247,6 +281,16 @@ def test_the_content_of_a_folder_counts_and_its_path_does_not(folder_of_heads: C
     pixels[3, 3] ^= 255
     Image.fromarray(pixels).save(there / "train" / "002.png")
     assert one("sga", f"mine={here}").identity != one("sga", f"mine={there}").identity
+
+
+def test_test_images_do_not_change_the_cell(folder_of_heads: Callable[..., Path]) -> None:
+    heads = folder_of_heads(train=4, test=2, size=16)
+    before = one("sga", f"mine={heads}")
+    Image.new("RGB", (16, 16), "red").save(heads / "test" / "000.png")
+    Image.new("RGB", (16, 16), "blue").save(heads / "test" / "another.png")
+    after = one("sga", f"mine={heads}")
+    assert after.folder_name == before.folder_name
+    assert after.dataset.fingerprints["test"] != before.dataset.fingerprints["test"]
 
 
 def is_the_finished_cell(arguments: Sequence[str | Path]) -> bool:

@@ -1,52 +1,150 @@
 """Tables from a store: rows and columns, marks, and numbers that never share a column."""
 
 import io
+import json
 import shutil
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from rich.console import Console
 
+from attnbench.cells.record import BestEpoch, MeasurementRecord, MetricRecord, Record, record_text
+from attnbench.config.grid_files import load_grid
 from attnbench.errors import UserError
+from attnbench.metrics.descriptor import Descriptor
+from attnbench.metrics.protocol import Protocol, measurement_identity
+from attnbench.store.frame import keys_in, results, rows_of_cell
+from attnbench.store.reading import Stored
 from attnbench.tables.compile import for_pandas, render_table, tables
 from attnbench.tables.formats import show
 from attnbench.tables.published import published
+from attnbench.tables.status import status_of
+
+TITLES = {
+    "fid": "FID",
+    "fid:dims=768": "FID-768",
+    "kid": "KID",
+    "ssim_global": "SSIM (global)",
+    "ssim": "SSIM (windowed)",
+    "lpips": "LPIPS-alex",
+    "mine": "Mine",
+}
+DECIMALS = {"fid": 2, "fid:dims=768": 4, "kid": 4}
+WEIGHTS = {
+    "fid": {"inception": "feedfacecafe"},
+    "fid:dims=768": {"inception": "feedfacecafe"},
+    "lpips": {"lpips-alex": "abad1dea" * 2},
+}
+USUAL, SAME = Protocol(), Protocol(references="same")
 
 
-def cell(label="SGA", dataset="cat", seed=0, fid=30.0, ssim=0.8, **changes):
-    """A row of the frame that `attnbench.results` gives."""
-    row = {
-        "folder": f"{label}-{dataset}-{seed}",
+def described(key):
+    """As the plug-in describes the metric, which tables never ask."""
+    return Descriptor(
+        name=key.partition(":")[0],
+        title=TITLES[key],
+        decimals=DECIMALS.get(key, 3),
+        lower_is_better=key.startswith(("fid", "kid", "lpips")),
+        per_image=not key.startswith(("fid", "kid")),
+        in_paper=key in ("fid", "ssim_global"),
+        package="colour-metrics" if key == "mine" else "attnbench",
+    )
+
+
+def number(key, value, **parts):
+    """A number of a record; a text is the reason why there is none."""
+    weights = parts.pop("weights", WEIGHTS.get(key, {}))
+    if isinstance(value, str):
+        return MetricRecord(value=None, reason=value, metric=described(key))
+    parts = {**({"floor": 5.0, "n_floor": 500} if key == "fid" else {}), **parts}
+    return MetricRecord(value=value, metric=described(key), weights=weights, source=parts.pop("source", "generator"), **parts)
+
+
+def measurement(numbers, protocol=USUAL, test="test images", images=500, folder=".", subject="it"):
+    return MeasurementRecord(
+        identity=measurement_identity(subject, test, protocol),
+        protocol=protocol,
+        test={"fingerprint": test, "images": images},
+        folder=folder,
+        metrics={key: value if isinstance(value, MetricRecord) else number(key, value) for key, value in numbers.items()},
+    )
+
+
+def made(label="SGA", dataset="cat", seed=0, measurements=(), **changes):
+    """A record."""
+    name = label.lower().split(" ")[0]
+    values = {
+        "format": 2,
+        "identity": f"{label} on {dataset}, seed {seed}",
         "status": "finished",
-        "label": label,
-        "module": label.lower().split(" ")[0],
-        "options": "{}",
-        "dataset": dataset,
-        "fingerprint": f"images-of-{dataset}",
-        "test_images": 500,
+        "module": {"name": name, "label": label, "given": {}, "options": {}, "package": "attnbench", "version": "0.1.0"},
+        "dataset": {"name": dataset, "fingerprint": f"images-of-{dataset}", "train": 100},
         "seed": seed,
-        "recipe": "official",
-        "recipe_digest": "0123456789abcdef",
-        "recipe_metrics": "fid,ssim_global",
-        "train_weights": "",
-        "package": "attnbench",
-        "version": "0.1.0",
-        "failure": None,
-        "fid": fid,
-        "fid.dims": 2048.0,
-        "fid.weights": "feedfacecafe",
-        "fid.floor": 5.0,
-        "fid.n_floor": 500.0,
-        "ssim_global": ssim,
+        "recipe": {"name": "official", "digest": "0123456789abcdef", "values": {"data": {"size": 256}}},
+        "weights": {},
+        "measurements": list(measurements),
+        **changes,
     }
-    row |= changes
-    return {"all_options": row["options"], **row}
+    return Record.model_validate(values)
+
+
+def foreign(label="MangaNinja", dataset="cat", numbers=None, *, digest="1a2b3c4d5e6f", size=256, **measured):
+    """A row of the frame, of pictures that were made elsewhere."""
+    numbers = {"fid": 28.0, "ssim_global": 0.9} if numbers is None else numbers
+    record = made(
+        label,
+        dataset,
+        identity=f"pictures {digest}",
+        measurements=[measurement(numbers, **{"subject": digest, **measured})],
+        pictures={"digest": digest, "note": "v1.0, 50 steps", "side": 512, "size": size},
+        recipe={"name": "", "digest": "", "values": {"data": {"size": size}}},
+    )
+    return in_frame(record, f"{label}-{dataset}")
+
+
+def in_frame(record, folder):
+    """The row of the frame for a record with one measurement, or none."""
+    (row,) = rows_of_cell(Stored(folder, record), {}, {})
+    return row
+
+
+def cell(label="SGA", dataset="cat", seed=0, fid=30.0, ssim=0.8, *, numbers=None, best=None, **changes):
+    """A row of the frame that `attnbench.results` gives.
+
+    Args:
+        fid, ssim, numbers: values of metrics, or reasons why there are none; None for a metric that was not asked for.
+        best: numbers of the best epoch.
+        changes: of the measurement (protocol, test, images, measured), else columns of the frame.
+    """
+    every = {key: value for key, value in {"fid": fid, "ssim_global": ssim, **(numbers or {})}.items() if value is not None}
+    about = {name: changes.pop(name) for name in ("protocol", "test", "images") if name in changes}
+    one = measurement(every, subject=f"{label} {dataset} {seed}", **{"test": f"test images of {dataset}", **about})
+    record = made(label, dataset, seed, [one] if every else [])
+    if best:
+        numbers = {key: number(key, value) for key, value in best.items()}
+        record = record.model_copy(
+            update={"best": BestEpoch(step=1, epoch=1, by=next(iter(best)), measurement=one.identity, metrics=numbers)}
+        )
+    row = in_frame(record, f"{label}-{dataset}-{seed}")
+    row["identity"] += "".join(
+        f", {changes[name]}" for name in ("recipe_digest", "train_weights", "fingerprint") if name in changes
+    )
+    return {**row, **({"all_options": changes["options"]} if "options" in changes else {}), **changes}
+
+
+def framed(rows):
+    """Rows as `attnbench.results` gives them."""
+    frame = pd.DataFrame(list(rows))
+    keys = dict.fromkeys(key for row in rows for key in keys_in(row.get("metrics")))
+    frame.attrs["metrics"] = {key: described(key).model_dump() for key in keys}
+    return frame
 
 
 def one_table(*cells, **options):
-    (table,) = tables(pd.DataFrame(list(cells)), **options)
+    (table,) = tables(framed(cells), **options)
     return table
 
 
@@ -60,7 +158,7 @@ def ranks(table):
 
 def test_rows_are_modules_and_columns_are_metrics_of_datasets():
     table = one_table(cell("SCFT", "anime"), cell("SCFT", "cat", fid=36.333), cell("SGA", "anime"), cell("SGA", "cat"))
-    assert [(c.dataset, c.title) for c in table.columns] == [
+    assert [(c.setting.dataset, c.title) for c in table.columns] == [
         ("anime", "FID"),
         ("anime", "SSIM (global)"),
         ("cat", "FID"),
@@ -107,39 +205,39 @@ def test_many_seeds_are_named_by_the_first_and_the_last():
 
 
 def test_a_cell_that_is_in_two_folders_of_a_store_counts_once():
-    again = cell(folder="copy/SGA-cat-0", status="interrupted", fid=None, ssim=None, identity="a")
-    table = one_table(again, cell(identity="a"), cell(seed=1, fid=32, identity="b"))
+    again = cell(folder="copy/SGA-cat-0", status="interrupted", fid=None, ssim=None)
+    table = one_table(again, cell(folder="other/SGA-cat-0"), cell(), cell(seed=1, fid=32))
     assert texts(table)["SGA"][0] == "31.00 ± 1.41"
 
 
 def test_fid_at_another_width_has_another_title():
-    table = one_table(cell(fid=1.44304, **{"fid.dims": 768.0}))
+    table = one_table(cell(fid=None, numbers={"fid:dims=768": 1.44304}), metrics=["fid"])
     assert table.columns[0].title == "FID-768"
     assert texts(table)["SGA"][0] == "1.4430"  # such distances are small
 
 
 def test_numbers_from_different_networks_never_share_a_column():
-    table = one_table(cell("SGA"), cell("SCFT", **{"fid.weights": "other-weights"}))
-    fid = [column for column in table.columns if column.metric == "fid"]
-    assert [column.title for column in fid] == ["FID [feedfa]", "FID [other-]"]
+    table = one_table(cell("SGA"), cell("SCFT", **{"fid.weights": "inception=beefbeefbeef"}))
+    fid = [column for column in table.columns if column.key == "fid"]
+    assert [column.title for column in fid] == ["FID [feedfa]", "FID [beefbe]"]
     assert texts(table)["SGA"][:2] == ["30.00", "-"]
     assert texts(table)["SCFT"][:2] == ["-", "30.00"]
 
 
 def test_cells_of_different_recipes_never_share_a_table():
-    frame = pd.DataFrame([cell("SGA"), cell("SCFT", recipe="mine", recipe_digest="f" * 16)])
+    frame = framed([cell("SGA"), cell("SCFT", recipe="mine", recipe_digest="f" * 16)])
     assert [list(table.rows) for table in tables(frame)] == [["SGA"], ["SCFT"]]
 
 
 def test_datasets_of_one_name_with_different_images_are_distinguished():
     table = one_table(cell("SGA"), cell("SCFT", fingerprint="another"))
-    assert {column.dataset for column in table.columns} == {"cat [images]", "cat [anothe]"}
+    assert {column.setting.dataset for column in table.columns} == {"cat [images]", "cat [anothe]"}
 
 
 def test_a_metric_without_its_network_is_a_dash_with_the_reason():
     table = one_table(
-        cell("SGA", fid=None, **{"fid.reason": "weights 'inception' are missing", "fid.dims": None, "fid.weights": None}),
-        cell("SCFT", fid=None, **{"fid.reason": "weights 'inception' are missing", "fid.dims": None, "fid.weights": None}),
+        cell("SGA", fid="weights 'inception' are missing"),
+        cell("SCFT", fid="weights 'inception' are missing"),
     )
     assert [row[0] for row in texts(table).values()] == ["- [1]", "- [1]"]
     assert table.notes[0] == "[1] FID: weights 'inception' are missing"
@@ -188,24 +286,27 @@ def test_the_floor_the_count_and_the_weights_stand_with_every_fid():
 
 
 def test_each_datasets_fid_stands_with_its_own_weights():
-    table = one_table(cell("SGA", "cat"), cell("SGA", "anime", **{"fid.weights": "another"}))
+    table = one_table(cell("SGA", "cat"), cell("SGA", "anime", **{"fid.weights": "inception=another"}))
     cat, anime = [note for note in table.notes if "weights inception" in note]
     assert "feedface; N = cat 500" in cat
     assert "another; N = anime 500" in anime
 
 
 def test_csv_has_the_floor_the_count_and_the_weights_with_their_name():
-    frame = for_pandas(pd.DataFrame([cell("SGA"), cell("SCFT", fid=None, **{"fid.weights": None})]), with_published=True)
+    frame = for_pandas(framed([cell("SGA"), cell("SCFT", fid="no network")]), with_published=True)
     row = frame.set_index("label").loc["SGA"]
-    assert (row["fid.network"], row["fid.weights"], row["fid.floor"], row["fid.n_floor"]) == (
-        "inception",
-        "feedfacecafe",
-        5,
-        500,
-    )
+    assert (row["fid.weights"], row["fid.floor"], row["fid.n_floor"]) == ("inception=feedfacecafe", 5, 500)
     assert row["fid.published"] == 34.35
     assert row["fid.difference"] == pytest.approx(-4.35)
-    assert frame["fid.network"].isna().tolist() == [False, True]
+    assert frame["fid.weights"].isna().tolist() == [False, True]
+
+
+def test_csv_has_a_row_for_each_cell_and_measurement():
+    same = cell(fid=10.0, protocol=SAME, measured="measured/same-1a2b3c")
+    frame = for_pandas(framed([cell(), same, cell(seed=1, status="failed", fid=None, ssim=None)]), with_published=True)
+    assert frame["protocol"].fillna("none").tolist() == ["", "same", "none"]
+    assert frame["fid.published"].fillna(0).tolist() == [34.35, 0, 0]  # the paper has one protocol
+    assert frame["folder"].nunique() == 2
 
 
 def test_published_numbers_stand_behind_ours_where_the_quantity_is_the_same():
@@ -218,8 +319,13 @@ def test_published_numbers_stand_behind_ours_where_the_quantity_is_the_same():
 
 
 def test_published_fid_is_not_put_beside_fid_at_another_width():
-    table = one_table(cell(**{"fid.dims": 768.0}), with_published=True)
+    table = one_table(cell(fid=None, numbers={"fid:dims=768": 30.0}), with_published=True)
+    assert texts(table)["SGA"] == ["0.800 (0.843, -0.043)", "30.0000"]
+    table = one_table(cell(fid=None, numbers={"fid:dims=768": 30.0}), metrics=["fid", "ssim_global"], with_published=True)
     assert texts(table)["SGA"] == ["30.0000", "0.800 (0.843, -0.043)"]
+    same = one_table(cell(), cell(protocol=SAME), with_published=True)
+    assert texts(same)["SGA"] == ["30.00 (34.35, -4.35)", "0.800 (0.843, -0.043)", "30.00", "0.800"]
+    assert "no number for FID, same, SSIM (global), same." in same.notes[-1]
 
 
 def test_published_has_every_number_of_the_three_tables():
@@ -228,19 +334,239 @@ def test_published_has_every_number_of_the_three_tables():
 
 
 def test_metrics_can_be_chosen():
-    table = one_table(cell(kid=0.0123, **{"kid.dims": 2048.0, "kid.weights": "feedfacecafe"}), metrics=["kid"])
-    assert texts(table) == {"SGA": ["0.0123"]}
+    rows = [cell(numbers={"kid": 0.0123, "lpips": 0.3})]
+    assert texts(one_table(*rows, metrics=["kid"])) == {"SGA": ["0.0123"]}
+    assert texts(one_table(*rows, metrics=["lpips", "fid"])) == {"SGA": ["0.300", "30.00"]}
     with pytest.raises(UserError, match="did you mean 'lpips'"):
-        one_table(cell(), metrics=["lpip"])
+        one_table(*rows, metrics=["lpip"])
+    with pytest.raises(UserError, match="none of any other metric: `attnbench measure`"):
+        one_table(cell(fid=None, ssim=None), metrics=["fid"])
 
 
 def test_the_best_epoch_needs_cells_that_measured_every_epoch():
     with pytest.raises(UserError, match="each_epoch"):
         one_table(cell(), epoch="best")
-    best = {"best.fid": 25.0, "best.fid.dims": 2048.0, "best.fid.weights": "feedfacecafe", "best.ssim_global": 0.7}
-    table = one_table(cell(**best), epoch="best")
-    assert texts(table) == {"SGA": ["25.00", "0.700"]}
-    assert "lowest FID" in table.caption
+    best = {"fid": 25.0, "ssim_global": 0.7}
+    table = one_table(cell(best=best), cell(fid=20.0, protocol=SAME), cell("SCFT"), epoch="best")
+    assert texts(table) == {"SCFT": ["-", "-"], "SGA": ["25.00", "0.700"]}
+    assert "each cell's best epoch by FID" in table.caption
+
+
+def headings(table):
+    return [column.heading.text for column in table.columns]
+
+
+def test_two_protocols_of_a_dataset_are_two_groups_of_columns():
+    rows = [cell(), cell(fid=20.0, ssim=0.9, protocol=SAME), cell("SCFT", fid=40.0)]
+    table = one_table(*rows)
+    assert headings(table) == ["cat FID ↓", "cat SSIM (global) ↑", "cat, same FID ↓", "cat, same SSIM (global) ↑"]
+    assert texts(table)["SGA"] == ["30.00", "0.800", "20.00", "0.900"]
+    assert texts(table)["SCFT"] == ["40.00", "0.800", "- [1]", "- [1]"]
+    assert "[1] not measured: `attnbench measure` measures it" in table.notes
+    assert "FID, same: weights inception feedface; N = cat 500 generated images; floor" in " ".join(table.notes)
+    assert "test images: cat 500; seed 0." in table.caption
+
+
+def test_what_failed_counts_under_every_protocol():
+    lost = cell("SGA", seed=1, status="failed", failure="RuntimeError: boom", fid=None, ssim=None)
+    table = one_table(cell(protocol=SAME), cell(), lost, metrics=["fid"])
+    assert texts(table)["SGA"] == ["30.00 [1]", "30.00 [1]"]
+    assert table.notes[0] == "[1] SGA-cat-1: failed: RuntimeError: boom"
+
+
+def test_cells_that_are_not_measured_at_all_have_their_statuses():
+    open_cells = [cell("SCFT", fid=None, ssim=None), cell("SGA", fid=None, ssim=None, status="running")]
+    table = one_table(*open_cells)
+    assert headings(table) == ["cat status"]
+    assert texts(table) == {"SCFT": ["- [1]"], "SGA": ["- [2]"]}
+    assert table.notes == ["[1] not measured: `attnbench measure` measures it", "[2] Not finished: SGA-cat-0."]
+
+
+def test_two_widths_of_a_metric_are_two_columns_of_one_table():
+    both = {"fid:dims=768": 1.5}
+    table = one_table(cell("SGA", numbers=both), cell("SCFT", fid=40.0), metrics=["fid"])
+    assert headings(table) == ["cat FID ↓", "cat FID-768 ↓"]
+    assert texts(table) == {"SCFT": ["40.00", "- [1]"], "SGA": ["30.00", "1.5000"]}
+    assert headings(one_table(cell(numbers=both), metrics=["fid:dims=768"])) == ["cat FID-768 ↓"]
+    paper = ["cat FID ↓", "cat SSIM (global) ↑", "cat FID-768 ↓"]
+    assert headings(one_table(cell(numbers={**both, "ssim": 0.5}))) == paper  # the paper's alone
+
+
+def test_metrics_of_one_title_have_their_keys(monkeypatch):
+    monkeypatch.setitem(TITLES, "ssim", "SSIM (global)")
+    table = one_table(cell(numbers={"ssim": 0.5}), metrics=["ssim_global", "ssim"])
+    assert [column.title for column in table.columns] == ["SSIM (global) (ssim_global)", "SSIM (global) (ssim)"]
+
+
+def test_a_table_needs_no_plug_in_and_no_torch(tmp_path, python):
+    """A store with a metric that is not installed here, read in a process of its own."""
+    for seed in (0, 1):
+        folder = tmp_path / f"sga-cat-seed{seed}"
+        folder.mkdir()
+        record = made("SGA", "cat", seed, [measurement({"fid": 30.0 + seed, "mine": 0.5})])
+        (folder / "cell.json").write_text(record_text(record))
+    code = "import sys; from attnbench.store.frame import results; from attnbench.tables.compile import tables, render_table\n"
+    code += f"(table,) = tables(results({str(tmp_path)!r})); print(render_table(table, 'md'))\n"
+    code += "sys.exit('torch' in sys.modules)"
+    lines = python("-c", code).stdout.splitlines()
+    assert [part.strip() for part in lines[0].strip("|").split("|")] == ["", "cat FID ↓", "cat Mine ↑"]
+    assert [part.strip() for part in lines[2].strip("|").split("|")] == ["SGA", "30.50 ± 0.71", "0.500 ± 0.000"]
+
+
+def test_numbers_from_small_copies_of_the_pictures_say_so():
+    lossy = number("ssim", 0.5, source="small pictures")
+    table = one_table(cell("SGA", numbers={"ssim": lossy}), cell("SCFT", numbers={"ssim": 0.6}), metrics=["ssim", "fid"])
+    assert texts(table) == {"SCFT": ["0.600", "30.00"], "SGA": ["0.500 [1]", "30.00"]}
+    assert "[1] measured from small (lossy) copies of the pictures" in table.notes
+
+
+def test_protocols_of_one_name_on_different_test_images_are_told_apart():
+    table = one_table(cell("SGA", test="abcdef1"), cell("SCFT", test="123456f", images=100), metrics=["fid"])
+    assert headings(table) == ["cat, test images abcdef FID ↓", "cat, test images 123456 FID ↓"]
+    assert texts(table) == {"SCFT": ["- [1]", "30.00"], "SGA": ["30.00", "- [1]"]}
+    assert "test images: cat, test images abcdef 500, cat, test images 123456 100;" in table.caption
+
+
+def test_limits_stand_in_the_heading_and_are_not_mixed():
+    table = one_table(cell(), cell(fid=50.0, protocol=Protocol(limit=50)), metrics=["fid"])
+    assert headings(table) == ["cat FID ↓", "cat, first 50 pairs FID ↓"]
+
+
+def test_a_cell_measured_twice_counts_once_in_costs():
+    costs = {"device": "cpu", "images_per_second": 10.0, "module_parameters": 1e6}
+    twice = [cell(**costs), cell(protocol=SAME, **costs)]
+    table = one_table(*twice, cell(seed=1, **{**costs, "images_per_second": 40.0}), metrics=["fid"], costs=True)
+    speed = [column.heading.title for column in table.columns].index("images/s")
+    assert table.rows["SGA"][speed].text == "25.0"
+
+
+def test_a_cell_measured_twice_counts_once_in_the_status(tmp_path):
+    records = {
+        "sga": made(measurements=[measurement({"fid": 1.0}), measurement({"fid": 2.0}, SAME, folder="measured/same")]),
+        "scft": made("SCFT"),
+        "cmft": made("CMFT", status="failed", failure={"message": "boom"}),
+    }
+    for name, record in records.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "cell.json").write_text(record_text(record))
+    assert len(results(tmp_path)) == 4
+    found = status_of(tmp_path)
+    assert found.counts == {"cat": {"finished": 2, "failed": 1}}
+    lines = {one.title: (one.remedy, list(one.lines)) for one in found.troubles}
+    assert lines["not measured"] == (f"`attnbench measure {tmp_path}` measures them", ["SCFT on cat, seed 0 (scft)"])
+    assert lines["failed"][1] == ["CMFT on cat, seed 0: boom (cmft)"]
+
+
+def test_pictures_made_elsewhere_come_last_and_say_so():
+    ours = cell("SGA", test="theirs", device="cpu", images_per_second=3.0)
+    table = one_table(foreign(test="theirs"), ours, costs=True, with_published=True)
+    assert list(table.rows) == ["SGA", "MangaNinja (not trained here)"]
+    found = texts(table)["MangaNinja (not trained here)"]
+    assert found[:2] == ["28.00", "0.900"]
+    assert set(found[2:]) == {"-"}  # costs
+    assert ranks(table)["MangaNinja (not trained here)"][:2] == [0, 0]
+    assert "MangaNinja: not trained here (v1.0, 50 steps, made at 512 px, pictures 1a2b3c4d)." in table.notes
+    assert table.caption.startswith("Recipe: official (01234567); test images: cat 500; seed 0")
+
+
+def test_pictures_made_elsewhere_join_every_recipe_that_measured_the_same_images_at_their_size():
+    two = [cell("SGA", test="theirs"), cell("SGA", test="theirs", recipe="mine", recipe_digest="f" * 16)]
+    others = [cell("SCFT", test="theirs", size=64, recipe_digest="e" * 16), foreign("Other", test="elsewhere", digest="77")]
+    found = [list(table.rows) for table in tables(framed([*two, foreign(test="theirs"), *others]))]
+    theirs = "MangaNinja (not trained here)"
+    assert found == [["SGA", theirs], ["SGA", theirs], ["SCFT"], ["Other (not trained here)"]]
+    alone = tables(framed([foreign(test="elsewhere")]))[0]
+    assert alone.caption == "Not trained here: pictures of 256 px; test images: cat 500; seed 0."
+    assert [list(table.rows) for table in tables(framed([*two, foreign()]), grid=load_grid("ablation"))] == [
+        [row for row in table.rows if "not trained" not in row] for table in tables(framed(two), grid=load_grid("ablation"))
+    ]
+
+
+def test_pictures_of_one_name_that_differ_are_two_rows():
+    table = one_table(foreign(digest="aaaaaaaa"), foreign(digest="bbbbbbbb"), foreign("Other", digest="cc"), metrics=["fid"])
+    assert list(table.rows) == [
+        "MangaNinja (not trained here) [v1.0, 50 steps, made at 512 px, pictures aaaaaaaa]",
+        "MangaNinja (not trained here) [v1.0, 50 steps, made at 512 px, pictures bbbbbbbb]",
+        "Other (not trained here)",
+    ]
+
+
+def test_scores_are_read_from_the_measurements_own_file(tmp_path):
+    rows = [
+        scored(tmp_path, "SGA", measured="measured/cross-1a2b3c"),
+        scored(tmp_path, "SGA", protocol=SAME, measured="measured/same-1a2b3c", shift=0.1),
+    ]
+    table = one_table(*rows, metrics=["ssim_global"], store=tmp_path)
+    usual, same = (entry.spread for entry in table.rows["SGA"])
+    assert float(usual.strip("[]").split(",")[0]) + 0.1 == pytest.approx(float(same.strip("[]").split(",")[0]), abs=0.002)
+
+
+def test_scores_of_old_files_have_names_without_options(tmp_path):
+    row = scored(tmp_path, "SGA")
+    file = tmp_path / row["folder"] / "pairs.csv"
+    file.write_text(file.read_text().replace("ssim_global", "mine"))
+    kept = {"ssim_global": np.nan, "mine:size=3": 0.7, "metrics": '["mine:size=3"]'}
+    frame = pd.DataFrame([{**row, **kept}])
+    frame.attrs["metrics"] = {"mine:size=3": described("mine").model_dump()}
+    (table,) = tables(frame, store=tmp_path)
+    assert table.rows["SGA"][0].spread.startswith("[")
+
+
+def write_old_cell(store, label="SGA", seed=0, **numbers):
+    """A cell of format 1, in which evaluation was a part of the cell."""
+    network = "31b69c56" * 8
+    fid = {
+        "value": 66.0 + seed,
+        "n": 400,
+        "floor": 0.34,
+        "n_floor": 400,
+        "dims": 192,
+        "real_size": "native",
+        "weights": network,
+    }
+    evaluation = {"metrics": ["fid", "ssim", "lpips"], "fid_dims": 192, "lpips_network": "squeeze", "pairing": "derangement"}
+    metrics = {"fid": fid, "ssim": {"value": 0.5}, "lpips": {"value": 0.3, "network": "squeeze", "weights": network}}
+    made_now = json.loads(record_text(made(label, "cat", seed)))
+    record = {
+        **{name: value for name, value in made_now.items() if name != "measurements"},
+        "format": 1,
+        "identity": f"{label} {seed}",
+        "dataset": {"name": "cat", "fingerprint": "f" * 64, "train": 100, "test": 400},
+        "recipe": {"name": "small", "digest": "d" * 64, "values": {"data": {"size": 48}, "evaluation": evaluation}},
+        "metrics": {**metrics, **numbers},
+    }
+    folder = store / f"{label.lower()}-cat-seed{seed}"
+    folder.mkdir()
+    (folder / "cell.json").write_text(json.dumps(record))
+    (folder / "pairs.csv").write_text("sketch,reference,ssim,lpips\na.png,b.png,0.4,0.2\nb.png,a.png,0.6,0.4\n")
+
+
+def test_a_store_of_the_old_format_gives_its_table(tmp_path):
+    """Parts of the protocol then are options of metrics now, and columns of pairs.csv had names without them."""
+    write_old_cell(tmp_path)
+    write_old_cell(tmp_path, "SCFT", lpips={"value": None, "reason": "no network", "missing": "lpips-squeeze"})
+    (table,) = tables(results(tmp_path), store=tmp_path)
+    assert headings(table) == ["cat FID-192 ↓"]  # of these three, the paper has the first alone
+    (table,) = tables(results(tmp_path), metrics=["fid", "ssim", "lpips"], store=tmp_path)
+    assert headings(table) == ["cat FID-192 ↓", "cat SSIM (windowed) ↑", "cat LPIPS-squeeze ↓"]
+    assert texts(table)["SGA"][0] == "66.00"
+    assert texts(table)["SGA"][1].startswith("0.500 [0.400, 0.600]")
+    assert texts(table)["SGA"][2].startswith("0.300 [0.200, 0.400]")
+    assert "FID-192: weights inception 31b69c56; N = cat 400 generated images; floor" in " ".join(table.notes)
+    assert "test images: cat 400; seed 0; LPIPS-squeeze: weights lpips-squeeze 31b69c56." in table.caption
+
+
+@pytest.mark.parametrize("name", ["seeds", "small", "variants"])
+def test_committed_results_give_the_tables_beside_them(name):
+    root = Path(__file__).parents[1] / "results"
+    (table,) = tables(results(root / name), metrics=["fid", "ssim_global", "ssim", "lpips"], store=root / name)
+    written = (root / f"{name}.md").read_text()
+    lines = [line for line in render_table(table, "md").splitlines() if line.startswith("| S")]
+    for line in lines:
+        label, *entries = (part.strip() for part in line.strip("|").split("|"))
+        rows = [other for other in written.splitlines() if other.startswith(f"| {label} ")]
+        values = [entry.replace("*", "").split(" ")[0].replace("<u>", "").replace("</u>", "") for entry in entries]
+        assert any(all(value in row for value in values) for row in rows), (label, values)
 
 
 def test_markdown_marks_best_and_second():
@@ -256,8 +582,9 @@ def scored(store, label, seed=0, shift=0.0, count=60, **changes):
     scores = images + shift + np.random.default_rng(len(label) + 10 * seed).normal(0, 0.01, count)
     pairs = pd.DataFrame({"sketch": [f"{i}.png" for i in range(count)], "reference": "r.png", "ssim_global": scores})
     row = cell(label, seed=seed, ssim=scores.mean(), **changes)
-    (store / row["folder"]).mkdir(parents=True)
-    pairs.sample(frac=1, random_state=seed).to_csv(store / row["folder"] / "pairs.csv", index=False)  # in random order
+    folder = store / row["folder"] / row["measured"]
+    folder.mkdir(parents=True)
+    pairs.sample(frac=1, random_state=seed).to_csv(folder / "pairs.csv", index=False)  # in random order
     return row
 
 
@@ -352,7 +679,7 @@ def test_numbers_in_a_terminals_column_are_aligned():
 
 def test_ten_times_as_many_cells_take_no_longer_than_ten_times_as_long(seconds):
     """Measured: 2.2 times; if the frame were searched for every entry, it would be a hundred."""
-    frame = pd.DataFrame(
+    frame = framed(
         [cell(f"M{module}", dataset, seed) for module in range(10) for dataset in ("a", "b", "c", "d") for seed in range(250)]
     )
     tables(frame)
@@ -406,7 +733,11 @@ def test_the_papers_eight_columns_with_all_that_can_stand_in_them_fit_a_page(tmp
 
 def test_what_is_wider_than_a_page_becomes_several_latex_tables(tmp_path):
     metrics = ["fid", "kid", "ssim_global", "ssim"]
-    rows = [cell(label, dataset, kid=0.1, ssim=0.5) for label in ("SCFT", "SGA") for dataset in ("anime", "cat", "dog", "wild")]
+    rows = [
+        cell(label, dataset, numbers={"kid": 0.1, "ssim": 0.5})
+        for label in ("SCFT", "SGA")
+        for dataset in ("anime", "cat", "dog", "wild")
+    ]
     text = render_table(one_table(*rows, metrics=metrics), "latex")
     assert text.count(r"\begin{table}") == 2
     assert "Overfull" not in typeset(text, tmp_path)

@@ -4,6 +4,7 @@ import hashlib
 
 import pytest
 import torch
+from runs import attnbench, install
 
 from attnbench import weights
 from attnbench.errors import UserError
@@ -75,6 +76,29 @@ def test_a_download_with_the_right_checksum_is_found_from_then_on(home, monkeypa
     assert weights.find_or_download("net").read_bytes() == content
     served.unlink()
     assert weights.find_or_download("net") == home / "hub" / "checkpoints" / name
+
+
+def test_the_catalogue_has_the_networks_of_training_and_those_that_installed_metrics_list(home, monkeypatch):
+    before = weights.catalogue()
+    assert {name: before[name].purpose for name in ("vgg19", "inception", "lpips-squeeze")} == {
+        "vgg19": "perceptual and style loss",
+        "inception": "distances of sets (Inception)",
+        "lpips-squeeze": "LPIPS",
+    }
+    code = """
+from attnbench import Weights
+
+class Mine:
+    @staticmethod
+    def networks():
+        return [Weights("my-net", "my distance", "https://nowhere.invalid/my-net-1a2b3c4d.pth")]
+"""
+    points = "\n[attnbench.metrics]\nmine = metric_with_a_net:Mine\nbroken = metric_with_a_net:NotThere"
+    install(home / "site", monkeypatch, "metric_with_a_net", points, code)
+    assert set(weights.catalogue()) == {*before, "my-net"}
+    shown = attnbench("weights").out.splitlines()
+    assert "my-net         my distance                    missing (my-net-1a2b3c4d.pth)" in shown
+    assert len({line.index("missing") for line in shown}) == 1
 
 
 def test_unknown_weights_are_refused_with_the_nearest_name(home):

@@ -329,7 +329,7 @@ def test_a_cell_whose_images_changed_since_it_was_planned_is_refused(
     shutil.copy(heads / "train" / "002.png", heads / "train" / "another.png")
     outcome = attnbench("cell", folder, "--device", "cpu")
     assert outcome.code == 2
-    assert "the images of 'mine' changed since" in outcome.err.splitlines()[-1]
+    assert "the training images of 'mine' changed since" in outcome.err.splitlines()[-1]
     assert record(folder)["status"] == "waiting"
 
 

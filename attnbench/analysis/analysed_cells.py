@@ -14,15 +14,17 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from attnbench import plugins, weights
+from attnbench import weights
+from attnbench.cells.identity import was_trained_on
 from attnbench.cells.record import Record
 from attnbench.cells.variant import Variant, make_variant
 from attnbench.config.recipe import Recipe, digest
 from attnbench.console import warn
-from attnbench.data.images import PreparedDataset, prepare
-from attnbench.data.origin import Origin, default_data_root
+from attnbench.data.images import PreparedDataset
 from attnbench.errors import UserError
+from attnbench.execute.cell_images import images_of
 from attnbench.method.backbone import Colorizer
+from attnbench.metrics.protocol import Protocol
 from attnbench.store.generators import generator_folder, load, recorded_recipe
 from attnbench.store.job import read_job
 from attnbench.store.reading import each_record, read_record
@@ -63,6 +65,12 @@ class AnalysedCell:
     def recipe(self) -> Recipe:
         return recorded_recipe(self.path, self.record)
 
+    @property
+    def protocol(self) -> Protocol:
+        """The first protocol that it was measured under with references from the test set; the usual one without any."""
+        found = [one.protocol for one in self.record.measurements if one.protocol.references == "cross"]
+        return found[0] if found else Protocol()
+
     @cached_property
     def variant(self) -> Variant:
         """Raises UserError: the module is not installed here."""
@@ -75,20 +83,12 @@ class AnalysedCell:
         Raises:
             UserError: they are missing, cannot be decoded, or differ from those of the cell.
         """
-        job, wanted = read_job(self.path), self.record.dataset
-        root = self.data_root or (Path(job.data_root) if job and job.data_root else None) or default_data_root()
-        text = job.dataset if job else _text_of(wanted.name, root)
-        try:
-            found = Origin.of(text, root).find()
-        except UserError as error:
-            raise UserError(f"the images of '{self.path}' are missing: {error}") from None
-        skips = bool((job and job.skip_corrupt) or wanted.skipped)
-        dataset = prepare(found, self.recipe.data, skip_corrupt=skips)
-        if dataset.fingerprint != wanted.fingerprint:
+        dataset, wanted = images_of(self.path, self.record, self.recipe.data, self.data_root), self.record.dataset
+        if not was_trained_on(self.record, dataset):
             raise UserError(
                 f"the images of '{self.path}' are missing: '{dataset.name}' in {dataset.source} differs from what it was "
-                f"trained on (here {len(dataset.train)} + {len(dataset.test)} images, in training {wanted.train} + "
-                f"{wanted.test}): pass the --data-root that holds the original"
+                f"trained on (here {len(dataset.train)} training images, then {wanted.train}): pass the --data-root that "
+                "holds the original"
             )
         return dataset
 
@@ -258,13 +258,6 @@ def features(generator: Colorizer, sketch: Tensor, reference: Tensor) -> tuple[T
     finally:
         handle.remove()
     return seen[0]
-
-
-def _text_of(name: str, root: Path | None) -> str:
-    """The dataset to look for by its name alone: a plug-in's, or the folder of that name under the data root."""
-    if name in {plugin.name for plugin in plugins.installed(plugins.DATASETS)} or root is None:
-        return name
-    return f"{name}={root / name}"
 
 
 def unusable(path: Path, error: Exception) -> UserError:

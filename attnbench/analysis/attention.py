@@ -33,7 +33,6 @@ from attnbench.errors import UserError
 from attnbench.method.backbone import Colorizer
 from attnbench.method.precision import tf32
 from attnbench.method.probe import listening
-from attnbench.metrics.protocol import pair_list
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -210,7 +209,7 @@ def _check_asked(cell: AnalysedCell, pair: int, points: Sequence[Point]) -> Prep
             raise UserError(f"--point {x},{y}: the pictures of '{cell.path}' have {size} x {size} pixels, from 0,0")
     cell.check_generator()
     dataset = cell.dataset()
-    pairs = pair_list(len(dataset.test), cell.recipe.evaluation)
+    pairs = cell.protocol.pairs(len(dataset.test))
     if not 0 <= pair < len(pairs):
         raise UserError(f"--pair {pair}: '{cell.path}' has {len(pairs)} test pairs, 0 to {len(pairs) - 1}")
     return dataset
@@ -223,7 +222,7 @@ def of_cell(
 ) -> Looked:
     """The maps of a cell's module on one test pair; raises UserError for a map that cannot be shown."""
     generator, images = cell.generator(device), dataset.test
-    pairs = pair_list(len(images), cell.recipe.evaluation)
+    pairs = cell.protocol.pairs(len(images))
     batch = pair_batch(images, [pairs[pair]], data=cell.recipe.data, device=device)
     generated, maps = maps_of(generator, batch.sketch, batch.reference)
     for one in maps:

@@ -36,7 +36,7 @@ from attnbench.data.batches import pair_batch
 from attnbench.data.images import PreparedDataset
 from attnbench.errors import UserError
 from attnbench.method.precision import tf32
-from attnbench.metrics.protocol import BATCH, pair_list
+from attnbench.metrics.generate import BATCH
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -86,7 +86,7 @@ def analyze_spectrum(cells: Sequence[AnalysedCell], device: torch.device, *, pai
 def of_cell(cell: AnalysedCell, dataset: PreparedDataset, device: torch.device, *, pairs: int) -> pd.DataFrame:
     """Columns: those of the cell; of (one of the three features), r (from 1), ratio (the mean), deviation, samples."""
     generator, images = cell.generator(device), dataset.test
-    chosen = pair_list(len(images), cell.recipe.evaluation)[:pairs]
+    chosen = cell.protocol.pairs(len(images))[:pairs]
     found: dict[str, list[Tensor]] = {BEFORE: [], REFERENCE: [], AFTER: []}
     with progress(f"{cell.label}: spectrum") as update:
         for start in range(0, len(chosen), BATCH):

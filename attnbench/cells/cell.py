@@ -1,16 +1,15 @@
 """A cell: a variant on a dataset with a seed, under one recipe.
 
-Its identity is a hash of everything that can change its numbers, and of nothing else.
+Its identity is a hash of everything that can change the trained network, and of nothing else: how it is measured is not.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
-from typing import Any
+from functools import cached_property
 
 from attnbench import weights
-from attnbench.cells.identity import identity_of
+from attnbench.cells.identity import IDENTITY_VERSION, identity_of
 from attnbench.cells.record import FORMAT, WAITING, DatasetRecord, ModuleRecord, Provenance, RecipeRecord, Record, cell_label
 from attnbench.cells.variant import Variant
 from attnbench.config.recipe import Recipe, digest
@@ -38,10 +37,10 @@ class Cell:
     @cached_property
     def identity(self) -> str:
         return identity_of(
-            recipe=_values(self.recipe),
+            recipe=self.recipe.training,
             module=self.variant.module,
             options=self.variant.options,
-            fingerprint=self.dataset.fingerprint,
+            fingerprint=self.dataset.fingerprints["train"],
             seed=self.seed,
             weights=self.training_weights,
         )
@@ -56,10 +55,11 @@ class Cell:
 
     def new_record(self) -> Record:
         """The record of the cell before it runs."""
-        variant, dataset, values = self.variant, self.dataset, _values(self.recipe)
+        variant, dataset, values = self.variant, self.dataset, self.recipe.training
         return Record(
             format=FORMAT,
             identity=self.identity,
+            identity_version=IDENTITY_VERSION,
             status=WAITING,
             module=ModuleRecord(
                 name=variant.module,
@@ -70,9 +70,8 @@ class Cell:
             ),
             dataset=DatasetRecord(
                 name=dataset.name,
-                fingerprint=dataset.fingerprint,
+                fingerprint=dataset.fingerprints["train"],
                 train=len(dataset.train),
-                test=len(dataset.test),
                 side=dataset.side,
                 skipped=dataset.skipped,
             ),
@@ -82,9 +81,3 @@ class Cell:
             step=0,
             provenance=Provenance(),
         )
-
-
-@lru_cache(maxsize=8)
-def _values(recipe: Recipe) -> dict[str, Any]:
-    """All keys of a recipe, as JSON types; computed once per recipe, not once per cell."""
-    return recipe.model_dump(mode="json")

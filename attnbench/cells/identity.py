@@ -1,4 +1,7 @@
-"""A cell's identity: a hash of everything that can change its numbers, and of nothing else."""
+"""A cell's identity: a hash of everything that can change the trained network, and of nothing else.
+
+How it is measured is not part of it: a measurement has an identity of its own (`metrics.protocol`).
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,10 @@ from typing import Any
 
 from attnbench.cells.record import Record
 from attnbench.config.recipe import digest
+from attnbench.data.format_1 import fingerprint_of_format_1
+from attnbench.data.images import PreparedDataset
 
-IDENTITY_VERSION = 1  # raised when the meaning of a stored number changes
+IDENTITY_VERSION = 2  # raised when the meaning of what is trained changes
 
 
 def identity_of(
@@ -19,18 +24,20 @@ def identity_of(
     fingerprint: str,
     seed: int,
     weights: Mapping[str, str],
+    version: int = IDENTITY_VERSION,
 ) -> str:
     """SHA-256, in hex.
 
     Args:
-        recipe: all of its keys, as JSON types.
+        recipe: the keys that training depends on, as JSON types.
         options: all options of the module, defaults included.
-        fingerprint: of the dataset's images.
+        fingerprint: of the training images.
         weights: pretrained weights that training uses, name -> SHA-256 of the file.
+        version: 1 for cells of format 1, whose recipe and fingerprint include evaluation and test images.
     """
     return digest(
         {
-            "version": IDENTITY_VERSION,
+            "version": version,
             "recipe": recipe,
             "module": {"name": module, "options": dict(options)},
             "dataset": fingerprint,
@@ -40,13 +47,31 @@ def identity_of(
     )
 
 
+def identity_of_pictures(pixels: str, label: str, dataset: str) -> str:
+    """Of pictures that were made elsewhere: SHA-256, in hex, of the digest of their pixels, their label and their dataset."""
+    return digest({"version": IDENTITY_VERSION, "pictures": pixels, "label": label, "dataset": dataset})
+
+
 def identity_of_record(record: Record) -> str:
     """The identity that a record must have."""
+    if record.pictures:
+        return identity_of_pictures(record.pictures.digest, record.module.label, record.dataset.name)
+    recipe = record.recipe.values
+    if record.identity_version == 1 and record.recipe.evaluation is not None:
+        recipe = {**recipe, "evaluation": record.recipe.evaluation}
     return identity_of(
-        recipe=record.recipe.values,
+        recipe=recipe,
         module=record.module.name,
         options=record.module.options,
         fingerprint=record.dataset.fingerprint,
         seed=record.seed,
         weights=record.weights,
+        version=record.identity_version,
     )
+
+
+def was_trained_on(record: Record, dataset: PreparedDataset) -> bool:
+    """Whether a dataset's training images are those of a cell; for cells of format 1, whether its test images are, too."""
+    if record.identity_version == 1:
+        return record.dataset.fingerprint == fingerprint_of_format_1(dataset)
+    return record.dataset.fingerprint == dataset.fingerprints["train"]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import platform
 import subprocess
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,14 +16,15 @@ from attnbench.cells.record import Provenance
 if TYPE_CHECKING:
     import torch
 
-_PACKAGES = ("attnbench", "torch", "torchvision", "timm", "numpy", "pillow", "pytorch-fid", "lpips")
+_PACKAGES = ("attnbench", "torch", "torchvision", "timm", "numpy", "pillow")
 
 
-def provenance(device: torch.device) -> Provenance:
+def provenance(device: torch.device, packages: Sequence[str] = ()) -> Provenance:
+    """Of what runs here now, with the versions of the usual packages and of `packages`."""
     import torch
 
     return Provenance(
-        versions={"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
+        versions={"python": platform.python_version(), **{name: _version(name) for name in (*_PACKAGES, *packages)}},
         commit=commit(),
         device=device_name(device),
         threads=torch.get_num_threads(),
@@ -38,6 +41,7 @@ def device_name(device: torch.device) -> str:
     return f"{device.type} ({platform.machine()}, {torch.get_num_threads()} threads)"
 
 
+@cache
 def commit() -> str | None:
     """The git commit of this checkout, `-dirty` if it has changes; None if the package is not installed from a checkout."""
     root = Path(__file__).resolve().parents[2]

@@ -11,7 +11,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-FORMAT = 1  # raised by a change after which an older attnbench would misread a record
+from attnbench.metrics.descriptor import Descriptor
+from attnbench.metrics.protocol import Protocol
+
+FORMAT = 2  # raised by a change after which an older attnbench would misread a record
 
 Status = Literal["finished", "running", "waiting", "interrupted", "failed", "diverged"]
 WAITING: Status = "waiting"
@@ -29,6 +32,8 @@ STATUSES: tuple[Status, ...] = (
     DIVERGED,
 )  # in the order in which they are shown
 
+PicturesKind = Literal["lossless", "small", "none"]
+Source = Literal["generator", "lossless pictures", "small pictures", "given pictures"]
 Count = Annotated[int, Field(ge=0)]
 Digest = str  # SHA-256, in hex
 
@@ -52,28 +57,22 @@ class ModuleRecord(_Part):
 
 
 class DatasetRecord(_Part):
-    """The images of a cell."""
+    """The images that a cell is trained on."""
 
     name: str
-    fingerprint: Digest = Field(description="Hash of the names and the content of all images.")
-    train: Annotated[int, Field(ge=1)] = Field(description="Training images.")
-    test: Annotated[int, Field(ge=1)] = Field(description="Test images.")
+    fingerprint: Digest = Field(description="Hash of the names and the content of the training images.")
+    train: Count = Field(description="Training images.")
     side: int | None = Field(None, description="Median of the training images' shorter sides in their files, in pixels.")
     skipped: list[str] = Field([], description="Images that were left out because they could not be decoded.")
 
 
 class RecipeRecord(_Part):
-    """Everything that is held fixed while modules are compared."""
+    """Everything that training holds fixed while modules are compared."""
 
     name: str
     digest: Digest
-    values: dict[str, Any] = Field(description="Every key, resolved.")
-
-    @property
-    def metrics(self) -> list[str]:
-        """Names of the metrics that the recipe asks for."""
-        evaluation = self.values.get("evaluation")
-        return list(evaluation.get("metrics", ())) if isinstance(evaluation, dict) else []
+    values: dict[str, Any] = Field(description="Every key that training depends on, resolved.")
+    evaluation: dict[str, Any] | None = Field(None, description="The other keys, which the identity of format 1 has.")
 
 
 class Provenance(_Part):
@@ -87,25 +86,66 @@ class Provenance(_Part):
 
 
 class MetricRecord(_Part):
-    """A number with its protocol. What else is recorded (`n`, `dims`, `weights`, `floor`, ...) depends on the metric."""
+    """A number. What else is recorded (`n`, `floor`, ...) depends on the metric."""
 
     value: float | None = Field(description="null where it could not be measured.")
     reason: str | None = Field(None, description="Why there is no value.")
     missing: str | None = Field(None, description="The pretrained weights that were missing.")
+    failed: bool = Field(False, description="Whether the metric raised an error, or gave something else than numbers.")
+    metric: Descriptor = Field(description="The metric with its options, described.")
+    weights: dict[str, Digest] = Field({}, description="Weights of the metric's networks: name -> digest.")
+    identity: Digest | None = Field(None, description="Hash of the measurement, the metric with all options, and its weights.")
+    source: Source | None = Field(None, description="The pictures that were measured.")
+    measured: str | None = Field(None, description="UTC.")
+    provenance: Provenance | None = None
 
     @property
     def parts(self) -> dict[str, Any]:
-        """All that is recorded beside the value: reason and missing network, then the protocol in the file's order."""
-        given = {"reason": self.reason, "missing": self.missing}
-        return {name: value for name, value in given.items() if name in self.model_fields_set} | (self.model_extra or {})
+        """What is recorded beside the value: reason, missing network, weights, source, then what the metric gave."""
+        given = {name: getattr(self, name) for name in ("reason", "missing", "weights", "source") if getattr(self, name)}
+        return given | (self.model_extra or {})
+
+
+class TestRecord(_Part):
+    """The test images of a measurement."""
+
+    fingerprint: Digest = Field(description="Hash of their names and content.")
+    images: Count = Field(description="How many there are.")
+
+
+class MeasurementRecord(_Part):
+    """Pictures of one protocol, and their numbers."""
+
+    identity: Digest = Field(description="Hash of the cell (or the pictures), the test images and the protocol.")
+    protocol: Protocol
+    test: TestRecord
+    folder: str = Field(description="Where its pairs.csv and pictures are, in the cell's folder; `.` for the folder itself.")
+    pictures: PicturesKind = Field("none", description="How the pictures are kept.")
+    generated: Digest | None = Field(None, description="Hash of the pictures' pixels.")
+    metrics: dict[str, MetricRecord] = {}
+
+    @property
+    def lossless(self) -> bool:
+        return self.pictures == "lossless"
 
 
 class BestEpoch(_Part):
-    """The epoch with the lowest FID, where the recipe measures every epoch."""
+    """The best epoch by one of the metrics, where every epoch is measured."""
 
     step: Count
     epoch: Count
+    by: str = Field(description="The metric by which it is the best.")
+    measurement: Digest | None = Field(None, description="Identity of the measurement whose protocol it was measured under.")
     metrics: dict[str, MetricRecord]
+
+
+class PicturesRecord(_Part):
+    """Pictures that were made elsewhere, scored as they are."""
+
+    digest: Digest = Field(description="Hash of their pixels.")
+    note: str = ""
+    side: Count = Field(description="Side of the pictures as they came, in pixels.")
+    size: Count = Field(description="Side at which they were measured, in pixels.")
 
 
 class Failure(_Part):
@@ -119,7 +159,8 @@ class Record(_Part):
     """A cell: its description, its progress, and its numbers once it is finished."""
 
     format: int = 0
-    identity: Digest = Field(description="Hash of everything that can change the cell's numbers, and of nothing else.")
+    identity: Digest = Field(description="Hash of everything that can change the trained network, and of nothing else.")
+    identity_version: int = Field(2, description="What the identity covers; 1: its evaluation and its test images too.")
     status: Status
     module: ModuleRecord
     dataset: DatasetRecord
@@ -129,16 +170,32 @@ class Record(_Part):
     step: Count = Field(0, description="Step of the newest checkpoint.")
     provenance: Provenance = Provenance()
     started: str | None = Field(None, description="Last start, UTC.")
-    metrics: dict[str, MetricRecord] = {}
+    measurements: list[MeasurementRecord] = []
     losses: dict[str, float] = Field({}, description="Losses of the last step.")
     best: BestEpoch | None = None
     costs: dict[str, int | float] = Field({}, description="Counted and measured: parameters, GFLOP, seconds, bytes.")
     ended: str | None = Field(None, description="UTC.")
     failure: Failure | None = None
+    pictures: PicturesRecord | None = Field(None, description="Of a row that was not trained here: its pictures.")
 
     @property
     def label(self) -> str:
+        if self.pictures:
+            return f"{self.module.label} on {self.dataset.name}"
         return cell_label(self.module.label, self.dataset.name, self.seed)
+
+    def measurement(self, identity: str) -> MeasurementRecord | None:
+        return next((one for one in self.measurements if one.identity == identity), None)
+
+    def with_measurement(self, measurement: MeasurementRecord) -> Record:
+        """The record with this measurement in the place of the one with its identity, or behind the others."""
+        others = [one.identity for one in self.measurements]
+        changed = [*self.measurements]
+        if measurement.identity in others:
+            changed[others.index(measurement.identity)] = measurement
+        else:
+            changed.append(measurement)
+        return self.model_copy(update={"measurements": changed})
 
 
 def cell_label(variant: str, dataset: str, seed: int) -> str:
@@ -170,10 +227,31 @@ def parse_record(data: bytes | str) -> Record:
         first = errors.errors()[0]
         if first["type"] == "json_invalid":
             raise ValueError(first["ctx"]["error"]) from None
-        _check_format(json.loads(data))
+        if isinstance(values := json.loads(data), dict) and values.get("format", 0) in (0, 1):
+            return _from_format_1(values)
+        _check_format(values)
         raise NotARecord(_problem(first)) from None
     _check_format({"format": record.format})
-    return record
+    return record if record.format == FORMAT else _from_format_1(json.loads(data))
+
+
+def _from_format_1(values: dict[str, Any]) -> Record:
+    from attnbench.cells.format_1 import LATER, from_format_1  # which reads metrics' plug-ins: newer records need none
+
+    validated_record({name: value for name, value in values.items() if name not in LATER})  # says what else is wrong
+    return validated_record(from_format_1(values))
+
+
+def validated_record(values: Any) -> Record:
+    """Plain values as a record.
+
+    Raises:
+        NotARecord: a part is missing or of another type.
+    """
+    try:
+        return Record.model_validate_json(json.dumps(values))  # strict, and yet JSON's lists may be tuples
+    except ValidationError as errors:
+        raise NotARecord(_problem(errors.errors()[0])) from None
 
 
 def _check_format(values: Any) -> None:

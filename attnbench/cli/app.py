@@ -8,8 +8,8 @@ import typer
 from typer.core import TyperGroup
 
 ORDER = (  # of commands in the help, whichever file is imported first
-    "list", "run", "cell", "status", "table", "compare", "report", "merge", "colorize", "export",
-    "new-module", "check", "analyze", "bench", "weights", "schema",
+    "list", "run", "cell", "measure", "migrate", "pairs", "score", "status", "table", "compare", "report", "merge", "colorize",
+    "export", "new-module", "check", "new-metric", "check-metric", "analyze", "bench", "weights", "schema",
 )  # fmt: skip
 
 

@@ -6,14 +6,14 @@ import sys
 
 import typer
 
-from attnbench.cli import analyze, authors, bench, cell, installed, models, results, run, tables
+from attnbench.cli import analyze, authors, bench, cell, installed, measure, models, pictures, results, run, tables
 from attnbench.cli.app import app
 from attnbench.console import messages_shown
 from attnbench.errors import Interrupted, UserError
 from attnbench.openmp import limit_spinning
 
 # Importing these modules adds their commands to the application.
-COMMANDS = (analyze, authors, bench, cell, installed, models, results, run, tables)
+COMMANDS = (analyze, authors, bench, cell, installed, measure, models, pictures, results, run, tables)
 
 
 def main() -> None:

@@ -13,9 +13,9 @@ from attnbench.errors import UserError, unknown
 
 @app.command("list")
 def list_() -> None:
-    """List what is installed: modules, datasets, recipes, grids.
+    """List what is installed: modules, datasets, metrics, methods, recipes, grids.
 
-    Modules are shown with their package and its version. A plug-in that cannot be imported is shown with its error; the
+    Plug-ins are shown with their package and its version. A plug-in that cannot be imported is shown with its error; the
     others work.
     """
     from attnbench.cli import show
@@ -42,8 +42,10 @@ def weights_(
             weights.find_or_download(name)
         except weights.MissingWeights as missing:
             raise UserError(str(missing)) from None
+    widths = [max(map(len, column)) for column in (catalogue, [entry.purpose for entry in catalogue.values()])]
     for name, entry in catalogue.items():
-        typer.echo(f"{name:14} {entry.purpose:26} {weights.find(name) or 'missing (' + entry.file + ')'}")
+        place = weights.find(name) or f"missing ({entry.file})"
+        typer.echo(f"{name:{widths[0]}}  {entry.purpose:{widths[1]}}  {place}")
 
 
 @app.command(epilog="Example: `attnbench schema cell > cell.schema.json`")

@@ -25,16 +25,21 @@ from attnbench.cli.run_flags import (
     Detach,
     Devices,
     DryRun,
+    EvaluationBatch,
     ExecutorName,
     Gpus,
     GridChoice,
     Jobs,
     JobTime,
+    Limit,
     Memory,
     Modules,
     Output,
     Partition,
+    Pictures,
+    PicturesChoice,
     RecipeChoice,
+    References,
     Sbatch,
     Seeds,
     Setup,
@@ -45,7 +50,7 @@ from attnbench.cli.run_flags import (
 from attnbench.errors import UserError
 
 _FIRST_STEPS = """\
-attnbench run trains every module on every dataset, evaluates it, and prints the table.
+attnbench run trains every module on every dataset, measures it, and prints the table.
 
   attnbench run --recipe demo --modules sga,scft --datasets synthetic
       a first look: cartoon heads drawn here, a few minutes on two CPU cores, nothing to download
@@ -93,6 +98,10 @@ def run(
     rerun_stale: RerunStale = False,
     record_gradients: RecordGradients = False,
     skip_corrupt: SkipCorrupt = False,
+    limit: Limit = None,
+    references: References = None,
+    pictures: Pictures = PicturesChoice.lossless,
+    evaluation_batch: EvaluationBatch = 16,
     dry_run: DryRun = False,
     detach: Detach = False,
     partition: Partition = None,
@@ -103,9 +112,10 @@ def run(
     slurm: Sbatch = None,
     setup: Setup = None,
 ) -> None:
-    """Train and evaluate modules on datasets; print the table.
+    """Train and measure modules on datasets; print the table.
 
-    Finished cells are not run twice; an interrupted one continues where it stopped. Without arguments: first steps.
+    What is trained is not trained twice, what is measured not measured twice; an interrupted cell continues where it stopped.
+    Without arguments: first steps.
     """
     if not modules and not datasets and grid is None:
         typer.echo(_FIRST_STEPS)
@@ -116,14 +126,23 @@ def run(
 
     from attnbench.cli import show
     from attnbench.errors import CellsFailed
-    from attnbench.execute.run import RunRequest, cells_of, check_request, make_executor, run_options, run_request
+    from attnbench.execute.run import (
+        RunRequest,
+        absolute,
+        cells_of,
+        check_request,
+        limited,
+        make_executor,
+        run_options,
+        run_request,
+    )
 
     request = RunRequest(
         modules=split_list(modules),
         datasets=split_list(datasets),
         recipe=recipe,
         grid=grid,
-        overrides=overrides or (),
+        overrides=[*(overrides or ()), *limited(limit)],
         seeds=whole_numbers(seeds, "--seeds"),
         store=store,
         data_root=data_root,
@@ -150,10 +169,15 @@ def run(
             rerun_stale=rerun_stale,
             record_gradients=record_gradients,
             time_limit_minutes=time_limit,
+            references=absolute(references),
+            pictures=pictures,
+            evaluation_batch=evaluation_batch,
         ),
     )
     if dry_run:
-        show.plan(cells_of(check_request(request), skip_corrupt=skip_corrupt), store, request.executor.place)
+        checked = check_request(request)
+        planned = cells_of(checked, skip_corrupt=skip_corrupt)
+        show.plan(planned, store, request.executor.place, request.measured_by(checked))
         return
     cells, outcome = run_request(request)
     for command in outcome.commands:

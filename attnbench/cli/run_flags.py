@@ -18,6 +18,14 @@ class ExecutorName(StrEnum):
     commands = "commands"
 
 
+class PicturesChoice(StrEnum):
+    """How test pictures are kept."""
+
+    lossless = "lossless"
+    small = "small"
+    none = "none"
+
+
 SLURM = "With --executor slurm"
 
 Modules = Annotated[
@@ -51,6 +59,28 @@ TimeLimit = Annotated[
 CheckpointMinutes = Annotated[float, typer.Option("--checkpoint-minutes", min=0, help="Time between checkpoints.")]
 SkipCorrupt = Annotated[
     bool, typer.Option("--skip-corrupt", help="Leave out images that cannot be decoded, instead of refusing.")
+]
+Limit = Annotated[
+    int | None,
+    typer.Option("--limit", min=1, help="Measure only the first pairs, so many of them; training is the same. Tables say it."),
+]
+References = Annotated[
+    Path | None,
+    typer.Option(
+        "--references",
+        help="A folder of references from elsewhere, instead of the recipe's; metrics that need a right answer are left out.",
+    ),
+]
+Pictures = Annotated[
+    PicturesChoice,
+    typer.Option(
+        "--pictures",
+        help="How test pictures are kept: lossless, so that later metrics can be measured from them; small; or none.",
+    ),
+]
+EvaluationBatch = Annotated[
+    int,
+    typer.Option("--evaluation-batch", min=1, help="Test pairs that are coloured at once; no number depends on it."),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only show what would be done.")]
 Detach = Annotated[bool, typer.Option("--detach", help="Leave the cells to the cluster, and return.", rich_help_panel=SLURM)]

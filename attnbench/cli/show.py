@@ -16,7 +16,8 @@ from attnbench.errors import UserError
 
 if TYPE_CHECKING:
     from attnbench.cells.cell import Cell
-    from attnbench.contract.checking import Report
+    from attnbench.contract.report import Report
+    from attnbench.store.job import RunOptions
     from attnbench.tables.formats import Sheet
     from attnbench.tables.status import StoreStatus
 
@@ -24,7 +25,7 @@ _LISTED = 20  # cells that are listed one by one
 
 
 def installed_here() -> None:
-    """Print modules and datasets with their packages; recipes; grids."""
+    """Print modules, datasets, metrics and methods with their packages; recipes; grids."""
     from importlib.metadata import version
 
     from attnbench import plugins
@@ -32,7 +33,8 @@ def installed_here() -> None:
     from attnbench.config.recipe import built_in_recipes
 
     console = Console(highlight=False)
-    for title, group in (("Modules", plugins.MODULES), ("Datasets", plugins.DATASETS)):
+    groups = {"Modules": plugins.MODULES, "Datasets": plugins.DATASETS, "Metrics": plugins.METRICS, "Methods": plugins.METHODS}
+    for title, group in groups.items():
         table = _listing(title)
         for plugin in plugins.installed(group):
             try:
@@ -62,10 +64,10 @@ def _first_line(text: str | None) -> str:
 
 
 def check_report(report: Report) -> None:
-    """Print the contract's findings, and the module's costs beside those of others."""
+    """Print the contract's findings, and a module's costs beside those of others."""
     console = Console(highlight=False)
     styles = {"passed": "green", "failed": "bold red", "note": "yellow"}
-    title = Text(f"{report.module}: {report.setting}")
+    title = Text(f"{report.subject}: {report.setting}")
     findings = Table(title=title, title_justify="left", show_header=False, box=None)
     for finding in report.findings:
         findings.add_row(Text(finding.status, style=styles[finding.status]), finding.name, Text(finding.detail))
@@ -83,29 +85,35 @@ def check_report(report: Report) -> None:
     console.print(report.summary, markup=False, soft_wrap=True, style=styles["passed" if report.passed else "failed"])
 
 
-def plan(cells: Sequence[Cell], store: Path, devices: str) -> None:
+def plan(cells: Sequence[Cell], store: Path, devices: str, options: RunOptions) -> None:
     """Print what a run would do, cell by cell, and what it needs."""
     from attnbench import weights
-    from attnbench.execute.disk_space import disk_bytes
+    from attnbench.execute.asked import Asked
+    from attnbench.execute.disk_space import disk_bytes, picture_bytes
     from attnbench.execute.state import state_of
-    from attnbench.metrics.known import networks_needed
+    from attnbench.metrics.metric import metrics_of, networks_needed
     from attnbench.store.folder import CellFolder
     from attnbench.training.loop import total_steps
 
     shown = Table(box=None, padding=(0, 2, 0, 0))
     for heading in ("cell", "state", "steps", "disk", "folder"):
         shown.add_column(heading, overflow="fold")
-    for cell, (kept, _) in zip(cells, disk_bytes(cells), strict=True):
+    for cell, (kept, _) in zip(cells, disk_bytes(cells, options.pictures), strict=True):
         steps = total_steps(cell.dataset.train, cell.recipe)
         disk = f"{kept / 1e9:.2f} GB"
-        state = state_of(CellFolder(store / cell.folder_name))
+        state = state_of(CellFolder(store / cell.folder_name), Asked.of(cell, options))
         shown.add_row(cell.label, f"{state}", str(steps), disk, cell.folder_name)
     console = Console(highlight=False, soft_wrap=True)
     console.print(shown, markup=False)
     for dataset in {cell.dataset.name: cell.dataset for cell in cells}.values():
         console.print(f"{dataset.name}: {len(dataset.train)} + {len(dataset.test)} images, {dataset.source}", markup=False)
+    for cell in {cell.dataset.name: cell for cell in cells}.values():
+        taken = picture_bytes(cell, options.pictures) / 1e6
+        console.print(
+            f"test pictures of {cell.dataset.name}: {options.pictures}, about {taken:,.0f} MB for each cell", markup=False
+        )
     recipe = cells[0].recipe
-    for name in [*(["vgg19"] if recipe.needs_perceptual_network else []), *networks_needed(recipe.evaluation)]:
+    for name in [*(["vgg19"] if recipe.needs_perceptual_network else []), *networks_needed(metrics_of(recipe.evaluation))]:
         found = weights.find(name) or "missing, will be downloaded; if that fails, its metrics stay empty"
         console.print(f"weights {name}: {found}", markup=False)
     console.print(f"devices: {devices}; results folder: {store}", markup=False)

@@ -14,13 +14,14 @@ from attnbench.errors import UserError
 
 @app.command(
     epilog="Examples: `attnbench table results/ --format latex`, `attnbench table results/ --grid ablation --published`, "
-    "`attnbench table results/ --metrics fid,kid,lpips`"
+    "`attnbench table results/ --costs --significance`"
 )
 def table(
     store: StoreArgument = Path("results"),
     style: Annotated[str, typer.Option("--format", "-f", help="text, md, latex, csv or html.")] = "text",
     metrics: Annotated[
-        str, typer.Option("--metrics", help="Columns, comma-separated: fid, kid, ssim_global, ssim, lpips.")
+        str,
+        typer.Option("--metrics", help="Columns, comma-separated, as `attnbench list` names them, with options or without."),
     ] = "",
     grid: Annotated[
         str | None, typer.Option("--grid", "-g", help="Only the rows of a built-in grid or a YAML file, in its order.")
@@ -32,11 +33,11 @@ def table(
     significance: Annotated[
         bool, typer.Option("--significance", help="Mark values not significantly different from their column's best.")
     ] = False,
-    epoch: Annotated[str, typer.Option("--epoch", help="last, or best (by FID) where every epoch was measured.")] = "last",
+    epoch: Annotated[str, typer.Option("--epoch", help="last, or best where every epoch was measured.")] = "last",
 ) -> None:
     """Compile the table of a results folder.
 
-    The best is bold, the second underlined; CSV has one row per cell.
+    The best is bold, the second underlined; CSV has one row per cell and measurement.
     """
     from attnbench.store.frame import without_collector
 
@@ -85,7 +86,7 @@ def table(
 def compare(
     store: Annotated[Path, typer.Argument(help="Results folder.")],
     a: Annotated[str, typer.Argument(metavar="A", help="A module: `sga`, or `sga:stop_gradient=false`.")],
-    b: Annotated[str, typer.Argument(metavar="B", help="The module to compare it with.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="The module, or the pictures made elsewhere, to compare it with.")],
     metrics: Annotated[str, typer.Option("--metrics", help="Comma-separated. \\[default: all that were measured]")] = "",
     style: Annotated[str, typer.Option("--format", "-f", help="text, md, latex or csv.")] = "text",
     published: Annotated[bool, typer.Option("--published", help="Add the paper's differences to ours.")] = False,

@@ -27,7 +27,7 @@ from attnbench.data.images import decode
 from attnbench.errors import UserError
 from attnbench.method.backbone import Colorizer
 from attnbench.method.precision import tf32
-from attnbench.metrics.protocol import to_bytes
+from attnbench.metrics.generate import to_bytes
 from attnbench.store.generators import load, recipe_of, side_of
 
 SMALLEST = 16  # pixels, the shortest side of a picture, as of a recipe's images

@@ -14,6 +14,7 @@ from __future__ import annotations
 import io
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from zipfile import BadZipFile
@@ -25,13 +26,13 @@ from torch import Tensor
 
 from attnbench.cells.record import FINISHED, MetricRecord, Record, record_text
 from attnbench.cells.sources import changed_sources
-from attnbench.colorization.model_card import SHEET, UNMEASURED, model_card
+from attnbench.colorization.model_card import FAILED, SHEET, UNMEASURED, model_card
 from attnbench.colorization.program import write_program
 from attnbench.console import warn
 from attnbench.errors import UserError
 from attnbench.files import check_path, check_writable, write_text
 from attnbench.store.generators import generator_folder, load, recipe_of
-from attnbench.store.pictures import PICTURES, PairPictures, sample_grid
+from attnbench.store.pictures import PairPictures, sample_grid
 
 _OF_A_RUN = "losses.jsonl"  # a file that a cell has where it was trained, and an exported one does not have
 
@@ -63,11 +64,13 @@ def export(
     source, record = generator_folder(cell)
     if record.status != FINISHED:
         raise UserError(f"'{source}' is not finished ({record.status}): finish it with `attnbench run` first")
+    if not record.dataset.train:
+        raise UserError(f"'{source / 'cell.json'}' is not a cell's record (dataset.train is 0)")
     target = output or Path(f"{source.resolve().name}-export")
     _check_target(target, source)
     generator = load(source)
     recipe = recipe_of(generator)
-    sheet = pair_sheet(source, pictures)
+    sheet = pair_sheet(source, record, pictures)
     exported = public_record(record)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -113,11 +116,14 @@ def _unwritable(target: Path, error: OSError) -> UserError:
 
 
 def public_record(record: Record) -> Record:
-    """A record without machine-specific texts: reasons and failures quote the machine's paths."""
+    """A record without machine-specific texts, which reasons and failures quote; without kept pictures."""
     public = {
         name: getattr(record, name) for name in Record.model_fields if name in record.model_fields_set and name != "failure"
     }
-    public["metrics"] = _without_reasons(record.metrics)
+    if record.measurements:
+        public["measurements"] = [
+            one.model_copy(update={"metrics": _without_reasons(one.metrics), "pictures": "none"}) for one in record.measurements
+        ]
     if record.best:
         public["best"] = record.best.model_copy(update={"metrics": _without_reasons(record.best.metrics)})
     return Record(**public)
@@ -125,24 +131,24 @@ def public_record(record: Record) -> Record:
 
 def _without_reasons(metrics: Mapping[str, MetricRecord]) -> dict[str, MetricRecord]:
     return {
-        name: metric.model_copy(update={"reason": UNMEASURED}) if metric.reason is not None else metric
-        for name, metric in metrics.items()
+        key: number.model_copy(update={"reason": UNMEASURED if number.missing else FAILED}) if number.reason else number
+        for key, number in metrics.items()
     }
 
 
-def pair_sheet(cell: Path, count: int) -> tuple[Image.Image, str] | None:
+def pair_sheet(cell: Path, record: Record, count: int) -> tuple[Image.Image, str] | None:
     """Evenly spaced test pairs of a cell, one per row, and their number as text; None if the cell kept no pictures.
 
-    Cells older than `pictures.zip` give the grid drawn at the end of their training, exported ones their sheet.
+    They are those of the usual protocol, if they were kept. Cells that kept none give the grid drawn at the end of their
+    training, exported ones their sheet.
 
     Raises:
         UserError: the file with the pictures is damaged.
     """
     if not count:
         return None
-    try:
-        kept = PairPictures(cell)
-    except FileNotFoundError:
+    kept = _kept_pictures(cell, record)
+    if kept is None:
         sheets = [sheet for sheet in (cell / "samples.png", cell / SHEET) if sheet.is_file()]
         return (_opened(sheets[0]), "Some") if sheets else None
     chosen = [len(kept) * k // min(count, len(kept)) for k in range(min(count, len(kept)))]
@@ -150,8 +156,16 @@ def pair_sheet(cell: Path, count: int) -> tuple[Image.Image, str] | None:
     try:
         sheet = sample_grid([torch.stack([_decoded(picture(pair)) for pair in chosen]) for picture in sources])
     except (BadZipFile, KeyError, OSError) as error:
-        raise UserError(f"'{cell / PICTURES}' is damaged ({error}): delete it, the cell's numbers do not need it") from None
+        raise UserError(f"'{kept.path}' is damaged ({error}): delete it, the cell's numbers do not need it") from None
     return sheet, f"{len(chosen)} of the {len(kept)}"
+
+
+def _kept_pictures(cell: Path, record: Record) -> PairPictures | None:
+    """The pictures of a cell's measurements, those of the usual protocol if they were kept."""
+    for measurement in sorted(record.measurements, key=lambda one: bool(one.protocol.label)):
+        with suppress(FileNotFoundError):
+            return PairPictures(cell / measurement.folder)
+    return None
 
 
 def _opened(sheet: Path) -> Image.Image:

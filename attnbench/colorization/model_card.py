@@ -9,14 +9,14 @@ from typing import Any
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from attnbench.cells.record import MetricRecord, Record
+from attnbench.cells.record import MeasurementRecord, MetricRecord, Record
 from attnbench.colorization.program import Program
 from attnbench.config.recipe import Data, Recipe
-from attnbench.metrics.known import METRICS, lower_is_better, title_of
 from attnbench.tables.cost_columns import COSTS
 
 SHEET = "pictures/pairs.png"
 UNMEASURED = "its network was not on the machine"
+FAILED = "it could not be measured"  # for another reason
 
 
 def model_card(record: Record, folder: str, shown: str, program: Program | None) -> str:
@@ -46,8 +46,11 @@ def model_card(record: Record, folder: str, shown: str, program: Program | None)
         pictures=SHEET if shown else "",
         shown=shown,
         program=program,
-        metrics=[_metric_row(name, metric) for name, metric in record.metrics.items()],
-        evaluation=recipe.evaluation,
+        metrics=[_metric_row(one, number) for one in record.measurements for number in one.metrics.values()],
+        protocols=_protocols_as_text(record),
+        tests="; ".join(
+            dict.fromkeys(f"{one.test.images:,}, fingerprint `{one.test.fingerprint[:16]}`" for one in record.measurements)
+        ),
         data=recipe.data,
         train=recipe.train,
         sketches=_sketches_as_text(recipe.data),
@@ -81,26 +84,38 @@ def _front_matter(module: str) -> str:
     ).rstrip()
 
 
-def _metric_row(name: str, metric: MetricRecord) -> dict[str, str]:
-    """A metric as a row of the card's table."""
-    value, recorded = metric.value, metric.parts
-    parts = [f"Inception features of width {recorded['dims']}"] if "dims" in recorded else []
-    parts += [f"network {recorded['network']}"] if "network" in recorded else []
+def _metric_row(measurement: MeasurementRecord, number: MetricRecord) -> dict[str, str]:
+    """A number as a row of the card's table."""
+    metric, value, recorded = number.metric, number.value, number.parts
+    label = measurement.protocol.label
+    parts = [f"protocol: {label}"] if label else []
+    parts += [", ".join(f"{name}={_as_option(option)}" for name, option in metric.options.items())] if metric.options else []
+    parts += [f"weights {name} {digest[:8]}" for name, digest in number.weights.items()]
     if "n_real" in recorded:
-        size = recorded.get("real_size", "unknown")
-        parts.append(f"{recorded.get('n')} generated against {recorded['n_real']} real test images ({size} size)")
-        if recorded.get("floor") is not None:
-            parts.append(f"{recorded.get('n_floor')} real training images against the same: {recorded['floor']:.4g}")
+        parts.append(f"{recorded.get('n')} generated against {recorded['n_real']} real test images")
     elif "n" in recorded:
-        parts.append(f"mean of {recorded['n']} pairs")
-    if name in METRICS and METRICS[name].note:
-        parts.append(METRICS[name].note)
+        parts.append(f"{'mean of ' if metric.per_image else ''}{recorded['n']} pairs")
+    if recorded.get("floor") is not None:
+        parts.append(f"{recorded.get('n_floor')} real training images against the same: {recorded['floor']:.4g}")
+    if number.source == "small pictures":
+        parts.append("from small (lossy) copies of the pictures")
+    parts += [metric.note] if metric.note else []
     return {
-        "name": title_of(name),
-        "arrow": "↓" if lower_is_better(name) else "↑",
+        "name": metric.heading,
         "value": "not measured" if value is None else f"{value:.4g}",
-        "how": "; ".join(parts) if value is not None else metric.reason or UNMEASURED,
+        "how": "; ".join(parts) if value is not None else number.reason or UNMEASURED,
     }
+
+
+def _protocols_as_text(record: Record) -> str:
+    """What each kind of reference means that the generator was measured with."""
+    meanings = {
+        "cross": "Every test sketch was coloured with another test image as its reference",
+        "same": "Under `same`, the reference is the sketch's own original, warped as in training",
+        "folder": "Under `references`, the references are pictures from elsewhere",
+    }
+    used = {one.protocol.references for one in record.measurements}
+    return " ".join(f"{text}." for kind, text in meanings.items() if kind in used)
 
 
 def _sketches_as_text(data: Data) -> str:

@@ -10,16 +10,16 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from attnbench import plugins
 from attnbench.config.yaml_files import built_in_files, read_mapping, validated
-from attnbench.errors import UserError
-
-MetricName = Literal["fid", "kid", "ssim_global", "ssim", "lpips"]
+from attnbench.errors import UserError, unknown
 
 
 class _Section(BaseModel):
@@ -114,29 +114,78 @@ class Train(_Section):
     compile: bool = False
 
 
-class Evaluation(_Section):
-    """The protocol for measuring a trained generator."""
+@cache
+def _official_metrics() -> tuple[str, ...]:
+    """The metrics of the `official` recipe, whose file lists them: this package's code names none."""
+    return tuple(yaml.safe_load(built_in_files()["official"])["evaluation"]["metrics"])
 
-    metrics: tuple[MetricName, ...] = Field(("fid", "kid", "ssim_global", "ssim", "lpips"), min_length=1)
+
+class Evaluation(_Section):
+    """How trained generators are measured. No key of it trains anything anew.
+
+    Besides the keys below, installed metrics declare keys of their own, which set their options for the whole recipe.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    metrics: tuple[str, ...] = Field(default_factory=_official_metrics, min_length=1)
+    """Names, with options as `name:option=value`. `attnbench list` shows them."""
     when: Literal["last", "each_epoch"] = "last"
-    """`each_epoch` measures after every epoch, and reports the epoch with the best FID beside the last."""
+    """`each_epoch` measures after every epoch too, and reports the best epoch, by the first of the metrics, beside the last."""
+    references: tuple[Literal["cross", "same"], ...] = Field(("cross",), min_length=1)
+    """`cross`: another test image; `same`: the sketch's own original under the recipe's warp, as in training. Or both."""
     pairing: Literal["derangement", "official"] = "derangement"
-    """`derangement`: every test sketch once, never with its own image. `official`: shift by one within shuffled batches of 16,
-    incomplete batch dropped."""
+    """Of `cross`. `derangement`: every test sketch once, never with its own image. `official`: shift by one within shuffled
+    batches of 16, incomplete batch dropped."""
     pair_seed: int = Field(0, ge=0)
-    fid_dims: Literal[64, 192, 768, 2048] = 2048
-    """Width of the Inception layer; values at different widths are different quantities."""
-    real_size: Literal["native", "target"] = "native"
-    """Size at which the real images enter the Inception network."""
+    limit: int | None = Field(None, ge=1)
+    """Measure only the first pairs, so many of them."""
     format: Literal["png", "jpeg75"] = "png"
     """File format that a generated image is converted to before it is measured."""
-    lpips_network: Literal["alex", "vgg", "squeeze"] = "alex"
+
+    @field_validator("references", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _metrics_declare_keys(cls, values: Any) -> Any:
+        """Refuse keys that no metric declares; leave out those at their defaults, so that equal recipes are equal."""
+        others = set(values) - set(cls.model_fields) if isinstance(values, dict) else set()
+        if not others:
+            return values
+        declared = metric_settings()
+        for key in others:
+            if key not in declared:
+                raise ValueError(str(unknown("key", key, [*cls.model_fields, *declared], where="evaluation")))
+        return {key: value for key, value in values.items() if key not in others or value != declared[key]}
 
     @model_validator(mode="after")
-    def _metrics_are_distinct(self) -> Evaluation:
-        if len(set(self.metrics)) != len(self.metrics):
-            raise ValueError("a metric is named twice")
+    def _named_once(self) -> Evaluation:
+        for what, names in (("a metric", self.metrics), ("a kind of reference", self.references)):
+            if len(set(names)) != len(names):
+                raise ValueError(f"{what} is named twice")
         return self
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The keys that metrics declare, see `metrics.metric`."""
+        return dict(self.model_extra or {})
+
+
+def metric_settings() -> dict[str, Any]:
+    """Keys of `evaluation` that installed metrics declare, with their defaults. One that cannot be imported declares none."""
+    found: dict[str, Any] = {}
+    for plugin in plugins.installed(plugins.METRICS):
+        try:
+            loaded = plugin.load()
+        except UserError:
+            continue
+        if declared := getattr(loaded, "settings", None):
+            defaults = plugins.options_of(loaded, plugin.name, first=False)
+            found |= {key: defaults.get(option) for key, option in declared.items()}
+    return found
 
 
 class Recipe(_Section):
@@ -146,7 +195,7 @@ class Recipe(_Section):
     backbone: Backbone = Backbone()
     loss: Loss = Loss()
     train: Train = Train()
-    evaluation: Evaluation = Evaluation()
+    evaluation: Evaluation = Field(default_factory=Evaluation)
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> Recipe:
@@ -157,6 +206,11 @@ class Recipe(_Section):
         if self.data.size < 2 ** (layers := self.backbone.discriminator_layers):
             raise ValueError(f"data.size = {self.data.size} is too small for backbone.discriminator_layers = {layers}")
         return self
+
+    @cached_property
+    def training(self) -> dict[str, Any]:
+        """All keys that training depends on, as JSON types: everything but `evaluation`."""
+        return self.model_dump(mode="json", exclude={"evaluation"})
 
     @property
     def needs_perceptual_network(self) -> bool:
@@ -189,8 +243,9 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Reci
 
 
 def describe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> str:
-    """A recipe's name for captions: `official`, or `official with train.epochs=1`."""
+    """A recipe's name for captions: `official`, or `official with train.epochs=1`. How it is measured is not part of it."""
     name = Path(name_or_path).stem
+    overrides = [text for text in overrides if not text.strip().startswith("evaluation.")]
     return f"{name} with {', '.join(overrides)}" if overrides else name
 
 

@@ -71,7 +71,7 @@ def _as_text(error: Any, model: type[BaseModel]) -> str:
     if error["type"] == "missing":
         return f"'{key}' is missing"
     message = error["msg"].removeprefix("Value error, ")
-    if not key:
+    if not key or (error["type"] == "value_error" and isinstance(error["input"], dict)):  # of a section as a whole
         return message
     if error["type"] == "literal_error" and isinstance(error["input"], str):
         near_value = difflib.get_close_matches(error["input"], _choices(location, model), n=1, cutoff=0.5)

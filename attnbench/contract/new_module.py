@@ -1,121 +1,27 @@
-"""A new module's package, written from the files in `template/`: installable, tested, and registered by its entry point."""
+"""A new module's package: cross attention to start from."""
 
 from __future__ import annotations
 
-import builtins
-import keyword
-import re
-import sys
-from importlib import metadata, resources, util
 from pathlib import Path
-from string import Template
-from tempfile import TemporaryDirectory
 
 from attnbench import plugins
-from attnbench.errors import UserError
+from attnbench.contract.new_package import Kind, new_package
 
-# Template -> the file made from it. Templates end in .txt so that they are not taken for code of this package.
-FILES = {
-    "pyproject.toml.txt": "pyproject.toml",
-    "module.py.txt": "$module.py",
-    "test_module.py.txt": "tests/test_$module.py",
-    "README.md.txt": "README.md",
-    "gitignore.txt": ".gitignore",
-}
-_NAME = re.compile(r"[A-Za-z][A-Za-z0-9]*([-_]+[A-Za-z0-9]+)*")  # what both Python and packaging accept
+MODULE = Kind(
+    group=plugins.MODULES,
+    noun="module",
+    described="a correspondence module",
+    example="my-attention",
+    templates={
+        "pyproject.toml.txt": "pyproject.toml",
+        "module.py.txt": "$module.py",
+        "test_module.py.txt": "tests/test_$module.py",
+        "module_readme.md.txt": "README.md",
+        "gitignore.txt": ".gitignore",
+    },
+)
 
 
 def new_module(name: str, folder: Path = Path()) -> Path:
-    """Write the package `name` into `folder/name`, completely or not at all.
-
-    Returns:
-        The new folder.
-
-    Raises:
-        UserError: the name is invalid or taken, `folder/name` exists, or `folder` is missing or not writable.
-    """
-    check_name(name)
-    target = folder / name
-    if not folder.is_dir():
-        raise UserError(f"'{folder}' is not a folder: create it, or name another with --folder")
-    if target.is_symlink() or (target.exists() and not (target.is_dir() and not any(target.iterdir()))):
-        raise UserError(f"'{target}' exists already: choose another name, or another place with --folder")
-    try:
-        with TemporaryDirectory(prefix=f".{name}-", dir=folder) as draft:
-            written = Path(draft, name)  # one level down: the temporary folder itself is closed to other users
-            for file, text in files(name).items():
-                (written / file).parent.mkdir(parents=True, exist_ok=True)
-                (written / file).write_text(text, encoding="utf-8")
-            written.rename(target)
-    except OSError as error:
-        raise UserError(f"'{target}' cannot be written: {error.strerror or error}") from None
-    return target
-
-
-def files(name: str) -> dict[str, str]:
-    """Path -> text of every file of the package.
-
-    >>> sorted(files("my-attention"))
-    ['.gitignore', 'README.md', 'my_attention.py', 'pyproject.toml', 'tests/test_my_attention.py']
-    """
-    fields = {"name": name, "module": module_name(name), "class_name": class_name(name)}
-    template = resources.files("attnbench.contract").joinpath("template")
-    return {
-        Template(path).substitute(fields): Template(template.joinpath(source).read_text(encoding="utf-8")).substitute(fields)
-        for source, path in FILES.items()
-    }
-
-
-def module_name(name: str) -> str:
-    """The name of the Python module and of the entry point.
-
-    >>> module_name("my-attention")
-    'my_attention'
-    """
-    return name.replace("-", "_")
-
-
-def class_name(name: str) -> str:
-    """The name of the module's class, which labels its rows in tables.
-
-    >>> class_name("my-attention"), class_name("adaIN_2")
-    ('MyAttention', 'AdaIN2')
-    """
-    return "".join(part[:1].upper() + part[1:] for part in module_name(name).split("_"))
-
-
-def check_name(name: str) -> None:
-    """Refuse a name that Python or packaging does not accept, or that a module or an installed package already has.
-
-    Raises:
-        UserError: as above; the message names the owner of a name that is taken.
-    """
-    module = module_name(name)
-    if not _NAME.fullmatch(name):
-        raise UserError(f"name '{name}': letters, digits, - and _, with a letter first and no - or _ last, as in my-attention")
-    for word in (module, class_name(name)):
-        if keyword.iskeyword(word) or hasattr(builtins, word):
-            raise UserError(f"name '{name}': '{word}' is a keyword or a builtin of Python: choose another name")
-    for plugin in plugins.installed(plugins.MODULES):
-        if plugin.name.lower() == module.lower():
-            raise UserError(
-                f"name '{name}': package {plugin.package} {plugin.version} has a module '{plugin.name}' already: "
-                "choose another name"
-            )
-    if owner := _owner(name):
-        raise UserError(f"name '{name}': {owner} has that name, which the new package would hide: choose another name")
-
-
-def _owner(name: str) -> str | None:
-    """The owner of the name on this machine: the standard library, an importable module, or an installed distribution."""
-    module = module_name(name)
-    if module in sys.stdlib_module_names:
-        return "Python's standard library"
-    # An existing folder is found here too, as a namespace without a file; `new_module` checks for it where it matters.
-    if (spec := util.find_spec(module)) and spec.origin:
-        return f"an installed module ({spec.origin})"
-    try:
-        found = metadata.distribution(name)
-    except metadata.PackageNotFoundError:
-        return None
-    return f"the installed package {found.name} {found.version}"
+    """Write the package `name` into `folder/name`; arguments and errors as of `new_package`."""
+    return new_package(name, MODULE, folder)

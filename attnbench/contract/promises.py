@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import inspect
 import io
-import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from functools import partial
@@ -30,8 +29,9 @@ from attnbench.contract.messages import (
     same,
     shape,
 )
+from attnbench.contract.options import documented, named, without_default
 from attnbench.contract.splits import Splits
-from attnbench.contract.subject import INPUTS, Constructor, InContext, Subject, call, forward_backward, objective
+from attnbench.contract.subject import INPUTS, InContext, Subject, call, forward_backward, objective
 from attnbench.contract.traces import eager_random_numbers, quiet_compiler
 from attnbench.method.probe import Observations, listening
 
@@ -43,20 +43,11 @@ def constructor(subject: Subject) -> Verdict:
     first, *options = inspect.signature(subject.construct).parameters.values()
     if first.kind not in (first.POSITIONAL_ONLY, first.POSITIONAL_OR_KEYWORD) or "channels" in [p.name for p in options]:
         return "failed", f"the first parameter is `{first.name}`; it must be `channels`, given by position"
-    named = [p for p in options if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-    if bare := [p.name for p in named if p.default is p.empty]:
+    if bare := without_default(named(options)):
         return "failed", f"no default for {listed(bare)}: a module must be buildable from `channels` alone"
     subject.construct(subject.channels)
     subject.build()
-    text = _documentation(subject.construct)
-    if not text:
-        return (
-            "failed",
-            "there is no docstring: its first line is what `attnbench list` shows, and it must explain every option",
-        )
-    if silent := [p.name for p in named if not re.search(rf"\b{p.name}\b", text)]:
-        return "failed", f"the docstring says nothing about {listed(silent)}"
-    return "passed", f"options {listed(p.name for p in named)}, all with defaults, all documented" if named else "no options"
+    return documented(subject.construct, named(options))
 
 
 def shapes(subject: Subject) -> Verdict:
@@ -414,14 +405,3 @@ def _takes(subject: Subject, side: int) -> bool:
 
 def _autocast(device: torch.device, dtype: torch.dtype) -> Any:
     return nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype)
-
-
-def _documentation(construct: Constructor) -> str:
-    """The docstring of a factory, or those of a class, its constructor and its bases, except PyTorch's."""
-    while isinstance(construct, partial):
-        construct = construct.func
-    if not isinstance(construct, type):
-        return construct.__doc__ or ""
-    own = [c for c in construct.__mro__ if c is not object and not c.__module__.startswith("torch.")]
-    texts = [text for c in own for text in (c.__doc__, getattr(vars(c).get("__init__"), "__doc__", None)) if text]
-    return "\n".join(texts)

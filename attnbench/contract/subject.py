@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import reduce
-from importlib import util
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,11 +12,11 @@ from torch import Tensor, nn
 
 from attnbench import plugins
 from attnbench.cells.variant import parse_variant
-from attnbench.contract.messages import explain
+from attnbench.contract.import_paths import imported
 from attnbench.devices import pick_device
-from attnbench.errors import UserError, unknown
+from attnbench.errors import UserError
 from attnbench.method.backbone import Context, Encoded, feature_channels, wants_context
-from attnbench.plugins import check_names, options_of, split_options
+from attnbench.plugins import check_names, options_of
 
 Constructor = Callable[..., Any]
 
@@ -73,60 +67,26 @@ def find_subject(
         raise UserError(f"a module is a class, a factory or a name, not a {type(module).__name__}")
     given = {**given, **(options or {})}
     check_names(given, options_of(construct, name), f"module '{name}'")
+    return Subject(name, construct, given, channels, size, computing(device))
+
+
+def computing(device: str | torch.device | None) -> torch.device:
+    """The device of that name, or the first GPU, or else the CPU.
+
+    Raises:
+        UserError: there is none, or it does not compute.
+    """
     if str(device) == "meta":
         raise UserError("device 'meta' has shapes but no values: name a device that computes")
-    return Subject(name, construct, given, channels, size, pick_device(str(device) if device is not None else None))
+    return pick_device(str(device) if device is not None else None)
 
 
 def _find(text: str) -> tuple[str, Constructor, dict[str, Any]]:
     """Name, constructor and options of `sga:stop_gradient=false` or `my_package:MyAttention:heads=4`."""
-    head, *rest = text.split(":")
-    registered = {plugin.name for plugin in plugins.installed(plugins.MODULES)}
-    if (
-        not rest or "=" in rest[0] or (head in registered and not _is_importable(head))
-    ):  # a package and its module may share a name
-        variant = parse_variant(text)
-        return text, plugins.find(plugins.MODULES, variant.module).load(), dict(variant.given)
-    _, options = split_options(":".join(rest), "module")
-    return text, _import(head, rest[0]), options
-
-
-def _import(path: str, attribute: str) -> Constructor:
-    where = f"module '{path}:{attribute}'"
-    with _current_folder_importable():
-        try:
-            package = importlib.import_module(path)
-        except Exception as error:  # the module's code may raise anything, and its author needs to know what
-            raise UserError(f"{where}: '{path}' cannot be imported: {explain(error)}") from error
-    try:
-        found = reduce(getattr, attribute.split("."), package)
-    except AttributeError:
-        known = [name for name, value in vars(package).items() if getattr(value, "__module__", "") == path and callable(value)]
-        raise unknown("attribute", attribute, known, where=f"'{path}'") from None
-    if not callable(found):
-        raise UserError(f"{where} is of type {type(found).__name__}, not a class or a factory")
-    return found
-
-
-def _is_importable(path: str) -> bool:
-    with _current_folder_importable():
-        try:
-            spec = util.find_spec(path)
-            return spec is not None and spec.origin is not None  # a folder without code has no origin
-        except (ImportError, ValueError):  # raised for a parent package
-            return False
-
-
-@contextmanager
-def _current_folder_importable() -> Iterator[None]:
-    """Put the current folder on `sys.path`, as `python -m` does and a console script does not."""
-    here = str(Path.cwd())
-    sys.path.insert(0, here)
-    importlib.invalidate_caches()
-    try:
-        yield
-    finally:
-        sys.path.remove(here)
+    if (found := imported(text, plugins.MODULES, "module")) is not None:
+        return text, *found
+    variant = parse_variant(text)
+    return text, plugins.find(plugins.MODULES, variant.module).load(), dict(variant.given)
 
 
 class InContext(nn.Module):

@@ -29,6 +29,17 @@ def undisturbed() -> Iterator[None]:
 
 
 @contextmanager
+def no_progress_lines() -> Iterator[None]:
+    """In the block, attnbench tells nothing but warnings."""
+    before = logging.root.manager.disable
+    logging.disable(max(before, logging.INFO))
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+@contextmanager
 def quiet_compiler() -> Iterator[None]:
     """Silence the compiler: its output, logs and warnings are repeated in its exception or irrelevant to a module's author."""
     disabled = logging.root.manager.disable

@@ -21,7 +21,7 @@ from attnbench.data.images import ImageSet, draw_sketches
 from attnbench.data.jitter import jitter
 from attnbench.data.warp import grid_points, official_points, tps_offsets, warp
 
-_ORDER, _JITTER, _WARP, _SIGMA = range(4)  # independent random streams
+_ORDER, _JITTER, _WARP, _SIGMA, _OWN_REFERENCE = range(5)  # independent random streams
 
 
 @dataclass(frozen=True)
@@ -57,12 +57,29 @@ def training_batch(
     return Batch(_signed(target), _signed(sketch), _signed(reference))
 
 
-def pair_batch(images: ImageSet, pairs: Sequence[tuple[int, int]], *, data: Data, device: torch.device) -> Batch:
-    """The first images of `pairs` as sketches and targets, the second as references; no randomness."""
+def pair_batch(
+    images: ImageSet,
+    pairs: Sequence[tuple[int, int]],
+    *,
+    data: Data,
+    device: torch.device,
+    references: ImageSet | None = None,
+    warp_seed: int | None = None,
+) -> Batch:
+    """The first images of `pairs` as sketches and targets, the second as references; nothing depends on the batch.
+
+    Args:
+        references: where the second images are; by default in `images`.
+        warp_seed: references are warped as in training, by a warp that depends on this seed and the image's index alone.
+    """
     first, second = (torch.tensor(column) for column in zip(*pairs, strict=True))
-    original, reference = images.images[first].to(device), images.images[second].to(device)
+    original = images.images[first].to(device)
+    reference = (references or images).images[second].to(device).float() / 255
+    if warp_seed is not None:
+        rngs = [np.random.default_rng([_OWN_REFERENCE, warp_seed, int(index)]) for index in second]
+        reference = _warped(reference, rngs, data.warp)
     sketch = _sketches(images, first, original, data, None)
-    return Batch(_signed(original.float() / 255), _signed(sketch), _signed(reference.float() / 255))
+    return Batch(_signed(original.float() / 255), _signed(sketch), _signed(reference))
 
 
 @torch.no_grad()

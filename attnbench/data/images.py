@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -22,10 +22,11 @@ from torch import Tensor
 from attnbench.config.recipe import Data, Sketch, digest
 from attnbench.console import progress
 from attnbench.data import xdog as xdog_file
-from attnbench.data.layouts import Dataset, Picture
+from attnbench.data.layouts import Dataset, Picture, files_in
 from attnbench.data.xdog import xdog
 from attnbench.errors import UserError
 from attnbench.files import write_text
+from attnbench.source_code import digest_of_file
 
 
 @dataclass(frozen=True)
@@ -74,9 +75,10 @@ class PreparedDataset:
     """A decoded dataset, ready to train on.
 
     Attributes:
-        fingerprint: a hash of names and content.
+        fingerprints: `train` and `test`, each a hash of names and content.
         skipped: names of corrupt images, which are left out.
         side: median of the shorter sides of the training files, in pixels.
+        answer, parts, part_names: as of `Dataset`.
     """
 
     name: str
@@ -85,9 +87,12 @@ class PreparedDataset:
     test: ImageSet
     train_pictures: Sequence[Picture]
     test_pictures: Sequence[Picture]
-    fingerprint: str
+    fingerprints: Mapping[str, str]
     skipped: list[str]
     side: int
+    answer: Callable[[Picture, Picture], Image.Image] | None = None
+    parts: Callable[[Picture], np.ndarray] | None = None
+    part_names: tuple[str, ...] = ()
 
 
 def cache_folder() -> Path:
@@ -111,7 +116,7 @@ def prepare(
     cache = cache or cache_folder()
     sets, kept, skipped, prints, sides = {}, {}, [], {}, {}
     for split, pictures in dataset.splits.items():
-        contents = _content_digests(pictures, cache)
+        contents = content_digests(pictures, cache)
         folder, corrupt = _decoded(pictures, contents, data, cache, f"{dataset.name}/{split}")
         if corrupt and not skip_corrupt:
             listed = "; ".join(f"{name} ({why})" for name, why in list(corrupt.items())[:5])
@@ -134,10 +139,32 @@ def prepare(
         sets["test"],
         kept["train"],
         kept["test"],
-        digest(prints),
+        {split: digest(print_) for split, print_ in prints.items()},
         skipped,
         int(np.median(sides["train"] or [0])),
+        dataset.answer,
+        dataset.parts,
+        dataset.part_names,
     )
+
+
+def prepare_folder(folder: Path, data: Data, *, cache: Path | None = None) -> tuple[ImageSet, str]:
+    """All pictures of a folder, decoded, by name; and the hash of their names and content. For references from elsewhere.
+
+    Raises:
+        UserError: there is no such folder, or no picture in it; or pictures that cannot be decoded.
+    """
+    if not folder.is_dir():
+        raise UserError(f"there is no folder '{folder}' of references")
+    cache, pictures = cache or cache_folder(), files_in(folder)
+    contents = content_digests(pictures, cache)
+    drawn = data.model_copy(update={"sketch": Sketch(at="target")})  # of a reference, no line art is needed
+    decoded, corrupt = _decoded(pictures, contents, drawn, cache, folder.name)
+    if corrupt:
+        name, why = next(iter(corrupt.items()))
+        raise UserError(f"'{folder / name}' cannot be decoded ({why}): repair or remove it")
+    names = [picture.name for picture in pictures]
+    return _load(decoded, names, (), drawn.sketch), digest([[p.name, d] for p, d in zip(pictures, contents, strict=True)])
 
 
 def decode(picture: Image.Image, backdrop: str = "white") -> Image.Image:
@@ -181,7 +208,7 @@ def sigma_index(name: str, count: int) -> int:
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8]) % count
 
 
-def _content_digests(pictures: Sequence[Picture], cache: Path) -> list[str]:
+def content_digests(pictures: Sequence[Picture], cache: Path) -> list[str]:
     """Hash of each picture's content; cached until a file's size or modification time changes."""
     known = cache / "digests" / f"{digest([picture.stamp for picture in pictures])}.json"
     if known.is_file():
@@ -199,7 +226,7 @@ def _decoded(
     """The cache folder with a split's arrays, made if missing; and name -> reason for each picture that cannot be decoded."""
     sketch = data.sketch
     stored = sketch.model_dump(mode="json") if sketch.source == "dataset" or sketch.at == "native" else None
-    code = [hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in (__file__, xdog_file.__file__)]
+    code = [digest_of_file(file) for file in (__file__, xdog_file.__file__)]  # a comment decodes nothing anew
     names = [picture.name for picture in pictures]
     folder = cache / "images" / digest([names, list(contents), data.size, stored, code])
     if not (folder / "corrupt.json").is_file():

@@ -7,16 +7,18 @@ its options, and returns a `Dataset`: two lists of pictures. Nothing is decoded 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
+import numpy as np
 from PIL import Image
 
 from attnbench.data import synthetic as cartoon
 from attnbench.errors import UserError
+from attnbench.source_code import digest_of_file
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 _TEST = ("test", "val", "valid", "validation")  # names of a test split's folder
@@ -88,8 +90,8 @@ class Drawing:
         return f"{Path(cartoon.__file__).stat().st_mtime_ns}:{self}"
 
     def content_digest(self) -> str:
-        code = Path(cartoon.__file__).read_bytes()
-        return hashlib.sha256(code + str(self).encode()).hexdigest()
+        code = digest_of_file(cartoon.__file__)  # a comment draws no other head
+        return hashlib.sha256(f"{code} {self}".encode()).hexdigest()
 
     def open(self) -> Image.Image:
         return cartoon.draw(self.seed, self.index, self.size)
@@ -100,12 +102,21 @@ class Drawing:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A named train and test set. `source` describes where it was found."""
+    """A named train and test set.
+
+    Attributes:
+        source: where it was found.
+        answer: where right answers are known: (sketch, reference) -> the sketch's picture in the reference's colours.
+        parts: where they are known: picture -> (H, W) uint8, the part that each pixel shows, an index into `part_names`.
+    """
 
     name: str
     train: Sequence[Picture]
     test: Sequence[Picture]
     source: str
+    answer: Callable[[Any, Any], Image.Image] | None = None
+    parts: Callable[[Any], np.ndarray] | None = None
+    part_names: tuple[str, ...] = ()
 
     @cached_property
     def splits(self) -> dict[str, Sequence[Picture]]:
@@ -131,8 +142,8 @@ def anime(root: Path | None = None) -> Dataset:
     base = data / "anime"
     for folder in (base, data):
         if (folder / "train2").is_dir() and (folder / "test2").is_dir():
-            train = _files(folder / "train2", sketches=folder / "train0")
-            return Dataset("anime", train, _files(folder / "test2", sketches=folder / "test0"), str(folder))
+            train = files_in(folder / "train2", sketches=folder / "train0")
+            return Dataset("anime", train, files_in(folder / "test2", sketches=folder / "test0"), str(folder))
     return _plain("anime", base) or _missing("anime", [base / "train2", base / "train"], _ANIME_HELP)
 
 
@@ -165,7 +176,17 @@ def synthetic(root: Path | None = None, *, train: int = 800, test: int = 100, si
     if train < 1 or test < 1 or size < 16:
         raise UserError(f"dataset 'synthetic': train={train}, test={test}, size={size}: needs train, test >= 1, size >= 16")
     heads = [Drawing(seed, index, size) for index in range(train + test)]
-    return Dataset("synthetic", heads[test:], heads[:test], f"drawn here (seed {seed}, {size} px)")
+    return Dataset(
+        "synthetic",
+        heads[test:],
+        heads[:test],
+        f"drawn here (seed {seed}, {size} px)",
+        answer=lambda sketch, reference: cartoon.draw(
+            sketch.seed, sketch.index, sketch.size, colors=cartoon.palette(reference.seed, reference.index)
+        ),
+        parts=lambda picture: cartoon.part_map(picture.seed, picture.index, picture.size),
+        part_names=cartoon.PARTS,
+    )
 
 
 def folder(name: str, path: Path) -> Dataset:
@@ -180,9 +201,9 @@ def folder(name: str, path: Path) -> Dataset:
         raise UserError(f"dataset '{name}': there is no folder '{path}'")
     if plain := _plain(name, path):
         return plain
-    files = sorted(_files(path), key=lambda file: hashlib.sha256(file.name.encode()).digest())
+    files = sorted(files_in(path), key=lambda file: hashlib.sha256(file.name.encode()).digest())
     tests = {file.name for file in files[: max(2, round(len(files) / 10))]}
-    train, test = ([file for file in _files(path) if (file.name in tests) == wanted] for wanted in (False, True))
+    train, test = ([file for file in files_in(path) if (file.name in tests) == wanted] for wanted in (False, True))
     return Dataset(name, train, test, f"{path} (every tenth image, by a hash of its name, is a test image)")
 
 
@@ -194,7 +215,7 @@ def _afhq(name: str, root: Path | None) -> Dataset:
         for test in _TEST:
             if (base / "train" / name).is_dir() and (base / test / name).is_dir():
                 train, held_out = (
-                    _files(base / split / name, sketches=base / split / f"{name}_sketch") for split in ("train", test)
+                    files_in(base / split / name, sketches=base / split / f"{name}_sketch") for split in ("train", test)
                 )
                 return Dataset(name, train, held_out, str(base))
     return _missing(name, [data / "afhq" / "train" / name, data / name / "train"], _AFHQ_HELP)
@@ -206,11 +227,11 @@ def _plain(name: str, base: Path) -> Dataset | None:
     test = next((base / split for split in _TEST if (base / split).is_dir()), None)
     if not train.is_dir() or not test:
         return None
-    images = [_files(split, sketches=split.with_name(f"{split.name}_sketch")) for split in (train, test)]
+    images = [files_in(split, sketches=split.with_name(f"{split.name}_sketch")) for split in (train, test)]
     return Dataset(name, images[0], images[1], str(base))
 
 
-def _files(base: Path, sketches: Path | None = None) -> list[ImageFile]:
+def files_in(base: Path, sketches: Path | None = None) -> list[ImageFile]:
     """Every image below `base`, sorted by relative path."""
     paths = [
         path

@@ -1,11 +1,10 @@
-"""Running one cell: training with its log, checkpoints and pictures, then the evaluation and the record."""
+"""Running one cell: training with its log, checkpoints and pictures, then measuring what is asked for."""
 
 from __future__ import annotations
 
 import math
 import threading
 import time
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,18 +12,19 @@ from safetensors.torch import save
 
 from attnbench.cells.cell import Cell
 from attnbench.cells.provenance import now, provenance
-from attnbench.cells.record import FINISHED, RUNNING, BestEpoch, Failure, MetricRecord, Status
+from attnbench.cells.record import FINISHED, RUNNING, BestEpoch, Failure, Status
 from attnbench.console import progress, warn
-from attnbench.data.batches import pair_batch
 from attnbench.data.images import resident
 from attnbench.errors import Interrupted
+from attnbench.execute.asked import Asked
+from attnbench.execute.measuring import Subject, measure_cell, measured_in_training
 from attnbench.files import replacing, write_text
 from attnbench.method.backbone import Colorizer, feature_channels
-from attnbench.metrics.protocol import BATCH, Measured, evaluate, generate, pair_list, to_bytes
+from attnbench.metrics.generate import PairSet, generate, to_bytes
+from attnbench.metrics.protocol import measurement_identity
 from attnbench.store.folder import CellFolder
-from attnbench.store.generators import load
 from attnbench.store.job import RunOptions
-from attnbench.store.pictures import PICTURES, sample_grid, write_pair_pictures
+from attnbench.store.pictures import sample_grid
 from attnbench.store.progress import Phase, Progress, ProgressFile
 from attnbench.training.costs import count_costs, peak_memory, reset_peak_memory
 from attnbench.training.gradient_cosines import GRADIENTS
@@ -43,19 +43,26 @@ class CellRun:
         self,
         cell: Cell,
         folder: CellFolder,
+        asked: Asked,
         options: RunOptions,
         device: torch.device,
         stop: threading.Event,
     ):
-        self.cell, self.folder, self.options, self.device, self.stop = cell, folder, options, device, stop
+        self.cell, self.folder, self.asked, self.options = cell, folder, asked, options
+        self.device, self.stop = device, stop
         self.record = cell.new_record()
+        self.generator: Colorizer | None = None  # once it is trained
         self.recipe, self.dataset = cell.recipe, cell.dataset
         self.saved_at = time.monotonic()
         self.total = total_steps(self.dataset.train, self.recipe)
         self.progress = ProgressFile(folder.path)
 
-    def run(self) -> None:
-        """Train, or resume training, then evaluate."""
+    @property
+    def trained(self) -> bool:
+        return self.record.status == FINISHED
+
+    def train(self) -> None:
+        """Train, or resume training, and record what was trained."""
         cell, recipe, device = self.cell, self.recipe, self.device
         reset_peak_memory(device)
         self._update(status=RUNNING, provenance=provenance(device), started=now())
@@ -74,7 +81,7 @@ class CellRun:
             per_epoch = steps_per_epoch(self.dataset.train, recipe)
             if self._measures_epochs and training.step % per_epoch == 0 and history.step < training.step:
                 # The cell was stopped while this epoch was being measured.
-                history.add(training.step, training.step // per_epoch, self._measure(training.generator).metrics)
+                history.add(training.step, training.step // per_epoch, self._numbers(training.generator))
             with progress(cell.label, start=training.step) as update:
                 speed = _Speed(training)
 
@@ -113,12 +120,11 @@ class CellRun:
     def _measures_epochs(self) -> bool:
         return self.recipe.evaluation.when == "each_epoch"
 
-    def measure_again(self) -> None:
-        """Only evaluate: for a finished cell whose metrics lacked pretrained weights."""
+    def measure(self) -> None:
+        """Measure what is asked for and not measured yet."""
         self.record = self.folder.record() or self.record
-        generator = load(self.folder.path, str(self.device))
-        self._write_measured(self._measure(generator))
-        self.folder.write_record(self.record)
+        subject = Subject(self.folder, self.record, self.recipe.data, self.dataset, generator=self.generator)
+        self.record = measure_cell(subject, self.asked, self.options, self.device, stop=self.stop, coloured=self._show_coloured)
 
     def close(self, status: Status, message: str, trace: str | None = None) -> None:
         """Record that the cell ended without finishing."""
@@ -145,7 +151,7 @@ class CellRun:
         if now.step % math.ceil(self.total / SAMPLE_GRIDS) == 0 or now.last:
             self._draw_samples(training.generator, now.step)
         if now.epoch_ends and self._measures_epochs:
-            history.add(now.step, now.epoch + 1, self._measure(training.generator).metrics)
+            history.add(now.step, now.epoch + 1, self._numbers(training.generator))
         if now.last or time.monotonic() - self.saved_at > 60 * self.options.checkpoint_minutes:
             self._save(training)
 
@@ -168,18 +174,22 @@ class CellRun:
             "images_per_second": training.step * batch / training.seconds,
             "peak_memory_bytes": peak_memory(self.device),
         }
-        self._write_measured(self._measure(generator))
-        best = history.best()
+        best = history.best(self.asked.metrics)
         self._update(
             status=FINISHED,
             step=training.step,
             losses=self.log.last,
-            best=BestEpoch.model_validate(best) if best else None,
+            best=self._best_epoch(*best) if best else None,
             costs=costs,
             ended=now(),
         )
         self.folder.drop_previous_checkpoint()
         self.folder.write_record(self.record)
+        self.generator = generator
+
+    def _best_epoch(self, by: str, row: dict[str, Any]) -> BestEpoch:
+        identity = measurement_identity(self.record.identity, self.dataset.fingerprints["test"], self.asked.protocols[0])
+        return BestEpoch.model_validate({**row, "by": by, "measurement": identity})
 
     def _count_costs(self) -> dict[str, float]:
         try:
@@ -188,38 +198,35 @@ class CellRun:
             warn(f"{self.cell.label}: operations could not be counted: {type(error).__name__}: {error}")
             return {}
 
-    def _measure(self, generator: Colorizer) -> Measured:
+    def _numbers(self, generator: Colorizer) -> dict[str, Any]:
+        """The numbers of a network in training, as plain values."""
         with progress(f"{self.cell.label}: colouring test pairs") as update:
-            return evaluate(
+
+            def coloured(done: int, total: int) -> None:
+                if self.stop.is_set():
+                    raise Interrupted(self.record.step)
+                self._show_coloured(done, total)
+                update(done, total)
+
+            numbers = measured_in_training(
                 generator,
                 self.dataset,
-                self.recipe,
+                self.recipe.data,
+                self.asked,
                 self.device,
-                progress=lambda done, total: self._after_pairs(update, done, total),
+                self.options.evaluation_batch,
+                coloured,
             )
+        return {key: number.model_dump(mode="json", exclude_unset=True) for key, number in numbers.items()}
 
-    def _after_pairs(self, update: Callable[..., None], done: int, total: int) -> None:
-        if self.stop.is_set():
-            raise Interrupted(self.record.step)
+    def _show_coloured(self, done: int, total: int) -> None:
         self._show("measuring", self.record.step, done=done, of=total, always=done == total)
-        update(done, total)
-
-    def _write_measured(self, measured: Measured) -> None:
-        with replacing(self.folder.path / "pairs.csv") as draft:
-            measured.scores.to_csv(draft, index=False)
-        images, data = self.dataset.test, self.recipe.data
-        batches = (measured.pairs[start : start + BATCH] for start in range(0, len(measured.pairs), BATCH))
-        cpu = torch.device("cpu")
-        sketches = torch.cat([to_bytes(pair_batch(images, pairs, data=data, device=cpu).sketch) for pairs in batches])
-        with replacing(self.folder.path / PICTURES) as draft:
-            write_pair_pictures(draft, measured.pairs, sketches, images.images, measured.generated)
-        self._update(metrics={name: MetricRecord.model_validate(metric) for name, metric in measured.metrics.items()})
 
     def _draw_samples(self, generator: Colorizer, step: int) -> None:
-        images, recipe = self.dataset.test, self.recipe
-        pairs = pair_list(len(images), recipe.evaluation)[:SAMPLE_PAIRS]
-        generated = generate(generator, images, pairs, recipe, self.device)
-        batch = pair_batch(images, pairs, data=recipe.data, device=torch.device("cpu"))
+        asked, data = self.asked, self.recipe.data
+        pairs = PairSet.of(self.dataset.test, asked.protocols[0], data, asked.references).first(SAMPLE_PAIRS)
+        generated = generate(generator, pairs, self.device, batch=self.options.evaluation_batch)
+        batch = pairs.batch(0, SAMPLE_PAIRS, torch.device("cpu"))
         grid = sample_grid([to_bytes(batch.sketch), to_bytes(batch.reference), generated, to_bytes(batch.target)])
         folder = self.folder.path / "samples"
         folder.mkdir(exist_ok=True)

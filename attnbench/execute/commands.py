@@ -11,6 +11,7 @@ from typing import ClassVar
 
 from attnbench.cells.cell import Cell
 from attnbench.devices import pick_devices
+from attnbench.execute.asked import Asked
 from attnbench.execute.executor import DeviceExecutor, Outcome
 from attnbench.execute.planned_cell import plan_cell
 from attnbench.execute.state import state_of
@@ -38,7 +39,7 @@ class Commands(DeviceExecutor):
         for cell in cells:
             folder = CellFolder(store / cell.folder_name)
             plan_cell(cell, folder, options)
-            state = state_of(folder)
+            state = state_of(folder, Asked.of(cell, options))
             if state.has_work(options):
                 device = next(devices)
                 flags = ["--device", device] if device else []

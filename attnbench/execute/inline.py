@@ -10,9 +10,12 @@ from typing import ClassVar
 from attnbench.cells.cell import Cell
 from attnbench.console import log
 from attnbench.devices import pick_device, pick_devices
+from attnbench.execute.asked import Asked
 from attnbench.execute.executor import DeviceExecutor, Outcome
 from attnbench.execute.one_cell import run_cell
+from attnbench.execute.planned_cell import plan_cell
 from attnbench.execute.signals import stop_signals
+from attnbench.execute.state import state_of
 from attnbench.store.folder import CellFolder
 from attnbench.store.job import RunOptions
 
@@ -46,7 +49,8 @@ class Inline(DeviceExecutor):
             for wait, queue in ((False, cells), (True, waiting)):
                 for cell in queue:
                     folder = CellFolder(store / cell.folder_name)
-                    folder.path.mkdir(parents=True, exist_ok=True)
+                    if state_of(folder, Asked.of(cell, options)).has_work(options):
+                        plan_cell(cell, folder, options)  # `cell`, `measure` and `analyze` find its images by it
                     if wait:
                         log.info(f"{cell.label}: waiting for the process that is running it")
                     with folder.locked(wait=wait, stop=stop.is_set) as ours:

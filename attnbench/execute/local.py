@@ -16,6 +16,7 @@ from attnbench.cells.provenance import now
 from attnbench.console import duration, log, warn
 from attnbench.devices import pick_devices
 from attnbench.errors import DiskFull
+from attnbench.execute.asked import Asked
 from attnbench.execute.board import Board, Running
 from attnbench.execute.executor import DeviceExecutor, Outcome, check_jobs
 from attnbench.execute.planned_cell import plan_cell, plan_new_cells
@@ -133,8 +134,8 @@ class _Runner:
 
     def _take(self, cell: Cell) -> None:
         folder = CellFolder(self.store / cell.folder_name)
-        state = state_of(folder)
-        if not state.finished and folder.is_held():
+        state = state_of(folder, Asked.of(cell, self.options))
+        if folder.is_held() and (not state.finished or state.has_work(self.options)):
             log.info(f"{cell.label}: another process is running it; continuing with the rest")
             self.elsewhere.append(cell)
             return

@@ -20,6 +20,7 @@ from attnbench.cells.record import DIVERGED, FAILED, INTERRUPTED
 from attnbench.console import log, warn
 from attnbench.devices import pick_device
 from attnbench.errors import DiskFull, Diverged, Interrupted, UserError
+from attnbench.execute.asked import Asked
 from attnbench.execute.cell_run import CellRun
 from attnbench.execute.planned_cell import load_planned_cell
 from attnbench.execute.signals import stop_signals
@@ -41,7 +42,8 @@ def run_cell(cell: Cell, folder: CellFolder, options: RunOptions, device: torch.
         DiskFull: the cell is kept as of its last checkpoint.
     """
     folder.set_damaged_record_aside()
-    state = state_of(folder)
+    asked = Asked.of(cell, options)
+    state = state_of(folder, asked)
     if not state.has_work(options):
         log.info(f"{cell.label}: {state}{state.hint}")
         return state.finished
@@ -49,16 +51,15 @@ def run_cell(cell: Cell, folder: CellFolder, options: RunOptions, device: torch.
     if state.restarts or (state.finished and state.changed):
         log.info(f"{cell.label}: its previous files are kept in {folder.set_aside()}")
         folder.write_record(cell.new_record())
-        state = state_of(folder)
-    run = CellRun(cell, folder, options, device, stop)
+        state = state_of(folder, asked)
+    run = CellRun(cell, folder, asked, options, device, stop)
     try:
         with _disk_full_raised(folder.path.parent):
-            if state.finished:
-                run.measure_again()
-            else:
-                run.run()
+            if not state.finished:
+                run.train()
+            run.measure()
     except Interrupted as interrupted:
-        if not state.finished:  # else its record is still valid
+        if not run.trained:  # else its record is still valid
             run.close(INTERRUPTED, str(interrupted))
         raise
     except DiskFull:
@@ -69,8 +70,8 @@ def run_cell(cell: Cell, folder: CellFolder, options: RunOptions, device: torch.
         return False
     except (Exception, SystemExit) as error:  # whatever a module raises, even exit(), affects only its cell
         reason = " ".join(f"{type(error).__name__}: {error}".split())
-        if state.finished:  # it could not be measured again: its record is still valid
-            warn(f"{cell.label}: not measured again: {reason}")
+        if run.trained:  # it could not be measured: its record is still valid
+            warn(f"{cell.label}: trained, but not measured: {reason}")
         else:
             run.close(FAILED, reason, traceback.format_exc())
             warn(f"{cell.label}: failed: {reason} (traceback in {folder.record_file})")
@@ -114,7 +115,9 @@ def run_planned_cell(
     job, folder = read_job(path), CellFolder(path)
     if options is None:
         stored = job.options if job else RunOptions()
-        options = stored.model_copy(update={"retry_failed": False, "rerun_stale": False})  # these are decided each time
+        options = stored.model_copy(
+            update={"retry_failed": False, "rerun_stale": False, "again": False}
+        )  # these are decided each time
     options = options.model_copy(update=changes)
     where = pick_device(device)
     if sys.__stderr__ is not None and hasattr(faulthandler, "register"):
@@ -126,11 +129,11 @@ def run_planned_cell(
         if stop_at_eof:
             threading.Thread(target=_at_eof, args=(stop,), daemon=True).start()
         state = state_of(folder)
-        if not state.has_work(options):
+        if not state.finished and not state.has_work(options):
             log.info(f"{path.name}: {state}{state.hint}")
-            return 0 if state.finished else 1
+            return 1
         try:
-            cell = load_planned_cell(path)
+            cell = load_planned_cell(path, options.evaluation)
             if options.record_gradients:
                 check_recordable(cell.recipe)
             return 0 if run_cell(cell, folder, options, where, stop) else 1

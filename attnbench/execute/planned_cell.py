@@ -11,6 +11,7 @@ from attnbench import weights
 from attnbench.cells.cell import Cell
 from attnbench.cells.record import Record
 from attnbench.cells.variant import make_variant
+from attnbench.config.recipe import Evaluation
 from attnbench.data.images import prepare
 from attnbench.data.origin import Origin
 from attnbench.errors import UserError
@@ -53,8 +54,11 @@ def plan_cell(cell: Cell, folder: CellFolder, options: RunOptions) -> None:
             folder.write_record(cell.new_record(), sync=False)  # it can be written again
 
 
-def load_planned_cell(path: Path) -> Cell:
+def load_planned_cell(path: Path, evaluation: Evaluation) -> Cell:
     """The cell planned in a folder.
+
+    Args:
+        evaluation: how it is to be measured.
 
     Raises:
         UserError: it is not a planned cell, or its module, images or weights have changed since it was planned.
@@ -70,7 +74,7 @@ def load_planned_cell(path: Path) -> Cell:
     if job.torch_home and Path(job.torch_home).is_dir():
         weights.use_torch_home(Path(job.torch_home))
     variant = make_variant(record.module.name, record.module.given, record.module.label)
-    recipe = recorded_recipe(path, record)
+    recipe = recorded_recipe(path, record).model_copy(update={"evaluation": evaluation})
     origin = Origin(job.dataset, Path(job.data_root) if job.data_root else None, job.skip_corrupt)
     dataset = prepare(origin.find(), recipe.data, skip_corrupt=origin.skip_corrupt)
     cell = Cell(variant, dataset, origin, record.seed, recipe, record.recipe.name)
@@ -82,7 +86,7 @@ def load_planned_cell(path: Path) -> Cell:
 def _difference(cell: Cell, record: Record) -> str:
     now_and_then = {
         f"the options of module '{cell.variant.module}'": (dict(cell.variant.options), record.module.options),
-        f"the images of '{cell.dataset.name}'": (cell.dataset.fingerprint, record.dataset.fingerprint),
+        f"the training images of '{cell.dataset.name}'": (cell.dataset.fingerprints["train"], record.dataset.fingerprint),
         "the pretrained weights": (cell.training_weights, record.weights),
     }
     changed = [what for what, (now, then) in now_and_then.items() if now != then]

@@ -15,12 +15,16 @@ from attnbench.console import messages_shown, warn
 from attnbench.data.images import prepare
 from attnbench.data.origin import default_data_root
 from attnbench.errors import CellsFailed, UserError, unknown
+from attnbench.execute.asked import Asked
 from attnbench.execute.commands import Commands
 from attnbench.execute.disk_space import check_space
 from attnbench.execute.executor import Executor, Outcome
 from attnbench.execute.inline import Inline
 from attnbench.execute.local import Local
+from attnbench.execute.migrate import migrate_for
 from attnbench.execute.slurm import Slurm
+from attnbench.metrics.measure import check_uses
+from attnbench.metrics.metric import metrics_of
 from attnbench.store.folder import open_store
 from attnbench.store.frame import results
 from attnbench.store.job import RunOptions
@@ -58,6 +62,10 @@ class RunRequest:
     executor: Executor = field(default_factory=Local)
     options: RunOptions = field(default_factory=RunOptions)
 
+    def measured_by(self, grid: Grid) -> RunOptions:
+        """The options, with the evaluation of the grid's recipe."""
+        return self.options.model_copy(update={"evaluation": grid.recipe.evaluation})
+
 
 def check_request(request: RunRequest) -> Grid:
     """Look everything up; no image is decoded, nothing is written.
@@ -78,7 +86,15 @@ def check_request(request: RunRequest) -> Grid:
     )
     if request.options.record_gradients:
         check_recordable(grid.recipe)
+    _check_metrics(grid, request)
     return grid
+
+
+def _check_metrics(grid: Grid, request: RunRequest) -> None:
+    """Refuse metrics that none of the datasets can be measured by, and references that cannot be used."""
+    Asked.of_test(request.measured_by(grid), grid.recipe.data, None)
+    for metric in metrics_of(grid.recipe.evaluation):
+        check_uses(metric, grid.datasets)
 
 
 def cells_of(grid: Grid, *, skip_corrupt: bool = False) -> list[Cell]:
@@ -110,8 +126,10 @@ def run_request(request: RunRequest) -> tuple[list[Cell], Outcome]:
     grid = check_request(request)
     store = open_store(request.store)
     cells = cells_of(grid, skip_corrupt=request.skip_corrupt)
-    check_space(cells, store, at_once=request.executor.at_once(len(cells)))
-    return cells, request.executor.run(cells, store, request.options)
+    options = request.measured_by(grid)
+    migrate_for(store, {id(cell.dataset): cell.dataset for cell in cells}.values())
+    check_space(cells, store, options.pictures, at_once=request.executor.at_once(len(cells)))
+    return cells, request.executor.run(cells, store, options)
 
 
 def make_executor(name: str, flags: Mapping[str, Any]) -> Executor:
@@ -144,6 +162,16 @@ def run_options(**values: Any) -> RunOptions:
     return validated(RunOptions, values, "options of the run")
 
 
+def limited(limit: int | None) -> list[str]:
+    """`--limit` as a change of the recipe."""
+    return [] if limit is None else [f"evaluation.limit={limit}"]
+
+
+def absolute(folder: str | Path | None) -> str | None:
+    """A folder's path as another process finds it."""
+    return None if folder is None else str(Path(folder).expanduser().absolute())
+
+
 def run(
     modules: Sequence[str] | str = (),
     datasets: Sequence[str] | str = (),
@@ -162,6 +190,10 @@ def run(
     retry_failed: bool = False,
     rerun_stale: bool = False,
     record_gradients: bool = False,
+    limit: int | None = None,
+    references: str | Path | None = None,
+    pictures: str = "lossless",
+    evaluation_batch: int = 16,
     raise_on_failure: bool = True,
     **executor_options: Any,
 ) -> pd.DataFrame:
@@ -180,6 +212,10 @@ def run(
         retry_failed: run failed and diverged cells again.
         rerun_stale: run cells again if their module's code has changed since; the old ones are kept.
         record_gradients: keep the cosines of the branches' gradients, every epoch, for `attnbench analyze gradients`.
+        limit: measure only the first pairs, so many of them; training is the same.
+        references: a folder of references from elsewhere, instead of the recipe's.
+        pictures: how test pictures are kept: `lossless` (metrics can be measured from them later), `small` or `none`.
+        evaluation_batch: test pairs that are coloured at once; no number depends on it.
         raise_on_failure: whether cells that fail raise an error once all have been run. The frame has them either way.
         executor_options: as on the command line, with underscores. `devices` (`["cuda:0", "cuda:1"]`; by default all GPUs, or
             the CPU) for all but `slurm`; `jobs` (cells at a time) for `local` and `slurm`; `partition`, `time`, `gpus`, `cpus`,
@@ -201,7 +237,7 @@ def run(
         datasets=[datasets] if isinstance(datasets, str) else datasets,
         recipe=recipe,
         grid=grid,
-        overrides=[overrides] if isinstance(overrides, str) else overrides,
+        overrides=[*([overrides] if isinstance(overrides, str) else overrides), *limited(limit)],
         seeds=[seeds] if isinstance(seeds, int) else seeds,
         store=Path(store),
         data_root=Path(data_root) if data_root is not None else None,
@@ -214,6 +250,9 @@ def run(
             rerun_stale=rerun_stale,
             record_gradients=record_gradients,
             time_limit_minutes=time_limit,
+            references=absolute(references),
+            pictures=pictures,
+            evaluation_batch=evaluation_batch,
         ),
     )
     with messages_shown(unless_handled=True):

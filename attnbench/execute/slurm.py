@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from attnbench.cells.cell import Cell
 from attnbench.console import log, warn
 from attnbench.errors import UserError
+from attnbench.execute.asked import Asked
 from attnbench.execute.board import Board, Running
 from attnbench.execute.executor import Executor, Outcome, check_jobs
 from attnbench.execute.planned_cell import plan_cell, plan_new_cells
@@ -39,6 +40,7 @@ class _Sent:
 
     cell: Cell
     folder: CellFolder
+    asked: Asked
     before: State
     job: str | None = None
     lost: int = 0
@@ -183,7 +185,8 @@ def _send(slurm: Slurm, cells: Sequence[Cell], store: Path, board: Board, option
     for cell in cells:
         folder = CellFolder(store / cell.folder_name)
         job = read_job(folder.path)
-        found.append(_Sent(cell, folder, state_of(folder), job.slurm if job else None))
+        asked = Asked.of(cell, options)
+        found.append(_Sent(cell, folder, asked, state_of(folder, asked), job.slurm if job else None))
     queued = active(one.job for one in found if one.job)
     if queued is None:
         raise UserError("SLURM does not respond (squeue), so it is unknown which cells are queued already: try again later")
@@ -216,7 +219,7 @@ def _follow(sent: Sequence[_Sent], board: Board, options: RunOptions, outcome: O
             _look_for_jobs(waiting)
         left = []
         for one in waiting:
-            state = state_of(one.folder)
+            state = state_of(one.folder, one.asked)
             if _has_ended(one, state, options):
                 _count(one, state, board, outcome)
             elif one.lost >= LOST_AFTER:
@@ -232,9 +235,11 @@ def _follow(sent: Sequence[_Sent], board: Board, options: RunOptions, outcome: O
 
 
 def _has_ended(one: _Sent, state: State, options: RunOptions) -> bool:
-    """Whether the cell has ended since it was found."""
-    ended_since = state.ended != one.before.ended
-    return (state.finished or state.failed) and (ended_since or not state.has_work(options))
+    """Whether the cell has ended since it was found. A metric that failed stays open, and yet it has been tried."""
+    if state.finished and state.untried:
+        return False
+    since = (state.ended, state.measured) != (one.before.ended, one.before.measured)
+    return (state.finished or state.failed) and (since or not state.has_work(options))
 
 
 def _look_for_jobs(waiting: Sequence[_Sent]) -> None:

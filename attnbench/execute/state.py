@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from attnbench import weights
-from attnbench.cells.record import DIVERGED, FAILED, FINISHED, INTERRUPTED, RUNNING, WAITING, Record
+from attnbench.cells.record import DIVERGED, FAILED, FINISHED, INTERRUPTED, RUNNING, WAITING
 from attnbench.cells.sources import changed_sources
+from attnbench.execute.asked import Asked, can_be_measured
 from attnbench.store.folder import CellFolder
 from attnbench.store.job import RunOptions
 
@@ -19,7 +19,10 @@ class State:
         status: `new`, or the status in its record.
         step: of its checkpoint.
         failure: why it failed or diverged.
-        arrived: pretrained weights that its metrics lacked and that are here now.
+        unmeasured: what of it is asked for and not measured yet, a text for each protocol.
+        unmeasurable: why that cannot be measured, if it cannot.
+        untried: whether a metric that is asked for was never tried.
+        measured: when the newest of its numbers was measured, in UTC.
         changed: source files of its module whose code has changed since.
         ended: when it ended, in UTC, as in the record.
     """
@@ -28,7 +31,10 @@ class State:
     step: int = 0
     ended: str = ""
     failure: str = ""
-    arrived: tuple[str, ...] = ()
+    unmeasured: tuple[str, ...] = ()
+    unmeasurable: str = ""
+    untried: bool = False
+    measured: str = ""
     changed: tuple[str, ...] = ()
 
     @property
@@ -47,7 +53,7 @@ class State:
     def has_work(self, options: RunOptions) -> bool:
         """Whether a run with these options has work to do on the cell."""
         if self.finished:
-            return options.rerun_stale if self.changed else bool(self.arrived)
+            return options.rerun_stale if self.changed else bool(self.unmeasured) and not self.unmeasurable
         return options.retry_failed or not self.failed
 
     @property
@@ -61,8 +67,13 @@ class State:
         changed = f"the code of {', '.join(self.changed)} has changed since"
         if self.finished and self.changed:
             return f"finished; stale: {changed}"
-        if self.finished and self.arrived:
-            return f"finished; measured again: the weights of {', '.join(self.arrived)} are here now"
+        if self.finished and self.unmeasured:
+            open_ = "; ".join(self.unmeasured)
+            return (
+                f"finished; cannot be measured: {open_}: {self.unmeasurable}"
+                if self.unmeasurable
+                else f"trained; measures {open_}"
+            )
         if self.failed:
             return f"{self.status}: {self.failure}"
         if self.restarts:
@@ -72,24 +83,26 @@ class State:
         return "new" if self.status == WAITING else self.status
 
 
-def state_of(folder: CellFolder) -> State:
-    """The state in which a run would find a cell."""
+def state_of(folder: CellFolder, asked: Asked | None = None) -> State:
+    """The state in which a run would find a cell.
+
+    Args:
+        asked: what is to be measured of it; without it, a trained cell is finished.
+    """
     if not folder.path.is_dir():
         return State("new")
     record = folder.record()
     if record is None:
         return State(INTERRUPTED if (folder.path / "checkpoint.pt").is_file() else "new")
+    todo = asked.open(record) if asked and record.status == FINISHED else []
     return State(
         status=record.status,
         step=record.step,
         ended=record.ended or "",
         failure=record.failure.message if record.failure else "",
-        arrived=_arrived(record),
+        unmeasured=tuple(map(str, todo)),
+        unmeasurable=(can_be_measured(folder.path, record, todo) or "") if todo else "",
+        untried=any(not one.tried for one in todo),
+        measured=max((number.measured or "" for one in record.measurements for number in one.metrics.values()), default=""),
         changed=tuple(changed_sources(record.module) or ()),
     )
-
-
-def _arrived(record: Record) -> tuple[str, ...]:
-    """Pretrained weights that the metrics of a finished cell lack, if all of them are here now."""
-    missing = sorted({metric.missing for metric in record.metrics.values() if metric.missing})
-    return tuple(missing) if all(weights.find(name) for name in missing) else ()

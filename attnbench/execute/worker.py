@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from attnbench.cells.record import DIVERGED, FAILED, FINISHED
-from attnbench.console import log
+from attnbench.console import log, warn
 from attnbench.execute.one_cell import EXIT_BUSY, EXIT_DISK_FULL, EXIT_INTERRUPTED
 from attnbench.store.folder import CellFolder
 from attnbench.store.job import RunOptions
@@ -125,7 +125,7 @@ class Worker:
             return "busy"
         if code == EXIT_DISK_FULL:
             return "disk full"
-        if code == 1 and status in (FAILED, DIVERGED, FINISHED):  # finished, but not measured again
+        if code == 1 and status in (FAILED, DIVERGED, FINISHED):  # trained, but not measured
             return "diverged" if status == DIVERGED else "failed"
         if self._over_time:
             limit = self.options.time_limit_minutes
@@ -148,6 +148,8 @@ class Worker:
         return None
 
     def _fail(self, reason: str) -> Ending:
+        if (record := self.folder.record()) and record.status == FINISHED:
+            warn(f"{self.label}: trained, but not measured: {reason}")
         self.folder.fail(reason, self._log_tail())
         return "failed"
 

@@ -1,50 +1,29 @@
-"""Two structural similarities, not comparable with each other: the paper's and the standard one of the field.
-
-Both compare grey 8-bit images (BT.601 luma, rounded), so values are the same as for images read from files.
-"""
+"""SSIM: Wang et al., "Image Quality Assessment: From Error Visibility to Structural Similarity", 2004."""
 
 from __future__ import annotations
 
 from functools import cache
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from attnbench.data.xdog import luma
-
-C1, C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
-
-
-def grey_levels(images: Tensor) -> Tensor:
-    """(B, 3, H, W) uint8 -> (B, 1, H, W) float64 with whole values 0..255."""
-    return luma(images.double()).round()
+from attnbench.metrics.luma_levels import C1, C2, grey_levels
+from attnbench.metrics.pictures import Pictures
 
 
-def ssim_global(a: Tensor, b: Tensor) -> Tensor:
-    """SSIM over one window, the whole image: what the released code of arXiv 2207.06095 reports as SSIM.
+class SSIM:
+    """Structural similarity of a picture and the sketch's own original; in [-1, 1], 1 for equal pictures.
 
-    l c s with population moments; C3 = C2 / 2, which folds c and s into one fraction.
-
-    Args:
-        a, b: (B, 1, H, W) in 0..255.
-
-    Returns:
-        (B,) in [-1, 1]; 1 for equal images.
+    It sees outlines and shading; no hue, since it compares grey levels.
     """
-    a, b = a.flatten(1).double(), b.flatten(1).double()
-    mean_a, mean_b = a.mean(1), b.mean(1)
-    variance_a, variance_b = a.var(1, correction=0), b.var(1, correction=0)
-    covariance = ((a - mean_a[:, None]) * (b - mean_b[:, None])).mean(1)
-    luminance = (2 * mean_a * mean_b + C1) / (mean_a**2 + mean_b**2 + C1)
-    contrast_structure = _contrast_structure(variance_a, variance_b, covariance)
-    return luminance * contrast_structure
 
+    title, decimals, lower_is_better, per_image = "SSIM (windowed)", 3, False, True
+    range, symmetric = (-1, 1), True
+    uses, note = ("wanted",), "11 x 11 Gaussian window"
 
-def _contrast_structure(variance_a: Tensor, variance_b: Tensor, covariance: Tensor) -> Tensor:
-    deviations = (variance_a * variance_b).sqrt()
-    contrast = (2 * deviations + C2) / (variance_a + variance_b + C2)
-    structure = (covariance + C2 / 2) / (deviations + C2 / 2)
-    return contrast * structure
+    def measure(self, pictures: Pictures) -> np.ndarray:
+        return pictures.scores(lambda a, b: ssim(grey_levels(a), grey_levels(b)), pictures.generated, pictures.wanted)
 
 
 def ssim(a: Tensor, b: Tensor) -> Tensor:

@@ -12,15 +12,16 @@ from typing import Any
 
 import yaml
 
-from attnbench.cells.record import DIVERGED, FAILED, FINISHED, RUNNING, ModuleRecord, Record
+from attnbench.cells.record import DIVERGED, FAILED, FINISHED, RUNNING, ModuleRecord, PicturesRecord, Record
 from attnbench.console import duration
 from attnbench.errors import UserError
 from attnbench.execute.board import figures, where
-from attnbench.metrics.known import title_of, titled
 from attnbench.plugins import split_options
 from attnbench.store.job import Job, read_job
 from attnbench.store.progress import Progress, read_progress
+from attnbench.tables.columns import titles
 from attnbench.tables.formats import Entry
+from attnbench.tables.rows import NOT_TRAINED
 
 _SKIPPED = 20  # at most so many of the images left out of a dataset are named
 
@@ -29,8 +30,10 @@ def command_of(record: Record, folder: Path) -> tuple[str, str]:
     """The command line that reproduces a cell, or continues an unfinished one; and a remark on the command, or "".
 
     A finished cell is never run twice in its store, so the command reproduces it in another store, `again`. Options that
-    `--modules` cannot express go into a grid file, which a first line writes.
+    `--modules` cannot express go into a grid file, which a first line writes. Pictures that were made elsewhere have none.
     """
+    if record.pictures:
+        return "", f"These pictures were {NOT_TRAINED}: no command makes them again."
     job = _job(folder)
     if record.status != FINISHED and job:
         retry = ["--retry-failed"] if record.status in (FAILED, DIVERGED) else []
@@ -93,12 +96,14 @@ def _job(folder: Path) -> Job | None:
 
 def facts(record: Record) -> list[tuple[str, str]]:
     """Module, data, weights, provenance and times of a cell: (name, text)."""
+    if record.pictures:
+        return _facts_of_pictures(record, record.pictures)
     module, dataset, provenance = record.module, record.dataset, record.provenance
     options = ", ".join(f"{name}={_plain(value)}" for name, value in module.options.items())
     found = [
         ("module", ", ".join(filter(None, [module.target, f"{module.package} {module.version}"]))),
         ("options", options or "none"),
-        ("data", f"{dataset.name}: {dataset.train} training and {dataset.test} test images"),
+        ("data", f"{dataset.name}: {dataset.train} training images"),
         ("fingerprint", dataset.fingerprint),
         ("identity", record.identity),
         ("steps", f"{record.step}"),
@@ -118,6 +123,17 @@ def facts(record: Record) -> list[tuple[str, str]]:
     return found
 
 
+def _facts_of_pictures(record: Record, pictures: PicturesRecord) -> list[tuple[str, str]]:
+    sides = f"{pictures.side} px" if pictures.side == pictures.size else f"{pictures.side} px, measured at {pictures.size} px"
+    return [
+        ("made", ", ".join(filter(None, [NOT_TRAINED, f"{record.module.package} {record.module.version}".strip()]))),
+        *([("note", pictures.note)] if pictures.note else []),
+        ("pictures", f"{sides}, digest {pictures.digest}"),
+        ("data", record.dataset.name),
+        ("identity", record.identity),
+    ]
+
+
 def _since_start(record: Record) -> str:
     try:
         started, ended = (datetime.fromisoformat(time or "") for time in (record.started, record.ended))
@@ -127,15 +143,24 @@ def _since_start(record: Record) -> str:
 
 
 def _plain(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return " ".join(f"{name} {_plain(one)}" for name, one in value.items())
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def metrics(record: Record) -> list[tuple[str, str, str]]:
-    """(name, value, protocol) of each metric of a cell."""
+    """(title, with the protocol if it is not the usual one; value; what is recorded with it) of each number of a cell."""
     found = []
-    for name, metric in record.metrics.items():
-        protocol = [f"{key} {_plain(part)}" for key, part in metric.parts.items() if key != "reason"]
-        found.append((titled(name, metric.parts), "-" if metric.value is None else f"{metric.value:.4f}", ", ".join(protocol)))
+    for measurement in record.measurements:
+        label = measurement.protocol.label
+        names = titles(
+            {key: one.metric for key, one in measurement.metrics.items()}, [(key, "") for key in measurement.metrics]
+        )
+        test = f"{measurement.test.images} test images {measurement.test.fingerprint[:8]}"
+        for key, number in measurement.metrics.items():
+            parts = [f"{name} {_plain(part)}" for name, part in number.parts.items() if name != "reason"]
+            value = "-" if number.value is None else f"{number.value:.4f}"
+            found.append((", ".join(filter(None, [names[key, ""], label])), value, ", ".join([*parts, test])))
     return found
 
 
@@ -145,9 +170,13 @@ def troubles(record: Record, stale: str | None) -> list[str]:
     if record.status in (FAILED, DIVERGED):
         why = (record.failure.message if record.failure else "") or "for a reason that was not recorded"
         found.append(why if why.startswith(record.status) else f"{record.status}: {why}")
-    for name, metric in record.metrics.items():
-        if metric.value is None and metric.reason:
-            found.append(f"{title_of(name)} was not measured: {metric.reason}")
+    for measurement in record.measurements:
+        for number in measurement.metrics.values():
+            if number.value is None and number.reason:
+                title = ", ".join(filter(None, [number.metric.title, measurement.protocol.label]))
+                found.append(f"{title} was not measured: {number.reason}")
+    if record.status == FINISHED and not record.measurements:
+        found.append("not measured: `attnbench measure` measures it")
     if stale and record.status == FINISHED:
         found.append(f"stale: {stale} changed since this was trained; `attnbench run ... --rerun-stale` runs it again")
     return found

@@ -12,19 +12,19 @@ import pandas as pd
 
 from attnbench.cells.record import FINISHED, INTERRUPTED, RUNNING, STATUSES, WAITING, Record
 from attnbench.console import warn, warnings_noted
-from attnbench.metrics.known import METRICS
+from attnbench.metrics.descriptor import Descriptor
 from attnbench.report.cell_facts import command_of, facts, metrics, numbers_in, troubles
-from attnbench.report.curves import epoch_metrics, loss_curves, rounded
+from attnbench.report.curves import EpochMetric, epoch_metrics, loss_curves, rounded
 from attnbench.report.figures import Analysed, find_figures
 from attnbench.report.pair_grid import Album, finite_numbers, pair_grid
-from attnbench.store.frame import frame_of
+from attnbench.store.frame import frame_of, metrics_in
 from attnbench.store.progress import read_progress
 from attnbench.store.reading import Stored, each_record
-from attnbench.tables.columns import Column, columns_of, values_of
+from attnbench.tables.columns import Column, all_metrics, columns_of, titles, values_of
 from attnbench.tables.compile import for_pandas, render_table, tables
 from attnbench.tables.cost_columns import COSTS, Cost, cost_means, devices_of
 from attnbench.tables.formats import Entry
-from attnbench.tables.rows import Cells, Row, by_recipe, rows_of, without_copies
+from attnbench.tables.rows import NOT_TRAINED, Cells, Row, Setting, by_recipe, rows_of, without_copies
 from attnbench.tables.status import row_label
 
 
@@ -50,13 +50,14 @@ class PageTable:
 
 @dataclass(frozen=True)
 class View:
-    """A dataset under one recipe: its numbers and pictures can be compared with each other.
+    """A dataset under one recipe and protocol: its numbers and pictures can be compared with each other.
 
     Attributes:
         variants: labels, in the order of the table.
         metrics, costs: {title, falls, values: label -> (mean, standard deviation or None, seeds)}; of costs the mean alone.
         curves: {label, seed, steps, losses} of each cell.
-        epochs: {title, metric, label, seed, points: (epoch, value)} of each cell and metric.
+        epochs: {title, metric, first, label, seed, points: (epoch, value)} of each cell and metric; `first` is the metric by
+            which the best epoch is chosen.
         grid: a `PairGrid` as a dictionary.
     """
 
@@ -117,16 +118,17 @@ def _collect(store: Path, pairs: int) -> PageData:
     frame = without_copies(_with_numbers(frame_of(Stored(*one) for one in stored.items()), store))
     status = _statuses(frame, store)
     shown, rows = rows_of(frame.assign(status=status))
-    groups = list(by_recipe(shown, store))
+    groups = list(by_recipe(shown, metrics_in(frame), store))
     views, albums = [], []
     for cells in groups:
         for view, album in _views(cells, rows, pairs, several=len(groups) > 1):
             views.append(view)
             albums.append(album)
-    listed = [_cell(stored[row["folder"]], row, store) for row in shown.to_dict("records")]
+    once = shown.drop_duplicates("identity")  # a cell has a row for each of its measurements
+    listed = [_cell(stored[row["folder"]], row, store) for row in once.to_dict("records")]
     return PageData(
         store=store,
-        counts={name: count for name in STATUSES if (count := Counter(status)[name])},
+        counts={name: count for name in STATUSES if (count := Counter(once["status"])[name])},
         running={cell["folder"]: (cell["label"], cell["status"]) for cell in listed if cell["status"] == RUNNING},
         waiting=[f"{cell['label']} ({cell['status']})" for cell in listed if cell["status"] in (WAITING, INTERRUPTED)],
         troubles=[(cell["label"], cell["folder"], text) for cell in listed for text in cell["troubles"]],
@@ -136,19 +138,20 @@ def _collect(store: Path, pairs: int) -> PageData:
         albums=albums,
         figures=find_figures(store, {cell["folder"]: cell["label"] for cell in listed}),
         cells=listed,
-        recipes=_recipes(stored[folder] for folder in shown["folder"]),
+        recipes=_recipes(stored[folder] for folder in once["folder"]),
     )
 
 
 def _with_numbers(frame: pd.DataFrame, store: Path) -> pd.DataFrame:
     """The frame with metrics and costs that are finite numbers or missing; warns of any other value."""
     changed = {}
-    for name in (*METRICS, *(cost.name for cost in COSTS)):
+    for name in (*metrics_in(frame), *(cost.name for cost in COSTS)):
         if name not in frame:
             continue
         numbers, others = finite_numbers(frame[name])
-        for folder, value in zip(frame.loc[others.index, "folder"], others, strict=True):
-            warn(f"{store / folder / 'cell.json'} has {name} {str(value)!r}: not a finite number, left out")
+        bad = zip(frame.loc[others.index, "folder"], others.astype(str), strict=True)
+        for folder, value in dict.fromkeys(bad):  # a cost stands in each of a cell's rows
+            warn(f"{store / folder / 'cell.json'} has {name} {value!r}: not a finite number, left out")
         if len(others):
             changed[name] = numbers
     return frame.assign(**changed)
@@ -183,7 +186,7 @@ def _tables(frame: pd.DataFrame, groups: Sequence[Cells], store: Path) -> list[P
             {
                 "title": column.heading.title,
                 "is_cost": isinstance(column, Cost),
-                "falls": isinstance(column, Column) and column.falls,
+                "falls": isinstance(column, Column) and column.metric.lower_is_better,
             }
             for column in whole.columns
         ]
@@ -214,23 +217,32 @@ def _groups(columns: Sequence[Column | Cost]) -> list[tuple[str, int, bool]]:
 
 
 def _views(cells: Cells, rows: Sequence[Row], pairs: int, *, several: bool) -> Iterator[tuple[View, Album]]:
-    for dataset in dict.fromkeys(cells.frame["dataset"]):
-        mine = cells.frame[cells.frame["dataset"] == dataset]
-        present = set(mine["label"])
-        labels = [row.label for row in rows if row.label in present]
+    of_datasets = {dataset: _of_dataset(cells, dataset) for dataset in dict.fromkeys(cells.frame["dataset"])}
+    for setting in cells.settings:
+        labels = [row.label for row in rows if len(cells.every(row.label, setting.dataset, "folder"))]
         album = Album()
-        grid = pair_grid(cells, dataset, labels, pairs, album)
-        curves, epochs = _curves(mine, cells.store or Path())
-        recipe = mine["recipe"].iloc[0]
-        title = f"{dataset} · {recipe} ({mine['recipe_digest'].iloc[0][:6]})" if several else dataset
-        yield View(title, labels, _qualities(cells, dataset, labels), _costs(mine), curves, epochs, asdict(grid)), album
+        grid = asdict(pair_grid(cells, setting, labels, pairs, album))
+        first = cells.frame[cells.frame["dataset"] == setting.dataset].iloc[0]
+        recipe = (
+            f"{first['recipe']} ({first['recipe_digest'][:6]})"
+            if pd.isna(first["given"])
+            else f"{NOT_TRAINED}, {first['size']} px"
+        )
+        title = f"{setting.text} · {recipe}" if several else setting.text
+        yield View(title, labels, _qualities(cells, setting, labels), **of_datasets[setting.dataset], grid=grid), album
 
 
-def _qualities(cells: Cells, dataset: str, labels: Sequence[str]) -> list[dict[str, Any]]:
+def _of_dataset(cells: Cells, dataset: str) -> dict[str, Any]:
+    """What the views of a dataset share, whatever their protocol."""
+    mine = cells.frame[cells.frame["dataset"] == dataset]
+    curves, epochs = _curves(mine, cells.store or Path())
+    return {"costs": _costs(cells.trained[cells.trained["dataset"] == dataset]), "curves": curves, "epochs": epochs}
+
+
+def _qualities(cells: Cells, setting: Setting, labels: Sequence[str]) -> list[dict[str, Any]]:
     """Values of each metric that any of the cells has."""
-    known = [name for name in METRICS if name in cells.finished and cells.finished[name].notna().any()]
     found = []
-    for column in columns_of(cells, [dataset], known):
+    for column in columns_of(cells, [setting], all_metrics(cells)):
         values = {label: values_of(cells, label, column) for label in labels}
         entries = {
             label: (rounded(series.mean(), 6), rounded(series.std(), 3) if len(series) > 1 else None, len(series))
@@ -238,13 +250,14 @@ def _qualities(cells: Cells, dataset: str, labels: Sequence[str]) -> list[dict[s
             if len(series)
         }
         if entries:
-            found.append({"title": column.title, "falls": column.falls, "decimals": column.decimals, "values": entries})
+            metric = column.metric
+            described = {"title": column.title, "falls": metric.lower_is_better, "decimals": metric.decimals}
+            found.append({**described, "values": entries})
     return found
 
 
-def _costs(frame: pd.DataFrame) -> list[dict[str, Any]]:
+def _costs(finished: pd.DataFrame) -> list[dict[str, Any]]:
     """Means over a variant's finished cells; costs measured on different devices are kept separate."""
-    finished = frame[frame["status"] == FINISHED]
     found = []
     for kind in COSTS:
         for device in devices_of(finished) if kind.measured else [None]:
@@ -258,15 +271,24 @@ def _costs(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 def _curves(frame: pd.DataFrame, store: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     curves, epochs = [], []
-    for row in frame.sort_values("seed", kind="stable").to_dict("records"):
+    described: dict[str, Descriptor] = {}
+    for row in frame.drop_duplicates("identity").sort_values("seed", kind="stable").to_dict("records"):
         cell = {"label": row["label"], "seed": int(row["seed"])}
         if (found := loss_curves(store / row["folder"])) is not None:
             curves.append({**cell, "steps": found.steps, "losses": found.losses})
         measured = epoch_metrics(store / row["folder"])
-        for metric, title in dict.fromkeys((point.metric, point.title) for point in measured):
-            points = [(point.epoch, point.value) for point in measured if point.title == title]
-            epochs.append({**cell, "metric": metric, "title": title, "points": points})
-    return curves, epochs
+        described |= {point.metric: point.described for point in measured if point.metric not in described}
+        for key in dict.fromkeys(point.metric for point in measured):
+            points = [(point.epoch, point.value) for point in measured if point.metric == key]
+            epochs.append({**cell, "metric": key, "first": key == _chosen_by(row, measured), "points": points})
+    names = titles(described, [(key, "") for key in described])
+    return curves, [{**one, "title": names[one["metric"], ""]} for one in epochs]
+
+
+def _chosen_by(row: Mapping[Any, Any], measured: Sequence[EpochMetric]) -> str:
+    """The metric by which the cell's best epoch is chosen; of a cell that has none yet, the first."""
+    by = row.get("best_by")
+    return by if isinstance(by, str) else measured[0].metric
 
 
 def _cell(record: Record, row: Mapping[Any, Any], store: Path) -> dict[str, Any]:
@@ -298,6 +320,6 @@ def _recipes(records: Iterable[Record]) -> dict[str, tuple[str, str]]:
     found = {}
     for record in records:
         recipe = record.recipe
-        if recipe.digest not in found:
+        if recipe.digest not in found and not record.pictures:
             found[recipe.digest] = (recipe.name, yaml.safe_dump(recipe.values, sort_keys=False))
     return found

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 from pydantic_core import from_json
 
+from attnbench.cells.format_1 import metrics_from_format_1
 from attnbench.console import warn
-from attnbench.metrics.known import METRICS, titled
+from attnbench.metrics.descriptor import Descriptor
 
 CURVE_POINTS = 240  # of a curve
 SAMPLED = 12  # most steps averaged in a point: a full training has 40,000 lines per cell, and a page may read 200 cells
@@ -37,10 +38,14 @@ class LossCurves:
 
 @dataclass(frozen=True)
 class EpochMetric:
-    """A metric after an epoch; `title` distinguishes protocols: `FID`, `FID-192`."""
+    """A metric after an epoch.
+
+    Attributes:
+        metric: its key.
+    """
 
     metric: str
-    title: str
+    described: Descriptor
     epoch: int
     value: float
 
@@ -82,11 +87,11 @@ def epoch_metrics(folder: Path) -> list[EpochMetric]:
 
 
 def _metrics_of(epoch: int, metrics: Mapping[str, Mapping[str, Any]]) -> Iterator[EpochMetric]:
-    for name, measured in metrics.items():
-        if name not in METRICS or measured.get("value") is None:
-            continue
-        if (value := rounded(measured["value"], 6)) is not None:
-            yield EpochMetric(name, titled(name, measured), epoch, value)
+    """Lines of format 1 do not describe their metrics."""
+    described = all("metric" in measured for measured in metrics.values())
+    for key, measured in (metrics if described else metrics_from_format_1(metrics, {}, "")).items():
+        if measured["value"] is not None and (value := rounded(measured["value"], 6)) is not None:
+            yield EpochMetric(key, Descriptor.model_validate(measured["metric"]), epoch, value)
 
 
 def rounded(value: float, digits: int = 4) -> float | None:

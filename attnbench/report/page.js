@@ -361,23 +361,23 @@
   function showCurves() {
     const panel = byId("curve-panels");
     clear(panel);
-    const { curves, epochs } = view();
+    const { curves, epochs } = report.logs[view().log];
     const notes = [];
     const seeds = new Set(curves.map((curve) => curve.seed)).size;
     if (seeds > 1) notes.push("Each line is a cell; a module's seeds share its colour.");
     if (curves.length) notes.push("Each point is the mean over a range of steps.");
     const measured = [...new Set(epochs.map((one) => one.title))];
-    if (!measured.length) notes.push("No cell was measured after each epoch (evaluation.when: each_epoch), so there is no FID over epochs.");
+    if (!measured.length) notes.push("No cell was measured after each epoch (evaluation.when: each_epoch), so there is no metric over epochs.");
     if (!curves.length) notes.push("No cell of this dataset has kept its losses.");
     byId("curve-note").textContent = notes.join(" ");
     const known = Object.keys(LOSSES);
     const names = [...new Set(curves.flatMap((curve) => Object.keys(curve.losses)))];
     names.sort((a, b) => (known.indexOf(a) + 1 || 99) - (known.indexOf(b) + 1 || 99));
-    // The paper's Fig. 9 and 13 first, then the other losses, then the other metrics.
-    const isFid = (title) => epochs.some((one) => one.title === title && one.metric === "fid");
-    for (const title of measured.filter(isFid)) addEpochs(panel, epochs, title);
+    // The metric by which the best epoch is chosen (the paper's Fig. 9) first, then the losses, then the other metrics.
+    const isFirst = (title) => epochs.some((one) => one.title === title && one.first);
+    for (const title of measured.filter(isFirst)) addEpochs(panel, epochs, title);
     for (const name of names) addLoss(panel, curves, name);
-    for (const title of measured.filter((one) => !isFid(one))) addEpochs(panel, epochs, title);
+    for (const title of measured.filter((one) => !isFirst(one))) addEpochs(panel, epochs, title);
   }
 
   function addEpochs(panel, epochs, title) {
@@ -457,7 +457,10 @@
     return image;
   }
 
-  const written = (score) => (score === null ? "-" : score.toFixed(3));
+  const written = (score, metric) => (score === null ? "-" : score.toFixed(metric.decimals));
+
+  /* A column of pictures that no network made here has no seed. */
+  const named = ({ label, seed }) => (seed === null ? label : `${label}, seed ${seed}`);
 
   function setTitle(set) {
     const { grid } = view();
@@ -499,10 +502,9 @@
   function tile(k, column) {
     const { grid } = view();
     const pair = grid.pairs[k];
-    const { label, seed } = grid.columns[column];
-    const scores = grid.metrics.map((metric, m) => `${metric.title} ${written(pair.scores[column][m])}`);
+    const scores = grid.metrics.map((metric, m) => `${metric.title} ${written(pair.scores[column][m], metric)}`);
     if (pair.generated[column] === null) return make("div", { class: "tile nothing" }, "no picture");
-    const alt = `${label}, seed ${seed}: ${pair.sketch} coloured after ${pair.reference}`;
+    const alt = `${named(grid.columns[column])}: ${pair.sketch} coloured after ${pair.reference}`;
     const button = make("button", { type: "button", class: "tile", id: `tile-${k}-${column}`, "aria-label": `${alt}; ${scores.join(", ")}. Enlarge` },
       lazyPicture(pair.generated[column], alt), make("span", { class: "over", "aria-hidden": "true" }, scores.join("\n")));
     button.addEventListener("click", () => enlarge(k, column));
@@ -524,13 +526,13 @@
     const chosen = (label) => (set.label === label ? "chosen" : null);
     table.append(make("thead", {}, make("tr", {}, make("th", { scope: "col" }, "sketch"), make("th", { scope: "col" }, "reference"),
       ...grid.columns.map(({ label, seed }) =>
-        make("th", { scope: "col", class: chosen(label), title: label }, label, make("span", { class: "quiet" }, `seed ${seed}`))))));
+        make("th", { scope: "col", class: chosen(label), title: label }, label, seed === null ? null : make("span", { class: "quiet" }, `seed ${seed}`))))));
     const body = make("tbody");
     for (const k of set.pairs) {
       const pair = grid.pairs[k];
       const { metric, best } = bestColumn(pair, grid);
       const score = (column) => (metric < 0 ? null
-        : make("span", { class: `score${column === best ? " best" : ""}` }, written(pair.scores[column][metric])));
+        : make("span", { class: `score${column === best ? " best" : ""}` }, written(pair.scores[column][metric], grid.metrics[metric])));
       body.append(make("tr", {}, make("th", { scope: "row" }, given(pair.pictures[0], `sketch ${pair.sketch}`)),
         make("td", {}, given(pair.pictures[1], `reference ${pair.reference}`)),
         ...grid.columns.map((_, column) => make("td", {}, tile(k, column), score(column)))));
@@ -592,7 +594,7 @@
     byId("previous").setAttribute("aria-disabled", large.at === 0); // not `disabled`, which would lose the focus and with it the keys
     byId("next").setAttribute("aria-disabled", large.at === large.set.length - 1);
     const cell = (k, m) => {
-      const text = large.sides[k] < grid.columns.length ? written(pair.scores[large.sides[k]][m]) : "";
+      const text = large.sides[k] < grid.columns.length ? written(pair.scores[large.sides[k]][m], grid.metrics[m]) : "";
       return make("td", { class: k === large.on ? "on" : null }, text);
     };
     byId("scores").replaceChildren(

@@ -81,7 +81,7 @@ def render(report: PageData, live: str | None = None) -> str:
             style=Markup(_own("page.css")),
             script=Markup(_own("page.js")),
             plotly=Markup(_plotly()),
-            data=script_json({"variants": report.variants, "views": [vars(view) for view in report.views]}),
+            data=script_json(_shown(report)),
             texts=script_json([table.texts for table in report.tables]),
             albums=[script_json([base64.b64encode(data).decode("ascii") for data in album]) for album in albums],
             analyses=analyses,
@@ -91,6 +91,18 @@ def render(report: PageData, live: str | None = None) -> str:
             version=version("attnbench"),
         )
     )
+
+
+def _shown(report: PageData) -> dict[str, Any]:
+    """What the page's script reads. Views of one dataset, under several protocols, share their curves."""
+    logs: list[dict[str, Any]] = []
+    views = []
+    for view in report.views:
+        log = {name: getattr(view, name) for name in ("curves", "epochs")}
+        if log not in logs:
+            logs.append(log)
+        views.append({**{name: value for name, value in vars(view).items() if name not in log}, "log": logs.index(log)})
+    return {"variants": report.variants, "views": views, "logs": logs}
 
 
 def render_running(report: PageData) -> str:

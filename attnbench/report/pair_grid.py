@@ -18,10 +18,11 @@ from PIL import Image, UnidentifiedImageError
 from attnbench.cells.record import FINISHED
 from attnbench.console import warn
 from attnbench.errors import UserError
-from attnbench.metrics.known import PAIRS_RANKED_BY, PER_IMAGE, lower_is_better, title_of
+from attnbench.metrics.descriptor import Descriptor
 from attnbench.report.curves import rounded
 from attnbench.store.pictures import PICTURES, PairPictures
-from attnbench.tables.rows import Cells
+from attnbench.tables.columns import titles
+from attnbench.tables.rows import Cells, Setting, keys_of_scores
 
 EXTREMES = 3  # number of best pairs, of worst pairs, and of pairs in which modules differ most
 BUDGET = 24_000_000  # bytes of pictures in a page; beyond it, they are scaled down: docs/the-report.md has the costs
@@ -49,11 +50,12 @@ class PairColumn:
     """A finished cell with pictures.
 
     Attributes:
-        scores: pairs.csv by (sketch, reference), with each pair's `place` in `pictures`.
+        seed: None where nothing was trained here.
+        scores: pairs.csv by (sketch, reference), the scores by their metrics' keys, with each pair's `place` in `pictures`.
     """
 
     label: str
-    seed: int
+    seed: int | None
     folder: str
     pictures: PairPictures
     scores: pd.DataFrame
@@ -65,8 +67,8 @@ class PairGrid:
 
     Attributes:
         columns: {label, seed, folder} of each.
-        metrics: {key, title, falls} of each score of a pair.
-        chosen_by: title of the metric that ranks pairs; None where no metric is in all columns.
+        metrics: {key, title, falls, decimals} of each score of a pair.
+        chosen_by: title of the metric that ranks pairs, the last that all columns have; None where there is none.
         sets: {kind, label, pairs}: indices of `pairs`; kind is `spread`, `differ`, `best` or `worst`, the last two of a label.
         pairs: {sketch, reference (names), pictures (of sketch, reference, original: places in the album), generated (a place
             per column, None where it cannot be read), scores (a list per column)}.
@@ -83,8 +85,8 @@ class PairGrid:
     test_pairs: int = 0
 
 
-def pair_grid(cells: Cells, dataset: str, labels: Sequence[str], count: int, album: Album) -> PairGrid:
-    """The grid of one dataset under one recipe.
+def pair_grid(cells: Cells, setting: Setting, labels: Sequence[str], count: int, album: Album) -> PairGrid:
+    """The grid of one dataset under one recipe and protocol.
 
     If a file is damaged, the cell's column or the picture is left out with a warning.
 
@@ -94,34 +96,47 @@ def pair_grid(cells: Cells, dataset: str, labels: Sequence[str], count: int, alb
         count: number of pairs that are shown whatever their scores.
         album: takes the pictures.
     """
-    found = {label: _column(cells, dataset, label) for label in labels}
+    found = {label: _column(cells, setting, label) for label in labels}
     columns = [column for column in found.values() if column is not None]
-    left_out = [label for label, column in found.items() if column is None and len(cells.of(label, dataset, "folder"))]
+    left_out = [
+        label for label, column in found.items() if column is None and len(cells.every(label, setting.dataset, "folder"))
+    ]
     common = _common_pairs(columns)
     if not len(common):
         return PairGrid(left_out=left_out)
     index = pd.MultiIndex.from_tuples(common, names=_NAMES)
     aligned = [column.scores.loc[index] for column in columns]
     places = np.stack([frame["place"].to_numpy(int) for frame in aligned])  # (columns, pairs), as are the scores
-    metrics = [name for name in PER_IMAGE if any(name in frame for frame in aligned)]
+    per_image = [key for key in cells.asked[setting] if cells.metrics[key].per_image]
+    metrics = [key for key in per_image if any(key in frame for frame in aligned)]
     lacking = np.full(len(common), np.nan)
     scores = {
         name: np.stack([frame[name].to_numpy(float) if name in frame else lacking for frame in aligned]) for name in metrics
     }
-    chosen_by = next((name for name in PAIRS_RANKED_BY if all(name in frame for frame in aligned)), None)
-    sets = _sets([column.label for column in columns], len(common), count, _rising(scores, chosen_by))
+    chosen_by = next((key for key in reversed(metrics) if all(key in frame for frame in aligned)), None)
+    rising = _rising(scores[chosen_by], cells.metrics[chosen_by]) if chosen_by else None
+    sets = _sets([column.label for column in columns], len(common), count, rising)
+    names = titles(cells.metrics, [(key, "") for key in metrics])
     shown = sorted({pair for _, _, pairs in sets for pair in pairs})
     order = {pair: k for k, pair in enumerate(shown)}
     return PairGrid(
         [{"label": column.label, "seed": column.seed, "folder": column.folder} for column in columns],
-        [{"key": name, "title": title_of(name), "falls": lower_is_better(name)} for name in metrics],
-        title_of(chosen_by) if chosen_by else None,
+        [
+            {
+                "key": key,
+                "title": names[key, ""],
+                "falls": cells.metrics[key].lower_is_better,
+                "decimals": cells.metrics[key].decimals,
+            }
+            for key in metrics
+        ],
+        names[chosen_by, ""] if chosen_by else None,
         [{"kind": kind, "label": label, "pairs": [order[pair] for pair in pairs]} for kind, label, pairs in sets],
         [
             {
                 "sketch": common[pair][0],
                 "reference": common[pair][1],
-                "pictures": _given(columns[0], int(places[0, pair]), album),
+                "pictures": _given(columns, places[:, pair].tolist(), album),
                 "generated": [
                     _read(column.pictures.generated, int(place), album, column)
                     for column, place in zip(columns, places[:, pair], strict=True)
@@ -135,22 +150,24 @@ def pair_grid(cells: Cells, dataset: str, labels: Sequence[str], count: int, alb
     )
 
 
-def _column(cells: Cells, dataset: str, label: str) -> PairColumn | None:
+def _column(cells: Cells, setting: Setting, label: str) -> PairColumn | None:
     """The variant's finished cell of the lowest seed whose pictures can be read."""
-    values = {name: cells.of(label, dataset, name) for name in ("seed", "status", "folder")}
+    values = {name: cells.of(label, setting, name) for name in ("seed", "status", "folder", "measured", "metrics", "given")}
     for place in np.argsort(values["seed"], kind="stable"):
         if values["status"][place] != FINISHED or cells.store is None:
             continue
-        path = cells.store / values["folder"][place]
+        path = cells.store / values["folder"][place] / values["measured"][place]
         try:
             pictures = PairPictures(path)
-            scores = _scores(path / "pairs.csv")
+            scores = _scores(
+                path / "pairs.csv", keys_of_scores(values["measured"][place], values["metrics"][place]), cells.metrics
+            )
             if len(scores) != len(pictures):
                 raise UserError(
                     f"'{path / PICTURES}' has {len(pictures)} pairs, pairs.csv {len(scores)}: its pictures are left out"
                 )
             scores = scores.assign(place=range(len(scores))).set_index(_NAMES)
-        except FileNotFoundError:  # made by an earlier version, or copied without the file
+        except FileNotFoundError:  # not kept, made by an earlier version, or copied without the file
             continue
         except UserError as error:
             warn(str(error))
@@ -159,14 +176,20 @@ def _column(cells: Cells, dataset: str, label: str) -> PairColumn | None:
             warn(f"{path / 'pairs.csv'} is left out: {error}")
             continue
         once = scores[~scores.index.duplicated()]
-        return PairColumn(label, int(values["seed"][place]), values["folder"][place], pictures, once)
+        seed = int(values["seed"][place]) if pd.isna(values["given"][place]) else None
+        return PairColumn(label, seed, values["folder"][place], pictures, once)
     return None
 
 
-def _scores(file: Path) -> pd.DataFrame:
-    """A pairs.csv whose scores are finite numbers or NaN; warns of any other value."""
+def _scores(file: Path, keys: Mapping[str, str], metrics: Mapping[str, Descriptor]) -> pd.DataFrame:
+    """A pairs.csv whose scores are finite numbers or NaN; warns of any other value.
+
+    Args:
+        keys: columns of the file that are called otherwise than their metrics' keys -> the keys.
+    """
     scores = pd.read_csv(file, converters=dict.fromkeys(_NAMES, str))  # 000023 is a name, not a number
-    for name in scores.columns.intersection(pd.Index(PER_IMAGE)):
+    scores = scores.rename(columns=dict(keys))
+    for name in scores.columns.intersection(pd.Index(list(metrics))):
         numbers, others = finite_numbers(scores[name])
         if len(others):
             warn(f"{file} has {name} {str(others.iloc[0])!r} in line {others.index[0] + 2}: not a finite number, left out")
@@ -189,11 +212,9 @@ def _common_pairs(columns: Sequence[PairColumn]) -> Sequence[tuple[str, str]]:
     return [pair for pair in columns[0].scores.index if pair in shared]
 
 
-def _rising(scores: Mapping[str, np.ndarray], metric: str | None) -> np.ndarray | None:
+def _rising(scores: np.ndarray, metric: Descriptor) -> np.ndarray:
     """A metric's scores, (columns, pairs), with the sign that makes higher better."""
-    if metric is None:
-        return None
-    return -scores[metric] if lower_is_better(metric) else scores[metric]
+    return -scores if metric.lower_is_better else scores
 
 
 def _sets(labels: Sequence[str], total: int, count: int, scores: np.ndarray | None) -> list[tuple[str, str, list[int]]]:
@@ -214,15 +235,26 @@ def _highest(values: np.ndarray) -> list[int]:
     return [int(place) for place in order if np.isfinite(values[place])][:EXTREMES]
 
 
-def _given(column: PairColumn, place: int, album: Album) -> list[int | None]:
-    pictures = column.pictures
-    return [_read(read, place, album, column) for read in (pictures.sketch, pictures.reference, pictures.original)]
+def _given(columns: Sequence[PairColumn], places: Sequence[int], album: Album) -> list[int | None]:
+    """Sketch, reference and original of a pair, each from the first column that kept it."""
+
+    def first(name: str) -> int | None:
+        for column, place in zip(columns, places, strict=True):
+            if (found := _read(getattr(column.pictures, name), place, album, column)) is not None:
+                return found
+        return None
+
+    return [first(name) for name in ("sketch", "reference", "original")]
 
 
 def _read(read: Callable[[int], bytes], place: int, album: Album, column: PairColumn) -> int | None:
+    """A picture's place in the album; None where it was not kept, or, with a warning, is damaged."""
     try:
-        return album.add(read(place))
-    except (BadZipFile, EOFError, KeyError, OSError, ValueError) as error:
+        data = read(place)
+        return album.add(_lossy(data) if column.pictures.lossless else data)
+    except KeyError:
+        return None
+    except (BadZipFile, EOFError, OSError, ValueError) as error:
         warn(f"{column.folder}/{PICTURES} is damaged ({error}): a picture of pair {place} is left out")
         return None
 
@@ -253,10 +285,21 @@ def _side(data: bytes) -> int:
 @lru_cache(maxsize=16384)  # for `--serve`, which makes the page again and again
 def _scaled(data: bytes, side: int) -> bytes:
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            image.thumbnail((side, side), Image.Resampling.LANCZOS)
-            buffer = io.BytesIO()
-            image.save(buffer, "WEBP", quality=_QUALITY, method=2)
+        return _encoded(data, side)
     except (OSError, UnidentifiedImageError):  # the browser shows its alternative text
         return data
+
+
+@lru_cache(maxsize=16384)
+def _lossy(data: bytes) -> bytes:
+    """A picture that was kept without loss, at a tenth of the size; UnidentifiedImageError, an OSError, if it is damaged."""
+    return _encoded(data)
+
+
+def _encoded(data: bytes, side: int | None = None) -> bytes:
+    with Image.open(io.BytesIO(data)) as image:
+        if side is not None:
+            image.thumbnail((side, side), Image.Resampling.LANCZOS)
+        buffer = io.BytesIO()
+        image.save(buffer, "WEBP", quality=_QUALITY, method=2)
     return buffer.getvalue()

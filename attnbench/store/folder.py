@@ -1,13 +1,12 @@
 """The store: a results folder with one folder per cell.
 
     results/sga-cat-seed0-1a2b3c4d5e/
-        cell.json                status, metrics with their protocol, costs, provenance; written last
+        cell.json                status, measurements with their protocol, costs, provenance; written last
         recipe.yaml              the resolved recipe: `--recipe` takes it
         losses.jsonl             one line per step
         gradients.jsonl          one line per epoch: gradient cosines of the module's branches, if recorded
-        pairs.csv                test pairs with their scores
         samples.png, samples/    sketch, reference, generated, original
-        pictures.zip             the same for every test pair
+        measured/<protocol>/     pairs.csv: test pairs with their scores; pictures.zip: the same four for every pair
         generator.safetensors    the trained generator
         analysis/                figures and tables of `attnbench analyze`
         checkpoint.pt            everything needed to resume training; checkpoint.previous.pt is the one before
@@ -32,6 +31,7 @@ from attnbench.files import check_writable, replacing, set_aside, write_text
 from attnbench.store.reading import read_record
 
 SUPERSEDED = ".superseded"  # folder in a store for replaced cells
+MEASURED = "measured"  # folder of measurements, in a cell
 ANALYSIS = "analysis"  # folder of figures, in a cell and in the store
 
 

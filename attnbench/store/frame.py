@@ -1,16 +1,18 @@
-"""A store as one pandas frame: one row per cell."""
+"""A store as one pandas frame: one row per cell and measurement."""
 
 from __future__ import annotations
 
 import gc
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attnbench.cells import sources
-from attnbench.cells.record import ModuleRecord
+from attnbench.cells.record import MetricRecord, ModuleRecord, Record
+from attnbench.metrics.descriptor import Descriptor
 from attnbench.store.reading import Stored, each_record
 
 if TYPE_CHECKING:
@@ -18,11 +20,14 @@ if TYPE_CHECKING:
 
 
 def results(store: str | Path = "results") -> pd.DataFrame:
-    """A store as one frame, one row per cell.
+    """A store as one frame, one row per cell and measurement; a cell that is not measured has one row.
 
     Columns: folder, identity, status, stale (files of the module whose code has changed since, comma-separated), label,
-    module, options (JSON; all_options has the defaults as well), dataset, seed, recipe, recipe_digest, recipe_metrics, package,
-    version, every metric and `<metric>.<part of its protocol>`, `best.<...>`, costs, device. Absent values are NaN or None.
+    module, options (JSON; all_options has the defaults as well), dataset, seed, recipe, recipe_digest, package, version;
+    measurement, protocol (its label, empty for the usual one), test_images, measured (the folder with its pairs.csv), metrics
+    (a JSON list of their keys); every metric by its key (`mine`, `mine:size=5`), `<metric>.<what is recorded with it>`,
+    `best.<...>`; costs, device; given (of pictures that were made elsewhere: what they are). Absent values are NaN or None.
+    `frame.attrs["metrics"]` describes the metrics, by key.
 
     Raises:
         UserError: there is no such folder, or no cell in it.
@@ -36,8 +41,22 @@ def frame_of(records: Iterable[Stored]) -> pd.DataFrame:
 
     sources.forget()
     modules: dict[str, dict[str, Any]] = {}
+    described: dict[str, Descriptor] = {}
     with without_collector():
-        return pd.DataFrame([row_of(stored, modules) for stored in records])
+        frame = pd.DataFrame([row for stored in records for row in rows_of_cell(stored, modules, described)])
+    frame.attrs["metrics"] = {key: one.model_dump() for key, one in described.items()}
+    return frame
+
+
+@cache
+def keys_in(metrics: object) -> tuple[str, ...]:
+    """The keys in the frame's column `metrics`; none where it is missing."""
+    return tuple(json.loads(metrics)) if isinstance(metrics, str) else ()
+
+
+def metrics_in(frame: pd.DataFrame) -> dict[str, Descriptor]:
+    """The metrics in a frame, by key, described."""
+    return {key: Descriptor.model_validate(values) for key, values in frame.attrs.get("metrics", {}).items()}
 
 
 @contextmanager
@@ -52,31 +71,79 @@ def without_collector() -> Iterator[None]:
             gc.enable()
 
 
-def row_of(stored: Stored, modules: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """A cell's row in `results`; `modules` caches the columns about modules across rows."""
+def rows_of_cell(
+    stored: Stored, modules: dict[str, dict[str, Any]], described: dict[str, Descriptor]
+) -> Iterator[dict[str, Any]]:
+    """A cell's rows in `results`; `modules` caches the columns about modules, `described` collects the metrics."""
     record = stored.record
-    row = {
+    cell = {
         "folder": stored.folder,
         "identity": record.identity,
         "status": record.status,
         **_columns_of_module(record.module, modules),
         "dataset": record.dataset.name,
         "fingerprint": record.dataset.fingerprint,
-        "test_images": record.dataset.test,
         "seed": record.seed,
         "recipe": record.recipe.name,
         "recipe_digest": record.recipe.digest,
-        "recipe_metrics": ",".join(record.recipe.metrics),
+        "size": _size(record),
         "train_weights": " ".join(f"{name}={digest}" for name, digest in sorted(record.weights.items())),
         "failure": record.failure.message if record.failure else None,
         "device": record.provenance.device,
+        "given": _given(record),
         **record.costs,
     }
-    for prefix, metrics in (("", record.metrics), ("best.", record.best.metrics if record.best else {})):
-        for name, metric in metrics.items():
-            row[prefix + name] = metric.value
-            row |= {f"{prefix}{name}.{part}": value for part, value in metric.parts.items()}
-    return row
+    best = record.best
+    if not record.measurements:
+        yield cell
+    for measurement in record.measurements:
+        row = cell | {
+            "measurement": measurement.identity,
+            "protocol": measurement.protocol.label,
+            "test_fingerprint": measurement.test.fingerprint,
+            "test_images": measurement.test.images,
+            "measured": measurement.folder,
+            "metrics": json.dumps(list(measurement.metrics)),
+        }
+        _add_numbers(row, "", measurement.metrics, described)
+        if best and best.measurement in (measurement.identity, None):
+            row["best_by"] = best.by
+            _add_numbers(row, "best.", best.metrics, described)
+        yield row
+
+
+def _add_numbers(
+    row: dict[str, Any], prefix: str, metrics: Mapping[str, MetricRecord], described: dict[str, Descriptor]
+) -> None:
+    for key, number in metrics.items():
+        if key not in described:
+            described[key] = number.metric
+        name = prefix + key
+        row[name] = number.value
+        for part, value in number.parts.items():
+            row[f"{name}.{part}"] = _as_text(value) if part == "weights" else value
+
+
+def _as_text(weights: Mapping[str, str]) -> str:
+    """`net=31b6...`: comparable, and a column of one type."""
+    return " ".join(f"{name}={digest}" for name, digest in sorted(weights.items()))
+
+
+def _size(record: Record) -> int | None:
+    """Side of the pictures that were measured, in pixels."""
+    if record.pictures:
+        return record.pictures.size
+    data = record.recipe.values.get("data")
+    return data.get("size") if isinstance(data, dict) else None
+
+
+def _given(record: Record) -> str | None:
+    """Of a row that was not trained here: the note, the size and the digest of its pictures."""
+    given = record.pictures
+    if not given:
+        return None
+    size = f"made at {given.side} px" if given.side != given.size else ""
+    return ", ".join(filter(None, [given.note, size, f"pictures {given.digest[:8]}"]))
 
 
 def _columns_of_module(module: ModuleRecord, known: dict[str, dict[str, Any]]) -> dict[str, Any]:

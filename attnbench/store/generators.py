@@ -11,7 +11,7 @@ from attnbench.files import check_path
 from attnbench.store.reading import read_record
 
 if TYPE_CHECKING:
-    from attnbench.config.recipe import Recipe
+    from attnbench.config.recipe import Data, Recipe
     from attnbench.method.backbone import Colorizer
 
 
@@ -86,7 +86,7 @@ def side_of(generator: Colorizer) -> int | None:
 
 
 def recorded_recipe(cell: Path, record: Record) -> Recipe:
-    """The recipe in the record of a cell's folder.
+    """The recipe in the record of a cell's folder: its training part, with the usual evaluation.
 
     Raises:
         UserError: it is not a recipe that this attnbench can read.
@@ -95,6 +95,18 @@ def recorded_recipe(cell: Path, record: Record) -> Recipe:
     from attnbench.config.yaml_files import validated
 
     return validated(Recipe, record.recipe.values, f"the recipe in '{cell / 'cell.json'}'")
+
+
+def recorded_data(cell: Path, record: Record) -> Data:
+    """The `data` section of the recipe in a record; rows that were not trained here have no other.
+
+    Raises:
+        UserError: it is not one that this attnbench can read.
+    """
+    from attnbench.config.recipe import Data
+    from attnbench.config.yaml_files import validated
+
+    return validated(Data, record.recipe.values.get("data", {}), f"the recipe's data in '{cell / 'cell.json'}'")
 
 
 def generator_folder(cell: str | Path) -> tuple[Path, Record]:

@@ -7,14 +7,21 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from attnbench.cells.record import PicturesKind
+from attnbench.config.recipe import Evaluation
 from attnbench.errors import UserError
 from attnbench.files import write_text
 
 
 class RunOptions(BaseModel):
-    """How a cell is run. No option changes a number.
+    """How a cell is run, and what is measured of it. No option changes a number.
 
     Attributes:
+        evaluation: what is to be measured, and by which protocols.
+        references: a folder of references from elsewhere, instead of those that `evaluation` names.
+        again: measure again what is measured already.
+        evaluation_batch: test pairs that are coloured at once.
+        pictures: how test pictures are kept.
         checkpoint_minutes: minutes between checkpoints.
         retry_failed: run it again if it failed or diverged.
         rerun_stale: run it again if the code of its module has changed since.
@@ -24,6 +31,11 @@ class RunOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
+    evaluation: Evaluation = Field(default_factory=Evaluation)
+    references: str | None = None
+    again: bool = False
+    evaluation_batch: int = Field(16, ge=1)
+    pictures: PicturesKind = "lossless"
     checkpoint_minutes: float = Field(10.0, ge=0, allow_inf_nan=False)
     retry_failed: bool = False
     rerun_stale: bool = False
@@ -39,7 +51,7 @@ class Job(BaseModel):
         data_root: the folder that holds the datasets' folders.
         torch_home: the folder with pretrained weights.
         slurm: the id of the SLURM job that runs the cell, or ran it last.
-        options: of the run that planned the cell. `attnbench cell` goes by them, but for the two that decide to run it again.
+        options: of the run that planned the cell. `attnbench cell` goes by them, but for those that decide to run it again.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")

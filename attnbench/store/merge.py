@@ -12,8 +12,10 @@ from attnbench.cells.identity import identity_of_record
 from attnbench.cells.record import FINISHED, Record
 from attnbench.console import warn
 from attnbench.errors import UserError
-from attnbench.store.folder import CellFolder, open_store
+from attnbench.store.folder import MEASURED, CellFolder, open_store
+from attnbench.store.pictures import PICTURES
 from attnbench.store.reading import Stored, each_record, records
+from attnbench.store.scores import add_scores, read_scores
 
 # Specific to the machine that ran the cell, or only needed to resume it.
 _LEFT_BEHIND = (".*", "job.json", "progress.json", "cell.log", "checkpoint*.pt*")
@@ -27,15 +29,18 @@ class Merged:
 
     Attributes:
         merged, there: folders of the cells that were copied, and of those already finished here.
+        added: of these, the ones that were given measurements, or numbers, which they lacked.
         left_out: folder -> why it was not copied.
     """
 
     merged: list[str] = field(default_factory=list)
     there: list[str] = field(default_factory=list)
+    added: list[str] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
         counts = f"merged {len(self.merged)}, already there {len(self.there)}, left out {len(self.left_out)}"
+        counts += f"; measurements added to {len(self.added)}" if self.added else ""
         return "\n".join([counts, *(f"left out: {folder}: {why}" for folder, why in self.left_out.items())])
 
 
@@ -43,7 +48,7 @@ def merge(other: Path, store: Path) -> Merged:
     """Copy every finished cell of `other` that is not finished in `store`.
 
     A cell that is unfinished in `store` is replaced, and kept in `.superseded`. If both are finished, `store` keeps its own,
-    with a warning if a metric differs.
+    with a warning if a number differs, and gets the measurements that it lacks.
 
     Raises:
         UserError: no such folder, no cell in it, the two folders are the same or nested, a file cannot be copied, or another
@@ -74,6 +79,8 @@ def _merge(theirs: list[Stored], other: Path, store: Path) -> Merged:
             outcome.there.append(folder)
             if difference := _difference(mine.record, record):
                 warn(f"{place}: the cell here is kept: {difference}")
+            if _add_measurements(place, source, record):
+                outcome.added.append(folder)
         elif problem := _take(source, place, store / _DRAFTS / source.name):
             outcome.left_out[folder] = problem
         else:
@@ -115,12 +122,40 @@ def _cells_of(store: Path) -> dict[str, Stored]:
     return found
 
 
+def _add_measurements(place: Path, source: Path, theirs: Record) -> bool:
+    """Give a cell the measurements and numbers that it lacks and the other has. Returns whether there were any."""
+    cell = CellFolder(place)
+    with cell.locked(wait=False) as ours:
+        record = cell.record() if ours else None
+        if record is None:
+            return False
+        changed = record
+        for other in theirs.measurements:
+            mine = record.measurement(other.identity)
+            inner = mine.folder if mine else f"{MEASURED}/{other.protocol.slug}-{other.identity[:6]}"
+            lacking = {key: number for key, number in other.metrics.items() if not mine or key not in mine.metrics}
+            if not lacking and mine:
+                continue
+            (place / inner).mkdir(parents=True, exist_ok=True)
+            if mine is None and (source / other.folder / PICTURES).is_file():
+                _copy(str(source / other.folder / PICTURES), str(place / inner / PICTURES))
+            scores = read_scores(source / other.folder)
+            if scores is not None:
+                add_scores(place / inner, scores[[name for name in scores if name in ("sketch", "reference", *lacking)]])
+            whole = mine.model_copy(update={"metrics": {**mine.metrics, **lacking}}) if mine else other
+            changed = changed.with_measurement(whole.model_copy(update={"folder": inner}))
+        if changed is not record:
+            cell.write_record(changed)
+    return changed is not record
+
+
 def _difference(mine: Record, theirs: Record) -> str | None:
-    """The first metric in which two records of one cell differ."""
-    for name in {**mine.metrics, **theirs.metrics}:
-        here, there = (metric.value if (metric := record.metrics.get(name)) else None for record in (mine, theirs))
-        if here != there:
-            return f"{name} is {here} here and {there} there"
+    """The first number in which two records of one cell differ."""
+    for measurement in mine.measurements:
+        other = theirs.measurement(measurement.identity)
+        for key, number in measurement.metrics.items():
+            if other and key in other.metrics and number.value != (there := other.metrics[key].value):
+                return f"{key} is {number.value} here and {there} there"
     return None
 
 

@@ -1,7 +1,7 @@
 """A store as tables in the shape of the paper's Tables 1-3: one row per variant, two or more columns per dataset.
 
-Cells share a table only if they share a recipe, and a column only if they share the metric's protocol (width of the FID layer,
-weights of the network): numbers that cannot be compared never meet.
+Cells share a table only if they share a recipe, and a column only if they share the protocol, the metric with its options, and
+the weights of its networks: numbers that cannot be compared never meet.
 
 An entry is the mean over seeds with their standard deviation; for a single seed, the number with its bootstrap interval over
 test pairs if the metric has a score for each. Footnotes name what an entry lacks and what is unusual about it.
@@ -10,7 +10,7 @@ test pairs if the metric has a score for each. Footnotes name what an entry lack
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -18,19 +18,21 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from attnbench.cells.record import DIVERGED, FAILED, FINISHED
+from attnbench.cells.record import DIVERGED, FAILED, FINISHED, Source
 from attnbench.config.grid_files import GridFile
 from attnbench.errors import UserError
-from attnbench.metrics.known import IN_PAPER, METRICS, OF_SETS, PER_IMAGE, USUAL_DIMS, check_metrics, default_columns, title_of
-from attnbench.tables.columns import Column, columns_of, network_name, values_of
+from attnbench.metrics.descriptor import Descriptor, shown_by_default
+from attnbench.store.frame import metrics_in
+from attnbench.tables.columns import Column, all_metrics, chosen_metrics, columns_of, titles, values_of
 from attnbench.tables.cost_columns import Cost, cost_columns, cost_means, cost_note
 from attnbench.tables.formats import DAGGER, Entry, Line, Sheet, written
-from attnbench.tables.notes import Footnotes, listed_seeds, recipe_caption, set_distances, spread_notes
-from attnbench.tables.published import published_note, published_value, published_values
-from attnbench.tables.rows import Cells, Row, by_recipe, rows_of, without_copies
+from attnbench.tables.notes import Footnotes, foreign_notes, listed_seeds, recipe_caption, set_notes, spread_notes
+from attnbench.tables.published import published_metrics, published_note, published_value, published_values
+from attnbench.tables.rows import Cells, Row, Setting, by_recipe, rows_of, same_weights, without_copies
 from attnbench.tables.statistics import SIGNIFICANT, bootstrap_interval, by_length, over_seeds, sign_flip_p
 
 _MISSING = "-"
+_SMALL: Source = "small pictures"
 Place = tuple[str, int]  # of an entry: label of its row, index of its column
 
 
@@ -65,8 +67,9 @@ def tables(
     Args:
         frame: as from `attnbench.results`.
         grid: rows are its variants, all of them, in its order; by default every variant that has a cell.
-        metrics: columns, in this order; by default the paper's (FID and global SSIM), or all of a recipe without FID.
-        epoch: `last`, or `best` (by FID; recipes with `evaluation.when: each_epoch`).
+        metrics: columns, in this order: keys, or names that stand for a metric with any options. By default the paper's and
+            those of other packages, or all where the paper's first was not measured.
+        epoch: `last`, or `best` (recipes with `evaluation.when: each_epoch`).
         with_published: add the paper's number and the difference from it, where the metric is the same.
         costs: add parameters, operations, speed and memory.
         significance: mark entries that do not differ significantly from the best of their column.
@@ -76,24 +79,32 @@ def tables(
     Raises:
         UserError: an unknown metric, no cell with a best epoch, or no cell of the grid.
     """
-    check_metrics(metrics)
+    known = metrics_in(frame)
+    chosen = chosen_metrics(known, metrics)
     if epoch == "best":
-        frame, store = _best_epochs(frame), None  # pairs.csv has the scores of the last epoch
+        frame, store = _best_epochs(frame, known), None  # pairs.csv has the scores of the last epoch
     frame, rows = rows_of(without_copies(frame), grid)
     found = []
-    for cells in by_recipe(frame, store):
+    for cells in by_recipe(frame, known, store):
         labels = set(cells.frame["label"])
-        shown = [row for row in rows if grid is not None or row.label in labels]
-        found.append(_table(cells, shown, grid, metrics, epoch, with_published, costs, significance))
+        shown = [row for row in rows if (grid is not None and row.pictures is None) or row.label in labels]
+        found.append(_table(cells, shown, grid, chosen or _usual_metrics(cells), epoch, with_published, costs, significance))
     return found
 
 
-def _best_epochs(frame: pd.DataFrame) -> pd.DataFrame:
-    """The frame with the metrics of each cell's best epoch in place of the last one's."""
-    if not any(name.startswith("best.") for name in frame.columns):
-        raise UserError("no cell has a best epoch: it needs a recipe with evaluation.when=each_epoch and an FID network")
-    own = [name for name in frame.columns if name.split(".")[0] in METRICS]
+def _best_epochs(frame: pd.DataFrame, metrics: Iterable[str]) -> pd.DataFrame:
+    """The frame with the metrics of each cell's best epoch in place of the last one's, under the protocol of both."""
+    if "best_by" not in frame or frame["best_by"].isna().all():
+        raise UserError("no cell has a best epoch: it needs a recipe with evaluation.when=each_epoch")
+    has = frame["best_by"].notna()
+    frame = frame[has | ~has.groupby(frame["identity"]).transform("any")]
+    own = [name for name in frame.columns if any(name == key or name.startswith(f"{key}.") for key in metrics)]
     return frame.drop(columns=own).rename(columns=lambda name: str(name).removeprefix("best."))
+
+
+def _usual_metrics(cells: Cells) -> list[str]:
+    """The keys of the columns of a table, unless others are chosen."""
+    return shown_by_default(cells.metrics, all_metrics(cells), published_metrics())
 
 
 def _table(
@@ -106,9 +117,7 @@ def _table(
     costs: bool,
     significance: bool,
 ) -> Table:
-    asked = cells.frame["recipe_metrics"].iloc[0].split(",")
-    shown = list(metrics) or default_columns(asked)
-    columns = columns_of(cells, _ordered(cells.frame["dataset"], grid), shown)
+    columns = columns_of(cells, _ordered(cells.settings, grid), metrics)
     labels = [row.label for row in rows]
     values = {(label, i): values_of(cells, label, column) for label in labels for i, column in enumerate(columns)}
     usual = _usual_count(values.values())
@@ -132,16 +141,17 @@ def _table(
             )
             for i, column in enumerate(columns)
         ]
-    notes = [*footnotes.lines, *spread_notes(usual, bool(intervals)), *set_distances(cells.finished, columns)]
+    notes = [*footnotes.lines, *spread_notes(usual, bool(intervals)), *set_notes(cells, columns)]
+    notes += foreign_notes(cells, rows)
     notes += _significance_note(untested) if significance else []
     notes += _other_packages(cells.frame)
     if with_published:
         notes.append(published_note(columns, paper.values()))
     if not costs:
         return Table(columns, body, _caption(cells, columns, epoch), notes)
-    priced = cost_columns(cells.finished)
+    priced = cost_columns(cells.trained)
     for cost in priced:
-        means = cost_means(cells.finished, cost)
+        means = cost_means(cells.trained, cost)
         for label in labels:
             body[label].append(Entry(cost.written(means[label]) if label in means else _MISSING))
     return Table([*columns, *priced], body, _caption(cells, columns, epoch), [*notes, *cost_note(priced)])
@@ -160,8 +170,8 @@ def _intervals(
     scores = {}
     for (label, i), series in values.items():
         column = columns[i]
-        if len(series) == 1 and column.metric in PER_IMAGE:
-            found = cells.scores(label, column.dataset, column.metric, series.index)
+        if len(series) == 1 and column.metric.per_image:
+            found = cells.scores(label, column.setting, column.key, series.index)
             if found is not None and len(found) > 1:
                 scores[label, i] = found.to_numpy()
     return by_length(scores, bootstrap_interval)
@@ -169,8 +179,8 @@ def _intervals(
 
 def _ranks(values: Sequence[pd.Series], column: Column) -> list[int | None]:
     """0 for the best mean, 1 for the second; equal values share a rank; None for the others, and in a column of one mean."""
-    means = [None if series.empty else round(series.mean(), column.decimals) for series in values]
-    order = sorted({mean for mean in means if mean is not None}, reverse=not column.falls)
+    means = [None if series.empty else round(series.mean(), column.metric.decimals) for series in values]
+    order = sorted({mean for mean in means if mean is not None}, reverse=not column.metric.lower_is_better)
     if sum(mean is not None for mean in means) < 2:
         return [None] * len(means)
     places = [order.index(mean) if mean is not None else None for mean in means]
@@ -191,15 +201,15 @@ def _indistinct(
         means = {label: values[label, i].mean() for label in labels if len(values[label, i])}
         if len(means) < 2:
             continue
-        best = (min if column.falls else max)(means, key=lambda label: means[label])
+        best = column.metric.best_of(means)
         for label in means.keys() - {best}:
             seeds = values[label, i].index.intersection(values[best, i].index)
             if len(seeds) > 1:
                 p[label, i] = over_seeds(values[label, i][seeds] - values[best, i][seeds]).p
                 continue
             found = None
-            if len(seeds) == 1 and column.metric in PER_IMAGE:
-                found = cells.image_differences(label, best, column.dataset, column.metric, seeds)
+            if len(seeds) == 1 and column.metric.per_image:
+                found = cells.image_differences(label, best, column.setting, column.key, seeds)
             if found is None:
                 untested = True
             else:
@@ -214,7 +224,10 @@ def _significance_note(untested: bool) -> list[str]:
         "seeds, which with two or three seeds detects only large differences; with one common seed, sign-flip test over the "
         "test pairs, which does not cover other training runs. Not corrected for the number of comparisons."
     )
-    missing = "Unmarked where there is no test: FID and KID of one seed, no common seed, no scores of pairs (pairs.csv)."
+    missing = (
+        "Unmarked where there is no test: no common seed, or one, and no scores of pairs (pairs.csv), which metrics of whole "
+        "sets never have."
+    )
     return [note, missing] if untested else [note]
 
 
@@ -222,9 +235,9 @@ def _spread(values: pd.Series, interval: Sequence[float] | None, usual: int, col
     """`± 2.00`, or `[0.52, 0.57]`; with `n=2` where most entries of the table have another number of seeds."""
     parts = []
     if len(values) > 1:
-        parts.append(f"± {column.written(values.std())}")
+        parts.append(f"± {column.metric.written(values.std())}")
     if interval is not None:
-        parts.append(f"[{column.written(interval[0])}, {column.written(interval[1])}]")
+        parts.append(f"[{column.metric.written(interval[0])}, {column.metric.written(interval[1])}]")
     if len(values) and len(values) != usual:
         parts.append(f"n={len(values)}")
     return " ".join(parts)
@@ -240,68 +253,101 @@ def _entry(
     paper: float | None,
 ) -> Entry:
     status, numbers = footnotes
-    value = (status or _MISSING) if values.empty else column.written(values.mean())
+    written = column.metric.written
+    value = (status or _MISSING) if values.empty else written(values.mean())
     beside = ""
     if paper is not None:
-        difference = "" if values.empty else f", {column.written(values.mean() - paper, '+')}"
-        beside = f"({column.written(paper)}{difference})"
+        difference = "" if values.empty else f", {written(values.mean() - paper, '+')}"
+        beside = f"({written(paper)}{difference})"
     return Entry(value, rank, spread, (*marks, *numbers), beside)
 
 
 def _footnotes(cells: Cells, label: str, column: Column, values: pd.Series, notes: Footnotes) -> tuple[str | None, list[str]]:
     """(`failed` or `diverged` if a cell of the entry is, else None; marks of the entry's footnotes)."""
-    of = partial(cells.of, label, column.dataset)
-    statuses = of("status")
+    every = partial(cells.every, label, column.setting.dataset)
+    statuses = every("status")
     marks, status = [], None
     for ending in (FAILED, DIVERGED):
         ended = statuses == ending
-        for folder, failure in zip(of("folder")[ended], of("failure")[ended], strict=True):
+        for folder, failure in zip(every("folder")[ended], every("failure")[ended], strict=True):
             status = status or ending
             marks.append(notes.mark(f"{folder}: {failure}" if values.empty else f"{folder}: {ending}: {failure}"))
     if not np.isin(statuses, [FINISHED, FAILED, DIVERGED]).all():
         marks.append(notes.mark(_open_cells(cells.frame)))
     finished = statuses == FINISHED
-    reasons = of(f"{column.metric}.reason")[finished & pd.isna(of(column.metric))]
-    marks += [notes.mark(f"{title_of(column.metric)}: {text}") for text in pd.unique(reasons) if pd.notna(text)]
-    changed = pd.unique(of("stale")[finished])
+    if len(values) < finished.sum() and cells.unmeasured(label, column.setting, column.key):
+        marks.append(notes.mark("not measured: `attnbench measure` measures it"))
+    marks += [notes.mark(text) for text in _about_numbers(cells, label, column)]
+    changed = pd.unique(every("stale")[finished])
     marks += [notes.mark(f"stale: {files} changed since this was trained") for files in changed if pd.notna(files)]
     return status, marks
 
 
+def _about_numbers(cells: Cells, label: str, column: Column) -> list[str]:
+    """Why an entry lacks numbers, and what is unusual about the pictures that were measured."""
+    of = partial(cells.of, label, column.setting)
+    finished = of("status") == FINISHED
+    lacking = finished & pd.isna(of(column.key))
+    reasons = [text for text in pd.unique(of(f"{column.key}.reason")[lacking]) if pd.notna(text)]
+    mine = finished & ~lacking & same_weights(of(f"{column.key}.weights"), column.weights)
+    small = (of(f"{column.key}.source")[mine] == _SMALL).any()
+    return [
+        *(f"{column.title}: {text}" for text in reasons),
+        *(["measured from small (lossy) copies of the pictures"] if small else []),
+    ]
+
+
 def _open_cells(frame: pd.DataFrame) -> str:
     waiting = frame[~frame["status"].isin([FINISHED, FAILED, DIVERGED])]
-    return f"Not finished: {', '.join(waiting['folder'])}."
+    return f"Not finished: {', '.join(waiting['folder'].unique())}."
 
 
 def _caption(cells: Cells, columns: Sequence[Column], epoch: str) -> str:
     finished = cells.finished
-    counts = finished.groupby("dataset")["test_images"].first()
-    images = ", ".join(f"{name} {int(count)}" for name, count in counts.items())
-    seeds = sorted({int(seed) for seed in finished["seed"].unique()})
+    seeds = sorted({int(seed) for seed in (cells.trained if len(cells.trained) else finished)["seed"].unique()})
     parts = [recipe_caption(cells)]
-    if images:
-        parts.append(f"test images: {images}")
+    if images := _test_images(finished):
+        parts.append(f"test images: {', '.join(images)}")
     if seeds:
         parts.append(f"{'seeds' if len(seeds) > 1 else 'seed'} {listed_seeds(seeds)}")
     if epoch == "best":
-        parts.append("each cell's epoch with the lowest FID")
-    perceptual = {column.title: column for column in columns if column.weights and column.metric not in OF_SETS}
-    parts += [f"{title}: weights {network_name(column)} {str(column.weights)[:8]}" for title, column in perceptual.items()]
+        parts.append(f"each cell's best epoch by {', '.join(_titles(cells, finished['best_by'].dropna().unique()))}")
+    weighed = {column.title: column.networks for column in columns if column.weights and column.metric.per_image}
+    parts += [f"{title}: weights {networks}" for title, networks in weighed.items()]
     return "; ".join(parts) + "."
+
+
+def _test_images(finished: pd.DataFrame) -> list[str]:
+    """`cat 500`; with the protocols where those of a dataset differ in their test images."""
+    if "test_images" not in finished:
+        return []
+    found: dict[str, dict[str, int]] = {}
+    known = finished[["dataset", "protocol", "test_images"]].dropna().drop_duplicates(["dataset", "protocol"])
+    for dataset, protocol, count in known.to_numpy():
+        found.setdefault(dataset, {})[protocol] = int(count)
+    return [
+        f"{Setting(dataset, protocol if len(set(counts.values())) > 1 else '').text} {count}"
+        for dataset, counts in found.items()
+        for protocol, count in (counts.items() if len(set(counts.values())) > 1 else [*counts.items()][:1])
+    ]
+
+
+def _titles(cells: Cells, keys: Iterable[str]) -> list[str]:
+    known = [(key, "") for key in keys if key in cells.metrics]
+    return list(titles(cells.metrics, known).values())
 
 
 def _other_packages(frame: pd.DataFrame) -> list[str]:
     """A note on the packages of modules that are not attnbench's own."""
-    others = frame.loc[frame["package"] != "attnbench", ["label", "package", "version"]].drop_duplicates().sort_values("label")
-    named = [f"{row.label} ({row.package} {row.version})" for row in others.itertuples()]
+    others = frame.loc[(frame["package"] != "attnbench") & frame["given"].isna(), ["label", "package", "version"]]
+    named = [f"{row.label} ({row.package} {row.version})" for row in others.drop_duplicates().sort_values("label").itertuples()]
     return [f"From other packages: {', '.join(named)}."] if named else []
 
 
-def _ordered(datasets: Iterable[str], grid: GridFile | None) -> list[str]:
-    """The datasets, each once, the grid's first and in its order."""
-    found = list(dict.fromkeys(datasets))
-    first = [name for name in (grid.datasets if grid else ()) if name in found]
-    return list(dict.fromkeys([*first, *found]))
+def _ordered(settings: Iterable[Setting], grid: GridFile | None) -> list[Setting]:
+    """The settings, those of the grid's datasets first and in its order."""
+    order = {name: place for place, name in enumerate(grid.datasets if grid else ())}
+    return sorted(settings, key=lambda setting: order.get(setting.dataset, len(order)))
 
 
 def render_table(table: Table, style: str) -> str:
@@ -314,25 +360,25 @@ def render_table(table: Table, style: str) -> str:
 
 
 def for_pandas(frame: pd.DataFrame, *, grid: GridFile | None = None, with_published: bool = False) -> pd.DataFrame:
-    """One row per cell, as in the CSV: the frame of `attnbench.results`, with the name of a network beside its weights.
+    """One row per cell and measurement, as in the CSV: the frame of `attnbench.results`.
 
     Args:
         grid: keep only the cells of its variants, with its labels.
         with_published: add the paper's numbers as `<metric>.published`, and ours minus them as `<metric>.difference`.
     """
+    metrics = metrics_in(frame)
     cells, rows = rows_of(without_copies(frame), grid)
-    for metric in OF_SETS:
-        if f"{metric}.weights" in cells:
-            cells[f"{metric}.network"] = cells[f"{metric}.weights"].where(
-                cells[f"{metric}.weights"].isna(), METRICS[metric].network
-            )
-    if with_published:
-        paper = {(row.label, *place): value for row in rows for place, value in published_values(row).items()}
-        for metric in IN_PAPER:
-            keys = zip(cells["label"], cells["dataset"], strict=True)
-            theirs = pd.Series([paper.get((*key, metric), np.nan) for key in keys], index=cells.index)
-            if f"{metric}.dims" in cells:
-                theirs = theirs.where(cells[f"{metric}.dims"] == USUAL_DIMS)
-            cells[f"{metric}.published"] = theirs
-            cells[f"{metric}.difference"] = cells[metric] - theirs if metric in cells else np.nan
+    if with_published and "protocol" in cells:
+        papers = {key: metric for key, metric in metrics.items() if metric.in_paper}
+        cells = cells.assign(**{name: values for key, one in papers.items() for name, values in _beside(cells, rows, key, one)})
     return cells
+
+
+def _beside(cells: pd.DataFrame, rows: Sequence[Row], key: str, metric: Descriptor) -> Iterator[tuple[str, pd.Series]]:
+    """The paper's numbers under its protocol, and ours minus them, as columns."""
+    paper = {(row.label, *place): value for row in rows for place, value in published_values(row).items()}
+    places = zip(cells["label"], cells["dataset"], strict=True)
+    theirs = pd.Series([paper.get((*place, metric.name), np.nan) for place in places], index=cells.index)
+    theirs = theirs.where(cells["protocol"] == "")
+    yield f"{key}.published", theirs
+    yield f"{key}.difference", cells[key] - theirs

@@ -198,7 +198,7 @@ def _latex_heading(heading: Heading) -> str:
 
 
 def _latex_title(heading: Heading) -> list[str]:
-    """`SSIM ↑` above `(global)`."""
+    """`Title ↑` above `(what is in parentheses)`."""
     name, parenthesis, rest = heading.title.partition(" (")
     inside, closing, arrow = rest.partition(")")
     return [name + arrow, parenthesis.strip() + inside + closing] if parenthesis else [heading.title]

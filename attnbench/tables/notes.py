@@ -1,15 +1,13 @@
-"""The notes below a table: footnotes, spreads, how distances of sets were measured."""
+"""The notes below a table: footnotes, spreads, how metrics of whole sets were measured, and what was not trained here."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import pandas as pd
 
-from attnbench.metrics.known import OF_SETS
-from attnbench.tables.columns import Column, network_name
-from attnbench.tables.rows import Cells
+from attnbench.tables.columns import Column
+from attnbench.tables.rows import NOT_TRAINED, Cells, Row, same_weights
 from attnbench.tables.statistics import LEVEL
 
 
@@ -36,40 +34,62 @@ def spread_notes(usual: int, intervals: bool) -> list[str]:
     return [f"{'; '.join(notes)}."] if notes else []
 
 
-def set_distances(finished: pd.DataFrame, columns: Iterable[Column]) -> list[str]:
-    """Notes on every FID and KID: the network, the number of images, and the floor.
+def set_notes(cells: Cells, columns: Iterable[Column]) -> list[str]:
+    """Notes on every metric of whole sets: its networks, the number of images, and the floor.
 
-    The floor is the distance between real training and real test images, the best value that can be expected.
+    The floor is the number of real training against real test images, the best that can be expected of a distance.
     """
     notes = []
-    for title, same in _by_protocol(columns).items():
-        metric = same[0].metric
-        names = [f"{metric}.{part}" for part in ("n", "floor", "n_floor", "weights")]
-        measured = finished.loc[finished[metric].notna()].reindex(columns=["dataset", "test_images", *names])
-        measured = measured[measured[names[-1]] == same[0].weights]
-        firsts: Any = measured.groupby("dataset").first()
+    for title, same in _of_sets(columns).items():
         counts, floors = [], []
         for column in same:
-            images, count, floor, real, _ = firsts.loc[column.dataset]
-            counts.append(f"{column.dataset} {int(images if pd.isna(count) else count)}")
-            if pd.notna(floor):
-                floors.append(f"{column.dataset} {column.written(floor)} ({int(real)} images)")
-        line = f"{title}: weights {network_name(same[0])} {str(same[0].weights)[:8]}; N = {', '.join(counts)} generated images"
-        notes.append(line + (f"; floor, real training against real test images: {', '.join(floors)}." if floors else "."))
+            first = _first_measured(cells, column)
+            if first is None:
+                continue
+            where = column.setting.dataset
+            counts.append(f"{where} {int(first['test_images'] if pd.isna(first['n']) else first['n'])}")
+            if pd.notna(first["floor"]):
+                of = f" ({int(first['n_floor'])} images)" if pd.notna(first["n_floor"]) else ""
+                floors.append(f"{where} {column.metric.written(first['floor'])}{of}")
+        if counts:
+            networks = f"weights {same[0].networks}; " if same[0].weights else ""
+            floor = f"; floor, real training against real test images: {', '.join(floors)}" if floors else ""
+            notes.append(f"{title}: {networks}N = {', '.join(counts)} generated images{floor}.")
     return notes
 
 
-def _by_protocol(columns: Iterable[Column]) -> dict[str, list[Column]]:
-    """Columns of FID and KID by title; columns of one title share a protocol."""
+def _of_sets(columns: Iterable[Column]) -> dict[str, list[Column]]:
+    """Columns of metrics of whole sets by title and protocol."""
     found: dict[str, list[Column]] = {}
     for column in columns:
-        if column.metric in OF_SETS and column.weights is not None:
-            found.setdefault(column.title, []).append(column)
+        if column.key and not column.metric.per_image:
+            found.setdefault(column.named, []).append(column)
     return found
 
 
+def _first_measured(cells: Cells, column: Column) -> pd.Series | None:
+    """What the first cell of a column records beside its number, and for what it lacks, the next; None without a number."""
+    parts = ["n", "floor", "n_floor", "weights"]
+    finished = cells.finished_in(column.setting)
+    if finished is None or column.key not in finished:
+        return None
+    measured = finished[["test_images"]].assign(**{part: finished.get(f"{column.key}.{part}") for part in parts})
+    measured = measured[finished[column.key].notna().to_numpy() & same_weights(measured["weights"], column.weights)]
+    return measured.bfill().iloc[0] if len(measured) else None
+
+
+def foreign_notes(cells: Cells, rows: Iterable[Row]) -> list[str]:
+    """A note for each row that was not trained here, on what is known of its pictures."""
+    present = set(cells.frame["label"])
+    shown = [row for row in rows if row.pictures and row.label in present]
+    return [f"{row.label.replace(f' ({NOT_TRAINED})', '')}: {NOT_TRAINED} ({row.pictures})." for row in shown]
+
+
 def recipe_caption(cells: Cells) -> str:
-    return f"Recipe: {cells.frame['recipe'].iloc[0]} ({cells.frame['recipe_digest'].iloc[0][:8]})"
+    trained = cells.frame[cells.frame["given"].isna()]
+    if trained.empty:
+        return f"Not trained here: pictures of {cells.frame['size'].iloc[0]:.0f} px"
+    return f"Recipe: {trained['recipe'].iloc[0]} ({trained['recipe_digest'].iloc[0][:8]})"
 
 
 def listed_seeds(seeds: Sequence[int]) -> str:

@@ -120,7 +120,7 @@ def by_length(vectors: Mapping[Key, Array], function: Callable[[Array], Iterable
 def relative_improvement(a: float, b: float, *, falls: bool) -> float:
     """Improvement of A as a fraction of B's value: (B - A) / B if lower is better (`falls`), else (A - B) / B.
 
-    Undefined (nan) where B is not positive, which an unbiased KID may be.
+    Undefined (nan) where B is not positive, which an unbiased distance may be.
     """
     if not b > 0:
         return np.nan
@@ -128,7 +128,7 @@ def relative_improvement(a: float, b: float, *, falls: bool) -> float:
 
 
 def mean_relative_improvement(pairs: Iterable[tuple[float, float]], *, falls: bool) -> float:
-    """Mean of `relative_improvement` over (A, B), one pair per dataset: the SGA paper's 27.21 % in FID and 25.67 % in SSIM."""
+    """Mean of `relative_improvement` over (A, B), one pair per dataset: the 27.21 % and 25.67 % in the SGA paper's text."""
     return float(np.mean([relative_improvement(a, b, falls=falls) for a, b in pairs]))
 
 

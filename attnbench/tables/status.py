@@ -31,7 +31,7 @@ class StoreStatus:
     Attributes:
         counts: dataset -> status -> number of cells; `all` is their sum if there are several datasets.
         running: label and progress of each running cell.
-        troubles: failed and stale cells.
+        troubles: failed, stale and unmeasured cells.
     """
 
     counts: Mapping[str, Mapping[str, int]]
@@ -50,7 +50,7 @@ def status_of(store: Path) -> StoreStatus:
     Raises:
         UserError: the store does not exist, or has no cells.
     """
-    frame = results(store)
+    frame = results(store).drop_duplicates("folder")  # a cell has a row for each of its measurements
     seen = {folder: read_progress(store / folder) for folder in frame.loc[frame["status"] == RUNNING, "folder"]}
     gone = [folder for folder, progress in seen.items() if progress is None]  # killed; the runner removed its progress
     frame.loc[frame["folder"].isin(gone), "status"] = INTERRUPTED
@@ -59,16 +59,18 @@ def status_of(store: Path) -> StoreStatus:
     return StoreStatus(
         {str(dataset): Counter(group["status"]) for dataset, group in groups},
         [(row_label(cell), seen[cell["folder"]]) for cell in running],
-        _troubles(frame),
+        _troubles(frame, store),
     )
 
 
 def row_label(cell: Mapping[Any, Any]) -> str:
-    """The label of a row of the frame: `SGA on cat, seed 0`."""
+    """The label of a row of the frame: `SGA on cat, seed 0`; without the seed where nothing was trained here."""
+    if isinstance(cell.get("given"), str):
+        return f"{cell['label']} on {cell['dataset']}"
     return cell_label(cell["label"], cell["dataset"], cell["seed"])
 
 
-def _troubles(frame: pd.DataFrame) -> list[Trouble]:
+def _troubles(frame: pd.DataFrame, store: Path) -> list[Trouble]:
     found = []
     failed = frame[frame["status"].isin([FAILED, DIVERGED])].to_dict("records")
     if failed:
@@ -80,4 +82,9 @@ def _troubles(frame: pd.DataFrame) -> list[Trouble]:
         lines = [f"{row_label(cell)}: {cell['stale']} has changed since ({cell['folder']})" for cell in stale]
         remedy = "`attnbench run ... --rerun-stale` runs them again, and keeps these in .superseded"
         found.append(Trouble("stale", remedy, lines))
+    lacking = frame["measurement"].isna() if "measurement" in frame else True
+    unmeasured = frame[(frame["status"] == FINISHED) & lacking].to_dict("records")
+    if unmeasured:
+        lines = [f"{row_label(cell)} ({cell['folder']})" for cell in unmeasured]
+        found.append(Trouble("not measured", f"`attnbench measure {store}` measures them", lines))
     return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from attnbench.errors import Diverged
 from attnbench.files import write_text
-from attnbench.metrics.known import BEST_EPOCH_BY, lower_is_better
+from attnbench.metrics.metric import Metric
 from attnbench.training.gradient_cosines import GradientCosines, as_json
 from attnbench.training.loop import Progressed
 
@@ -105,19 +105,20 @@ class History:
         with self.path.open("a") as file:
             file.write(json.dumps({"step": step, "epoch": epoch, "metrics": metrics}) + "\n")
 
-    def best(self) -> dict[str, Any] | None:
-        """The epoch with the best value of BEST_EPOCH_BY, if any epoch has one."""
+    def best(self, metrics: Sequence[Metric]) -> tuple[str, dict[str, Any]] | None:
+        """The best epoch by the first of the metrics that any epoch has: the metric's key, and the epoch's line."""
         if not self.path.is_file():
             return None
         rows = [json.loads(line) for line in self.path.read_text().splitlines()]
-        values = {k: value for k, row in enumerate(rows) if (value := _value(row, BEST_EPOCH_BY)) is not None}
-        if not values:
-            return None
-        return rows[(min if lower_is_better(BEST_EPOCH_BY) else max)(values, key=lambda k: values[k])]
+        for metric in metrics:
+            values = {k: value for k, row in enumerate(rows) if (value := _value(row, metric.key)) is not None}
+            if values:
+                return metric.key, rows[metric.descriptor.best_of(values)]
+        return None
 
 
-def _value(row: Mapping[str, Any], metric: str) -> float | None:
-    value: float | None = row["metrics"].get(metric, {}).get("value")
+def _value(row: Mapping[str, Any], key: str) -> float | None:
+    value: float | None = row["metrics"].get(key, {}).get("value")
     return value
 
 

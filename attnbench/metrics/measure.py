@@ -1,0 +1,176 @@
+"""Measuring: metrics on pictures. A metric that fails has no value, and says why; the others stand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from attnbench import weights
+from attnbench.data.images import PreparedDataset, cache_folder
+from attnbench.data.images import resize as resize_picture
+from attnbench.data.layouts import Dataset
+from attnbench.errors import Interrupted, NotMeasurable, UserError
+from attnbench.method.precision import tf32
+from attnbench.metrics.descriptor import Descriptor
+from attnbench.metrics.generate import PairSet
+from attnbench.metrics.metric import Metric, Score
+from attnbench.metrics.pictures import LACKING, Pictures, RealImages
+
+
+@dataclass(frozen=True)
+class Number:
+    """What a metric gave for a set of pictures.
+
+    Attributes:
+        value: the mean over the pictures of a metric that scores each; None if there is none.
+        reason: why there is no value.
+        missing: the pretrained weights that were missing.
+        failed: whether the metric raised an error, or gave something else than numbers.
+        details: what belongs to it, see `Score`; `n`, the number of pictures, among it.
+        weights: name -> SHA-256 of the file, of the networks that it used.
+        scores: (N,) of a metric that scores each picture.
+    """
+
+    descriptor: Descriptor
+    value: float | None
+    reason: str | None = None
+    missing: str | None = None
+    failed: bool = False
+    details: Mapping[str, Any] = field(default_factory=dict)
+    weights: Mapping[str, str] = field(default_factory=dict)
+    scores: np.ndarray | None = None
+
+
+@torch.no_grad()
+@tf32(False)  # a measurement does not depend on the recipe's `train.tf32`
+def measure(pictures: Pictures, metrics: Sequence[Metric]) -> dict[str, Number]:
+    """The numbers of the metrics, by key, in their order."""
+    return {metric.key: _measured(pictures, metric) for metric in metrics}
+
+
+def _measured(pictures: Pictures, metric: Metric) -> Number:
+    descriptor = metric.descriptor
+    if (why := pictures.why_lacking(metric.uses)) is not None:
+        return Number(descriptor, None, reason=why)
+    used: dict[str, str] = {}
+    try:
+        for name in metric.needs:
+            used[name] = weights.file_digest(weights.find_or_download(name))
+        found = metric.scorer.measure(pictures)
+        value, details, scores = _checked(found, descriptor, len(pictures))
+    except weights.MissingWeights as missing:
+        return Number(descriptor, None, reason=str(missing), missing=missing.name)
+    except NotMeasurable as why_not:
+        return Number(descriptor, None, reason=str(why_not), weights=used)
+    except (Interrupted, torch.OutOfMemoryError):
+        raise
+    except (Exception, SystemExit) as error:  # whatever a third party's metric raises, even exit(), affects only its number
+        text = " ".join(f"{type(error).__name__}: {error}".split())
+        return Number(descriptor, None, reason=f"it failed: {text}", failed=True, weights=used)
+    reason = None if value is not None else _not_finite(scores)
+    return Number(descriptor, value, reason, failed=value is None, details=details, weights=used, scores=scores)
+
+
+def _checked(found: Any, descriptor: Descriptor, count: int) -> tuple[float | None, dict[str, Any], np.ndarray | None]:
+    """Value, details, and scores of each picture.
+
+    Raises:
+        ValueError: it is not as many numbers as the descriptor says.
+    """
+    score = found if isinstance(found, Score) else Score(found)
+    given = score.value.detach().cpu() if isinstance(score.value, Tensor) else score.value
+    values = np.asarray(given, dtype=float)
+    expected = (count,) if descriptor.per_image else ()
+    if values.shape != expected:
+        wanted = f"{count} scores, one for each picture" if descriptor.per_image else "one number"
+        raise ValueError(f"it gave numbers of shape {values.shape}, not {wanted}")
+    details = {"n": count, **score.details}
+    value = float(values.mean())
+    scores = values if descriptor.per_image else None
+    return value if np.isfinite(value) else None, details, scores
+
+
+def _not_finite(scores: np.ndarray | None) -> str:
+    if scores is None:
+        return "it is not a finite number"
+    return f"{int((~np.isfinite(scores)).sum())} of {len(scores)} scores are not finite numbers"
+
+
+def check_uses(metric: Metric, datasets: Sequence[Dataset | PreparedDataset]) -> None:
+    """Refuse a metric that needs what none of the datasets has. Where one has it, the others say that they lack it.
+
+    Raises:
+        UserError: none of them has it.
+    """
+    has: dict[str, Callable[[Dataset | PreparedDataset], bool]] = {
+        "answers": lambda one: one.answer is not None,
+        "parts": lambda one: one.parts is not None,
+    }
+    for what in metric.uses:
+        if what in has and not any(has[what](dataset) for dataset in datasets):
+            names = ", ".join(dataset.name for dataset in datasets)
+            raise UserError(
+                f"metric '{metric.key}' needs {LACKING[what]}, which no dataset here has ({names}): leave it out, or "
+                "measure it on a dataset that has them"
+            )
+
+
+def pictures_of(
+    generated: Tensor,
+    pairs: PairSet,
+    dataset: PreparedDataset,
+    device: torch.device,
+    *,
+    has_train: bool = True,
+    cache: Path | None = None,
+) -> Pictures:
+    """Generated pictures with all that the dataset knows of them.
+
+    Args:
+        generated: (N, 3, S, S) uint8 on the CPU, in the order of the pairs.
+        has_train: as of `RealImages`.
+        cache: where features of real images are kept; by default the user's cache folder.
+    """
+    size = generated.shape[-1]
+    real = RealImages(dataset, size, pairs.protocol.pair_seed, cache or cache_folder(), has_train)
+    available: dict[str, Callable[[], Any]] = {"sketch": pairs.sketches, "reference": pairs.reference_images}
+    lacking: dict[str, str] = {}
+    foreign = pairs.protocol.references == "folder"
+    if foreign:
+        elsewhere = "the references come from elsewhere, so no test image shows what the pictures should look like"
+        lacking = dict.fromkeys(("wanted", "real", "answers"), elsewhere)
+    else:
+        available |= {"wanted": pairs.wanted, "real": lambda: real}
+    if dataset.answer is not None and not foreign:
+        available["answers"] = lambda: _answers(pairs, dataset, size)
+    elif not foreign:
+        lacking["answers"] = f"dataset '{dataset.name}' has no right answers"
+    if dataset.parts is not None:
+        available["parts"] = lambda: _parts(pairs, dataset, size)
+    else:
+        lacking["parts"] = f"dataset '{dataset.name}' has no maps of parts"
+    return Pictures(generated, pairs.names, device, available, lacking, dataset.part_names)
+
+
+def _answers(pairs: PairSet, dataset: PreparedDataset, size: int) -> Tensor:
+    """(N, 3, S, S) uint8."""
+    answer, pictures = dataset.answer, dataset.test_pictures
+    assert answer is not None
+    made = [answer(pictures[sketch], pictures[reference]).convert("RGB") for sketch, reference in pairs.pairs]
+    arrays = [np.asarray(resize_picture(picture, size)).transpose(2, 0, 1) for picture in made]
+    return torch.from_numpy(np.stack(arrays))
+
+
+def _parts(pairs: PairSet, dataset: PreparedDataset, size: int) -> Tensor:
+    """(N, S, S) uint8, by the nearest pixel."""
+    parts, pictures = dataset.parts, dataset.test_pictures
+    assert parts is not None
+    maps = [parts(pictures[sketch]) for sketch, _ in pairs.pairs]
+    rows = [[(np.arange(size) + 0.5) * side / size for side in one.shape] for one in maps]
+    return torch.from_numpy(np.stack([one[y.astype(int)][:, x.astype(int)] for one, (y, x) in zip(maps, rows, strict=True)]))

@@ -1,0 +1,182 @@
+"""Metrics: plug-ins of the group `attnbench.metrics`, with options, as modules have.
+
+A metric is a class that says all that is known of it:
+
+    class Mine:
+        \"\"\"What it measures, its source and range, what it can and cannot see.\"\"\"
+
+        title, unit, decimals, lower_is_better = "Mine", "dB", 2, False
+        per_image = True        # a score for each picture; False: one number for the whole set
+        needs = ()              # names of pretrained networks; `net-{size}` names one by an option
+        uses = ("wanted",)      # what of `Pictures` it cannot do without, besides `generated`
+
+        def __init__(self, *, size=3): ...
+
+        def measure(self, pictures): ...     # (N,) numbers, or one; or `Score`, with what belongs to it
+
+`networks()` lists the `Weights` that `needs` may name; `settings` maps keys of a recipe's `evaluation` to options, as
+`{"net_size": "size"}`; `note` is a remark for model cards; `packages` are those whose versions are recorded with a number.
+
+What `attnbench check-metric` holds it to, if it says so: `range = (low, high)`, None for no bound; `symmetric = True`, where
+`generated` and `wanted` may change places.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from pydantic import ValidationError
+
+from attnbench import plugins
+from attnbench.config.recipe import Evaluation
+from attnbench.errors import UserError
+from attnbench.metrics.descriptor import Descriptor, key_of
+from attnbench.metrics.pictures import USABLE, Pictures
+from attnbench.plugins import as_default, check_names, options_of, split_options
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a metric found.
+
+    Attributes:
+        value: one number; or (N,), one for each picture.
+        details: plain values that belong to it, such as the number of real images.
+    """
+
+    value: Any
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+_SAID = [name for name in Descriptor.model_fields if name not in ("name", "options", "package", "version")]
+
+
+class Scorer(Protocol):
+    """An instance of a metric's class."""
+
+    title: str
+    lower_is_better: bool
+    per_image: bool
+
+    def measure(self, pictures: Pictures) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric with options.
+
+    Attributes:
+        key: its name in records and tables, see `key_of`.
+        given: the options that differ from their defaults.
+        needs: names of the pretrained networks that it uses, as `attnbench weights` has them.
+        uses: what of `Pictures` it cannot do without.
+        packages: those whose versions are recorded with its numbers.
+    """
+
+    key: str
+    given: Mapping[str, Any]
+    scorer: Scorer
+    descriptor: Descriptor
+    needs: tuple[str, ...]
+    uses: tuple[str, ...]
+    packages: tuple[str, ...]
+
+
+def parse_metric(text: str, settings: Mapping[str, Any] | None = None) -> Metric:
+    """`fid`, or `fid:dims=768`.
+
+    Args:
+        settings: keys of a recipe's `evaluation` that metrics take as options; options in `text` win.
+
+    Raises:
+        UserError: no such metric or option, a value that its constructor refuses, a class that is not a metric.
+    """
+    name, options = split_options(text, "metric")
+    plugin = plugins.find(plugins.METRICS, name)
+    loaded = plugin.load()
+    where = f"metric '{name}'"
+    accepted = options_of(loaded, name, first=False)
+    taken = (
+        {option: settings[key] for key, option in settings_of(loaded).items() if key in (settings or {})} if settings else {}
+    )
+    options = {**taken, **options}
+    check_names(options, accepted, where)
+    typed = {key: as_default(key, options[key], default, where) for key, default in accepted.items() if key in options}
+    given = {key: value for key, value in typed.items() if value != accepted[key]}
+    try:
+        metric = metric_of(loaded, name, given, package=plugin.package, version=plugin.version)
+    except ValidationError as errors:
+        raise _not_a_metric(plugin, errors) from None
+    except Exception as error:  # a third party's constructor may raise anything
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{where} cannot be made with {given}: {reason}") from error
+    for used in metric.uses:
+        if used not in USABLE:
+            raise UserError(f"{where}: `uses` names '{used}': pictures have {', '.join(USABLE)}")
+    return metric
+
+
+def metric_of(
+    loaded: Callable[..., Any], name: str, given: Mapping[str, Any], *, package: str = "", version: str = ""
+) -> Metric:
+    """A metric's class with the options that differ from their defaults.
+
+    Raises:
+        pydantic.ValidationError: what it says of itself is incomplete, or of another type.
+        Exception: whatever its constructor raises.
+    """
+    scorer = loaded(**given)
+    options = {**options_of(loaded, name, first=False), **given}
+    said = {field_: getattr(scorer, field_) for field_ in _SAID if hasattr(scorer, field_)}
+    described = {**said, "name": name, "options": options, "package": package, "version": version}
+    return Metric(
+        key=key_of(name, given),
+        given=given,
+        scorer=scorer,
+        descriptor=Descriptor.model_validate(described, strict=True),
+        needs=tuple(network.format(**options) for network in getattr(scorer, "needs", ())),
+        uses=tuple(getattr(scorer, "uses", ("wanted",))),
+        packages=tuple(getattr(scorer, "packages", ())),
+    )
+
+
+def metrics_of(evaluation: Evaluation) -> list[Metric]:
+    """The metrics that a recipe asks for, in its order.
+
+    Raises:
+        UserError: as `parse_metric`; or one is named twice.
+    """
+    return parse_metrics(evaluation.metrics, evaluation.settings)
+
+
+def parse_metrics(texts: Iterable[str], settings: Mapping[str, Any] | None = None) -> list[Metric]:
+    """Raises UserError as `parse_metric`; or one is named twice."""
+    found: dict[str, Metric] = {}
+    for text in texts:
+        metric = parse_metric(text, settings)
+        if metric.key in found:
+            raise UserError(f"metric '{metric.key}' is named twice")
+        found[metric.key] = metric
+    return list(found.values())
+
+
+def settings_of(loaded: Any) -> Mapping[str, str]:
+    """Keys of a recipe's `evaluation` that set options of a metric: key -> option."""
+    return dict(getattr(loaded, "settings", {}))
+
+
+def networks_needed(metrics: Iterable[Metric]) -> list[str]:
+    """The pretrained networks that metrics need, each once."""
+    return list(dict.fromkeys(name for metric in metrics for name in metric.needs))
+
+
+def _not_a_metric(plugin: plugins.Plugin, errors: ValidationError) -> UserError:
+    first = errors.errors()[0]
+    name = ".".join(map(str, first["loc"]))
+    problem = f"it has no `{name}`" if first["type"] == "missing" else f"its `{name}`: {first['msg']}"
+    return UserError(
+        f"metric '{plugin.name}' of package {plugin.package} ('{plugin.target}') is not a metric: {problem}; "
+        f"`attnbench check-metric {plugin.name}` says what else"
+    )
