@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from attnbench.contract.checking import check
     from attnbench.contract.metric_checking import check_metric
     from attnbench.errors import CellsFailed, NotMeasurable, UserError
+    from attnbench.execute.measure_store import measure
     from attnbench.execute.run import run
     from attnbench.method.attention import Attention
     from attnbench.method.backbone import Context, Encoded
@@ -44,6 +45,7 @@ _HOME = {
     "colorize": "attnbench.colorization.coloring",
     "compare": "attnbench.tables.comparison",
     "load": "attnbench.store.generators",
+    "measure": "attnbench.execute.measure_store",
     "no_autocast": "attnbench.method.precision",
     "observe": "attnbench.method.probe",
     "results": "attnbench.store.frame",
@@ -66,6 +68,7 @@ __all__ = [
     "colorize",
     "compare",
     "load",
+    "measure",
     "no_autocast",
     "observe",
     "results",

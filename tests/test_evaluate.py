@@ -439,7 +439,8 @@ def test_other_pictures_in_the_folder_of_references_are_another_protocol_and_its
         protocols.append(Protocol(references="folder", folder=name, folder_digest=content))
     a, b, c = (protocol.values for protocol in protocols)
     assert a == b != c
-    assert [protocol.label for protocol in protocols] == ["references a", "references b", "references c"]
+    for name, protocol in zip("abc", protocols, strict=True):
+        assert protocol.label.startswith(f"references {name}")
 
 
 def test_a_folder_of_references_that_cannot_be_used_is_refused_in_one_line(tmp_path: Path) -> None:
@@ -667,8 +668,38 @@ def test_a_metric_that_says_it_cannot_measure_has_not_failed() -> None:
     assert (number.value, number.reason, number.failed) == (None, "the pictures have colours", False)
 
 
-@pytest.mark.parametrize("error", [Interrupted(3), torch.OutOfMemoryError(), KeyboardInterrupt()])
-def test_an_interruption_and_a_lack_of_memory_are_no_fault_of_a_metric(error: BaseException) -> None:
+def test_a_metric_for_which_memory_does_not_suffice_is_one_that_failed() -> None:
+    def large(pictures: Pictures) -> Tensor:
+        raise torch.OutOfMemoryError()
+
+    numbers = measure(pictured(heads()), [own(large), parse_metric("ssim")])
+    assert (numbers["own"].failed, numbers["own"].reason) == (True, "the memory of cpu does not suffice for it")
+    assert numbers["ssim"].value is not None
+
+
+@pytest.mark.parametrize(
+    ("details", "reason"),
+    [
+        ({"value": 1}, "its details have the names value, which every number has"),
+        ({"n": 1, "source": "x"}, "its details have the names n, source"),
+        ({"what": object()}, "its details are no plain values"),
+        ({"what": float("nan")}, "its details are no plain values"),
+    ],
+)
+def test_details_that_no_record_can_hold_are_the_metrics_own_fault(details: dict[str, Any], reason: str) -> None:
+    numbers = measure(pictured(heads()), [own(lambda pictures: Score(np.zeros(len(pictures)), details)), parse_metric("ssim")])
+    assert reason in str(numbers["own"].reason)
+    assert numbers["ssim"].value is not None
+
+
+def test_numbers_of_numpy_and_torch_are_plain_details() -> None:
+    details = {"count": np.int64(3), "share": torch.tensor(0.5)}
+    (number,) = measure(pictured(heads()), [own(lambda pictures: Score(np.zeros(len(pictures)), details))]).values()
+    assert number.details == {"n": number.details["n"], "count": 3, "share": 0.5}
+
+
+@pytest.mark.parametrize("error", [Interrupted(3), KeyboardInterrupt()])
+def test_an_interruption_is_no_fault_of_a_metric(error: BaseException) -> None:
     def stopped(pictures: Pictures) -> Tensor:
         raise error
 

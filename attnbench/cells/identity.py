@@ -6,12 +6,13 @@ How it is measured is not part of it: a measurement has an identity of its own (
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attnbench.cells.record import Record
 from attnbench.config.recipe import digest
-from attnbench.data.format_1 import fingerprint_of_format_1
-from attnbench.data.images import PreparedDataset
+
+if TYPE_CHECKING:
+    from attnbench.data.images import PreparedDataset
 
 IDENTITY_VERSION = 2  # raised when the meaning of what is trained changes
 
@@ -73,5 +74,7 @@ def identity_of_record(record: Record) -> str:
 def was_trained_on(record: Record, dataset: PreparedDataset) -> bool:
     """Whether a dataset's training images are those of a cell; for cells of format 1, whether its test images are, too."""
     if record.identity_version == 1:
+        from attnbench.data.format_1 import fingerprint_of_format_1  # which imports torch, and merging needs none
+
         return record.dataset.fingerprint == fingerprint_of_format_1(dataset)
     return record.dataset.fingerprint == dataset.fingerprints["train"]

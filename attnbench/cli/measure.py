@@ -44,15 +44,16 @@ def measure(
 
     From their networks, or from the test pictures that they kept.
     """
+    from attnbench.config.recipe import limited
     from attnbench.execute.measure_store import MeasureRequest, measure_store
-    from attnbench.execute.run import absolute, limited, run_options
+    from attnbench.store.job import run_options
 
     request = MeasureRequest(
         store=store,
         metrics=split_list(metrics),
         recipe=recipe,
         overrides=[*(overrides or ()), *limited(limit)],
-        options=run_options(references=absolute(references), again=again, pictures=pictures, evaluation_batch=evaluation_batch),
+        options=run_options(references=references, again=again, pictures=pictures, evaluation_batch=evaluation_batch),
         data_root=data_root,
         torch_home=torch_home,
         device=device,

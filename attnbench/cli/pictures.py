@@ -40,8 +40,8 @@ def pairs(
     """
     from shlex import quote
 
+    from attnbench.config.recipe import limited
     from attnbench.execute.pairs import PairsRequest, picture_name, write_pairs
-    from attnbench.execute.run import limited
 
     written = write_pairs(
         PairsRequest(
@@ -114,8 +114,8 @@ def score(
     here. Scoring the same pictures again measures only what is missing.
     """
     from attnbench.cli import show
+    from attnbench.config.recipe import limited
     from attnbench.errors import UserError
-    from attnbench.execute.run import limited
     from attnbench.execute.score import ScoreRequest
     from attnbench.execute.score import score as score_pictures
     from attnbench.store.frame import results

@@ -125,17 +125,10 @@ def run(
         raise UserError(f"{missing} is missing: `attnbench list` shows the choices, `attnbench run` alone shows examples")
 
     from attnbench.cli import show
+    from attnbench.config.recipe import limited
     from attnbench.errors import CellsFailed
-    from attnbench.execute.run import (
-        RunRequest,
-        absolute,
-        cells_of,
-        check_request,
-        limited,
-        make_executor,
-        run_options,
-        run_request,
-    )
+    from attnbench.execute.run import RunRequest, cells_of, check_request, make_executor, run_request
+    from attnbench.store.job import run_options
 
     request = RunRequest(
         modules=split_list(modules),
@@ -169,7 +162,7 @@ def run(
             rerun_stale=rerun_stale,
             record_gradients=record_gradients,
             time_limit_minutes=time_limit,
-            references=absolute(references),
+            references=references,
             pictures=pictures,
             evaluation_batch=evaluation_batch,
         ),

@@ -242,6 +242,11 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Reci
     return validated(Recipe, values, f"recipe '{name_or_path}'")
 
 
+def limited(limit: int | None) -> list[str]:
+    """`--limit` as overrides."""
+    return [] if limit is None else [f"evaluation.limit={limit}"]
+
+
 def describe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> str:
     """A recipe's name for captions: `official`, or `official with train.epochs=1`. How it is measured is not part of it."""
     name = Path(name_or_path).stem

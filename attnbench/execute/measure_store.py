@@ -7,14 +7,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import pandas as pd
 import torch
 
 from attnbench import weights
 from attnbench.cells.identity import was_trained_on
 from attnbench.cells.record import FINISHED, Record
-from attnbench.config.recipe import Evaluation, Recipe, load_recipe
+from attnbench.config.recipe import Evaluation, Recipe, limited, load_recipe
 from attnbench.config.yaml_files import validated
-from attnbench.console import log, warn
+from attnbench.console import log, messages_shown, warn
 from attnbench.data.images import PreparedDataset
 from attnbench.devices import pick_device
 from attnbench.errors import DiskFull, Interrupted, UserError
@@ -25,8 +26,9 @@ from attnbench.execute.signals import stop_signals
 from attnbench.files import disk_is_full
 from attnbench.metrics.measure import check_uses
 from attnbench.store.folder import CellFolder
+from attnbench.store.frame import results
 from attnbench.store.generators import recorded_data
-from attnbench.store.job import RunOptions
+from attnbench.store.job import RunOptions, run_options
 from attnbench.store.reading import Stored, records
 
 _OF_PROTOCOLS = ("references", "pairing", "pair_seed", "limit", "format")  # keys of `evaluation`
@@ -65,6 +67,57 @@ class MeasureOutcome:
 
     def __str__(self) -> str:
         return f"measured {len(self.measured)}, already measured {len(self.there)}, left out {len(self.left_out)}"
+
+
+def measure(
+    store: str | Path = "results",
+    metrics: Sequence[str] | str = (),
+    *,
+    overrides: Sequence[str] | str = (),
+    recipe: str | Path = "official",
+    limit: int | None = None,
+    references: str | Path | None = None,
+    again: bool = False,
+    pictures: str = "lossless",
+    evaluation_batch: int = 16,
+    data_root: str | Path | None = None,
+    torch_home: str | Path | None = None,
+    device: str | None = None,
+) -> pd.DataFrame:
+    """Measure trained cells by metrics or protocols that they lack; nothing is trained. As `attnbench measure`.
+
+    Args:
+        store: the results folder.
+        metrics: such as `["my_metric", "other:size=5"]`; by default those of the recipe.
+        overrides: keys of `evaluation`, such as `["evaluation.references=same"]`. Without any, and without a recipe of its own,
+            cells are measured under the protocols that they have.
+        limit, references, pictures, evaluation_batch: as for `attnbench.run`.
+        again: also what is measured already.
+        data_root: searched for images before the data root of a cell's run.
+        torch_home: the folder with pretrained weights; by default `$TORCH_HOME`.
+        device: by default the first GPU, or the CPU.
+
+    Returns:
+        The store as a frame, see `attnbench.results`. `frame.attrs["left_out"]` says why cells could not be measured.
+
+    Raises:
+        UserError: bad input, before any work starts.
+    """
+    request = MeasureRequest(
+        store=Path(store),
+        metrics=[metrics] if isinstance(metrics, str) else metrics,
+        recipe=recipe,
+        overrides=[*([overrides] if isinstance(overrides, str) else overrides), *limited(limit)],
+        options=run_options(references=references, again=again, pictures=pictures, evaluation_batch=evaluation_batch),
+        data_root=Path(data_root) if data_root is not None else None,
+        torch_home=Path(torch_home) if torch_home is not None else None,
+        device=device,
+    )
+    with messages_shown(unless_handled=True):
+        outcome = measure_store(request)
+        frame = results(store)
+    frame.attrs["left_out"] = outcome.left_out
+    return frame
 
 
 def measure_store(request: MeasureRequest) -> MeasureOutcome:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from attnbench import weights
 from attnbench.cells.cell import Cell
 from attnbench.cells.grid import Grid, check_grid
-from attnbench.config.yaml_files import validated
+from attnbench.config.recipe import limited
 from attnbench.console import messages_shown, warn
 from attnbench.data.images import prepare
 from attnbench.data.origin import default_data_root
@@ -27,7 +27,7 @@ from attnbench.metrics.measure import check_uses
 from attnbench.metrics.metric import metrics_of
 from attnbench.store.folder import open_store
 from attnbench.store.frame import results
-from attnbench.store.job import RunOptions
+from attnbench.store.job import RunOptions, run_options
 from attnbench.training.gradient_cosines import check_recordable
 
 if TYPE_CHECKING:
@@ -157,21 +157,6 @@ def make_executor(name: str, flags: Mapping[str, Any]) -> Executor:
     return kind(**options)
 
 
-def run_options(**values: Any) -> RunOptions:
-    """The options of a run; raises UserError for values out of range."""
-    return validated(RunOptions, values, "options of the run")
-
-
-def limited(limit: int | None) -> list[str]:
-    """`--limit` as a change of the recipe."""
-    return [] if limit is None else [f"evaluation.limit={limit}"]
-
-
-def absolute(folder: str | Path | None) -> str | None:
-    """A folder's path as another process finds it."""
-    return None if folder is None else str(Path(folder).expanduser().absolute())
-
-
 def run(
     modules: Sequence[str] | str = (),
     datasets: Sequence[str] | str = (),
@@ -250,7 +235,7 @@ def run(
             rerun_stale=rerun_stale,
             record_gradients=record_gradients,
             time_limit_minutes=time_limit,
-            references=absolute(references),
+            references=references,
             pictures=pictures,
             evaluation_batch=evaluation_batch,
         ),

@@ -105,9 +105,12 @@ def generate(
             try:
                 inputs = pairs.batch(start, batch, device)
                 results.append(to_bytes(generator(inputs.sketch, inputs.reference)).cpu())
+                suffices = True
             except torch.OutOfMemoryError:
                 if batch == 1:
                     raise
+                suffices = False
+            if not suffices:  # not in the handler, whose traceback holds the memory of the forward that failed
                 warn(f"the memory of {device} does not suffice to colour {batch} pairs at once: going on with {batch // 2}")
                 batch //= 2
                 torch.cuda.empty_cache()

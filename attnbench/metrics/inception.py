@@ -61,10 +61,6 @@ class Features:
     test: np.ndarray
     train: np.ndarray | None
 
-    @property
-    def counts(self) -> dict[str, int]:
-        return {"n": len(self.generated), "n_real": len(self.test)}
-
 
 def distances(pictures: Pictures, distance: Any, dims: int, real_size: str) -> tuple[float, dict[str, Any]]:
     """A distance between generated and real test images, and what belongs to it: the numbers of images, and the floor.
@@ -75,7 +71,7 @@ def distances(pictures: Pictures, distance: Any, dims: int, real_size: str) -> t
         distance: of (N, dims) and (M, dims), to a number.
     """
     features = features_for(pictures, dims, real_size)
-    details: dict[str, Any] = dict(features.counts)
+    details: dict[str, Any] = {"n_real": len(features.test)}
     if features.train is not None:
         floor = float(distance(features.train, features.test))
         details |= {"floor": floor if np.isfinite(floor) else None, "n_floor": len(features.train)}

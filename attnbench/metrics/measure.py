@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,11 @@ from attnbench.metrics.descriptor import Descriptor
 from attnbench.metrics.generate import PairSet
 from attnbench.metrics.metric import Metric, Score
 from attnbench.metrics.pictures import LACKING, Pictures, RealImages
+
+# What every number has; what a metric adds goes by other names.
+_TAKEN = frozenset(
+    {"n", "value", "reason", "missing", "failed", "metric", "weights", "identity", "source", "measured", "provenance"}
+)
 
 
 @dataclass(frozen=True)
@@ -68,8 +74,11 @@ def _measured(pictures: Pictures, metric: Metric) -> Number:
         return Number(descriptor, None, reason=str(missing), missing=missing.name)
     except NotMeasurable as why_not:
         return Number(descriptor, None, reason=str(why_not), weights=used)
-    except (Interrupted, torch.OutOfMemoryError):
+    except Interrupted:
         raise
+    except torch.OutOfMemoryError:
+        short = f"the memory of {pictures.device} does not suffice for it"
+        return Number(descriptor, None, reason=short, failed=True, weights=used)
     except (Exception, SystemExit) as error:  # whatever a third party's metric raises, even exit(), affects only its number
         text = " ".join(f"{type(error).__name__}: {error}".split())
         return Number(descriptor, None, reason=f"it failed: {text}", failed=True, weights=used)
@@ -90,10 +99,26 @@ def _checked(found: Any, descriptor: Descriptor, count: int) -> tuple[float | No
     if values.shape != expected:
         wanted = f"{count} scores, one for each picture" if descriptor.per_image else "one number"
         raise ValueError(f"it gave numbers of shape {values.shape}, not {wanted}")
-    details = {"n": count, **score.details}
+    details = {"n": count, **_plain_details(score.details)}
     value = float(values.mean())
     scores = values if descriptor.per_image else None
     return value if np.isfinite(value) else None, details, scores
+
+
+def _plain_details(details: Mapping[str, Any]) -> dict[str, Any]:
+    """Details as JSON has them.
+
+    Raises:
+        ValueError: a name that a number has already, or a value that JSON does not have.
+    """
+    plain = {name: value.item() if hasattr(value, "item") else value for name, value in details.items()}
+    if taken := _TAKEN.intersection(plain):
+        raise ValueError(f"its details have the names {', '.join(sorted(taken))}, which every number has")
+    try:
+        json.dumps(plain, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"its details are no plain values: {error}") from None
+    return plain
 
 
 def _not_finite(scores: np.ndarray | None) -> str:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from attnbench.cells.record import PicturesKind
 from attnbench.config.recipe import Evaluation
+from attnbench.config.yaml_files import validated
 from attnbench.errors import UserError
 from attnbench.files import write_text
 
@@ -41,6 +42,16 @@ class RunOptions(BaseModel):
     rerun_stale: bool = False
     record_gradients: bool = False
     time_limit_minutes: float | None = Field(None, gt=0, allow_inf_nan=False)
+
+    @field_validator("references", mode="before")
+    @classmethod
+    def _as_another_process_finds_it(cls, folder: Any) -> Any:
+        return str(Path(folder).expanduser().absolute()) if isinstance(folder, (str, Path)) else folder
+
+
+def run_options(**values: Any) -> RunOptions:
+    """The options of a run; raises UserError for values out of range."""
+    return validated(RunOptions, values, "options of the run")
 
 
 class Job(BaseModel):

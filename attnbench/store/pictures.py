@@ -13,15 +13,17 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 from zipfile import BadZipFile, ZipFile
 
 import numpy as np
-import torch
 from PIL import Image, ImageDraw
-from torch import Tensor
 
 from attnbench.cells.record import PicturesKind
 from attnbench.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 TITLES = ("sketch", "reference", "generated", "original")
 PICTURES = "pictures.zip"
@@ -99,6 +101,8 @@ class PairPictures:
         Raises:
             UserError: a picture is missing or damaged.
         """
+        import torch
+
         mode = "L" if channels == 1 else "RGB"
 
         def decoded(data: bytes) -> np.ndarray:

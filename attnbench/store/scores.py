@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from attnbench.files import replacing
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 PAIRS = "pairs.csv"
 _NAMES = ["sketch", "reference"]
@@ -14,6 +16,8 @@ _NAMES = ["sketch", "reference"]
 
 def read_scores(folder: Path) -> pd.DataFrame | None:
     """sketch, reference, and a column for each metric; None if there is no such file, or it is damaged."""
+    import pandas as pd
+
     try:
         scores = pd.read_csv(folder / PAIRS, dtype=dict.fromkeys(_NAMES, str))
     except (OSError, ValueError):
