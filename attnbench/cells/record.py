@@ -102,7 +102,10 @@ class MetricRecord(_Part):
     @property
     def parts(self) -> dict[str, Any]:
         """What is recorded beside the value: reason, missing network, weights, source, then what the metric gave."""
-        given = {name: getattr(self, name) for name in ("reason", "missing", "weights", "source") if getattr(self, name)}
+        given = {}
+        for name in ("reason", "missing", "weights", "source"):
+            if value := getattr(self, name):
+                given[name] = value
         return given | (self.model_extra or {})
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from attnbench.cells import sources
 from attnbench.cells.record import MetricRecord, ModuleRecord, Record
 from attnbench.metrics.descriptor import Descriptor
+from attnbench.metrics.protocol import Protocol
 from attnbench.store.reading import Stored, each_record
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def rows_of_cell(
         "recipe": record.recipe.name,
         "recipe_digest": record.recipe.digest,
         "size": _size(record),
-        "train_weights": " ".join(f"{name}={digest}" for name, digest in sorted(record.weights.items())),
+        "train_weights": _as_text(tuple(record.weights.items())),
         "failure": record.failure.message if record.failure else None,
         "device": record.provenance.device,
         "given": _given(record),
@@ -99,11 +100,11 @@ def rows_of_cell(
     for measurement in record.measurements:
         row = cell | {
             "measurement": measurement.identity,
-            "protocol": measurement.protocol.label,
+            "protocol": _label(measurement.protocol),
             "test_fingerprint": measurement.test.fingerprint,
             "test_images": measurement.test.images,
             "measured": measurement.folder,
-            "metrics": json.dumps(list(measurement.metrics)),
+            "metrics": _as_list(tuple(measurement.metrics)),
         }
         _add_numbers(row, "", measurement.metrics, described)
         if best and best.measurement in (measurement.identity, None):
@@ -121,12 +122,28 @@ def _add_numbers(
         name = prefix + key
         row[name] = number.value
         for part, value in number.parts.items():
-            row[f"{name}.{part}"] = _as_text(value) if part == "weights" else value
+            row[_column(name, part)] = _as_text(tuple(value.items())) if part == "weights" else value
 
 
-def _as_text(weights: Mapping[str, str]) -> str:
+@cache
+def _label(protocol: Protocol) -> str:
+    return protocol.label
+
+
+@cache
+def _as_list(keys: tuple[str, ...]) -> str:
+    return json.dumps(keys)
+
+
+@cache
+def _column(metric: str, part: str) -> str:
+    return f"{metric}.{part}"
+
+
+@cache
+def _as_text(weights: tuple[tuple[str, str], ...]) -> str:
     """`net=31b6...`: comparable, and a column of one type."""
-    return " ".join(f"{name}={digest}" for name, digest in sorted(weights.items()))
+    return " ".join(f"{name}={digest}" for name, digest in sorted(weights))
 
 
 def _size(record: Record) -> int | None:
@@ -148,7 +165,7 @@ def _given(record: Record) -> str | None:
 
 def _columns_of_module(module: ModuleRecord, known: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """The columns about a module, cached in `known`, since most cells share their module with others."""
-    key = repr(module)
+    key = str([*vars(module).values()])  # its own repr takes twice as long
     if key not in known:
         known[key] = {
             "stale": ", ".join(sources.changed_sources(module) or ()) or None,
