@@ -18,6 +18,7 @@ import hashlib
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -105,11 +106,13 @@ def usage(code: str, *arguments: str | Path) -> tuple[float, float]:
     return used.ru_utime + used.ru_stime, used.ru_maxrss / (1024 if sys.platform != "darwin" else 1024**2)
 
 
-def measure_table(store: Path, rounds: int) -> dict[str, float]:
-    """`attnbench table` beside a bare json.load, alternately."""
+def measure_table(store: Path, one: Path, rounds: int) -> dict[str, float]:
+    """`attnbench table` beside a bare json.load, alternately; of each, what a store with `one` cell takes is its start."""
     readers: dict[str, Callable[[], tuple[float, float]]] = {
         "bare": lambda: usage(BARE, store),
         "table": lambda: usage(TABLE, "table", store),
+        "bare start": lambda: usage(BARE, one),
+        "table start": lambda: usage(TABLE, "table", one),
     }
     for reader in readers.values():  # into the page cache
         reader()
@@ -117,9 +120,10 @@ def measure_table(store: Path, rounds: int) -> dict[str, float]:
     for _ in range(rounds):
         for name, reader in readers.items():
             found[name].append(reader())
-    bare, table = (median(seconds for seconds, _ in found[name]) for name in readers)
+    bare, table, bare_start, start = (median(seconds for seconds, _ in found[name]) for name in readers)
     memory = median(megabytes for _, megabytes in found["table"])
-    return {"bare_seconds": bare, "table_seconds": table, "ratio": table / bare, "table_mb": memory}
+    ratio = (table - start) / (bare - bare_start)
+    return {"bare_seconds": bare, "table_seconds": table, "start_seconds": start, "ratio": ratio, "table_mb": memory}
 
 
 def measure_plan(cells: int, rounds: int) -> dict[str, float]:
@@ -174,8 +178,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sys.stdout.write("  cells  json.load s  table s  ratio  table MB  plan s  folders s\n")
     for cells in asked.cells:
         with tempfile.TemporaryDirectory() as folder:
-            make_store(Path(folder), cells // 40 * 40)
-            row = {"cells": cells // 40 * 40, **measure_table(Path(folder), asked.rounds)}
+            store, one = Path(folder, "all"), Path(folder, "one")
+            make_store(store, cells // 40 * 40)
+            cell = next(store.iterdir())
+            shutil.copytree(cell, one / cell.name)
+            row = {"cells": cells // 40 * 40, **measure_table(store, one, asked.rounds)}
         row |= measure_plan(cells, min(asked.rounds, 3))
         rows.append(row)
         line = "{cells:7d}  {bare_seconds:11.2f}  {table_seconds:7.2f}  {ratio:5.2f}  {table_mb:8.0f}  {plan_seconds:6.2f}"
