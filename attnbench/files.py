@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
-from attnbench.errors import UserError
+from attnbench.errors import DiskFull, UserError
 
 
 @cache
@@ -82,6 +82,17 @@ def disk_is_full(error: BaseException | None, store: Path) -> bool:
             return error.filename is None or Path(os.fsdecode(error.filename)).absolute().is_relative_to(store.absolute())
         error = error.__cause__ or error.__context__
     return False
+
+
+@contextmanager
+def disk_full_raised(store: Path) -> Iterator[None]:
+    """In the block, an error that a full disk of `store` caused becomes DiskFull."""
+    try:
+        yield
+    except Exception as error:
+        if disk_is_full(error, store):
+            raise DiskFull(store) from error
+        raise
 
 
 def set_aside(path: Path) -> Path:

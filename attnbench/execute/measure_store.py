@@ -23,7 +23,7 @@ from attnbench.execute.asked import Asked, can_be_measured
 from attnbench.execute.cell_images import images_of
 from attnbench.execute.measuring import Subject, measure_cell
 from attnbench.execute.signals import stop_signals
-from attnbench.files import disk_is_full
+from attnbench.files import disk_full_raised
 from attnbench.metrics.measure import check_uses
 from attnbench.store.folder import CellFolder
 from attnbench.store.frame import results
@@ -262,15 +262,16 @@ def _measure_one(
         return
     log.info(f"{subject.label}: measures {'; '.join(map(str, todo))}")
     try:
-        measure_cell(subject, asked, options, device, stop=stop)
+        with disk_full_raised(subject.folder.path.parent):
+            measure_cell(subject, asked, options, device, stop=stop)
         outcome.measured.append(subject.label)
     except Interrupted:
         raise KeyboardInterrupt from None
+    except DiskFull:
+        raise
     except UserError as error:
         _leave_out(outcome, record, str(error).removeprefix(f"{subject.label}: "))
     except Exception as error:  # of a module or a file: it affects only its cell
-        if disk_is_full(error, subject.folder.path.parent):
-            raise DiskFull(subject.folder.path.parent) from error
         _leave_out(outcome, record, " ".join(f"{type(error).__name__}: {error}".split()))
 
 

@@ -8,8 +8,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from attnbench.execute.cell_run import CellRun
 from attnbench.execute.planned_cell import load_planned_cell
 from attnbench.execute.signals import stop_signals
 from attnbench.execute.state import state_of
-from attnbench.files import disk_is_full
+from attnbench.files import disk_full_raised
 from attnbench.store.folder import CellFolder
 from attnbench.store.job import RunOptions, read_job
 from attnbench.training.gradient_cosines import check_recordable
@@ -54,7 +53,7 @@ def run_cell(cell: Cell, folder: CellFolder, options: RunOptions, device: torch.
         state = state_of(folder, asked)
     run = CellRun(cell, folder, asked, options, device, stop)
     try:
-        with _disk_full_raised(folder.path.parent):
+        with disk_full_raised(folder.path.parent):
             if not state.finished:
                 run.train()
             run.measure()
@@ -79,16 +78,6 @@ def run_cell(cell: Cell, folder: CellFolder, options: RunOptions, device: torch.
     finally:
         run.progress.remove()
     return True
-
-
-@contextmanager
-def _disk_full_raised(store: Path) -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:
-        if disk_is_full(error, store):
-            raise DiskFull(store) from error
-        raise
 
 
 def run_planned_cell(

@@ -7,8 +7,7 @@ the first numbers, so a process that is killed before leaves no row, and the sam
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -35,12 +34,12 @@ from attnbench.console import log, warn
 from attnbench.data.images import PreparedDataset
 from attnbench.data.origin import Origin
 from attnbench.devices import pick_device
-from attnbench.errors import DiskFull, UserError
+from attnbench.errors import UserError
 from attnbench.execute.asked import Asked
 from attnbench.execute.given_pictures import coloured_by, read_pictures
 from attnbench.execute.measuring import Subject, measure_cell
 from attnbench.execute.pairs import PairsFile, asked_of, find_dataset, read_pairs, recipe_with
-from attnbench.files import disk_is_full, set_aside
+from attnbench.files import disk_full_raised, set_aside
 from attnbench.metrics.generate import PairSet, through_jpeg
 from attnbench.metrics.measure import check_uses
 from attnbench.metrics.protocol import protocols_of
@@ -135,7 +134,7 @@ def score(request: ScoreRequest) -> Scored:
     asked = replace(plan.asked, test=dataset.fingerprints["test"])
     options = RunOptions(evaluation=plan.recipe.evaluation, pictures=request.kept)
     folder = _folder(open_store(request.store), record)
-    with _disk_full_raised(request.store):
+    with disk_full_raised(request.store):
         subject = Subject(folder, record, plan.data, dataset, given=_as_measured(given, pairs))
         return _measured(subject, asked, options, origin, device, bool(request.note))
 
@@ -325,13 +324,3 @@ def _job(origin: Origin, options: RunOptions) -> Job:
         torch_home=str(Path(torch.hub.get_dir()).parent.absolute()),
         options=options,
     )
-
-
-@contextmanager
-def _disk_full_raised(store: Path) -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:
-        if disk_is_full(error, store):
-            raise DiskFull(store) from error
-        raise

@@ -4,45 +4,24 @@ from __future__ import annotations
 
 import numpy as np
 
-from attnbench.metrics.inception import NETWORK, USUAL_DIMS, checked, distances, finer, networks, titled
-from attnbench.metrics.metric import Score
-from attnbench.metrics.pictures import Pictures
+from attnbench.metrics.inception import USUAL_DIMS, SetDistance
 
 
-class FID:
+class FID(SetDistance):
     """Frechet distance between generated and real test images, in Inception features; 0 for equal sets.
 
     It sees whether the pictures as a set look real, and not whether a picture has the right colours. It falls with the
-    number of pictures, so numbers of different counts are different quantities; so are those of different widths.
-
-    Args:
-        dims: width of the Inception layer: 64, 192, 768 or 2048.
-        real_size: size at which the real images enter the network: `native`, or `target`, that of the generated ones.
+    number of pictures, so numbers of different counts are different quantities.
     """
 
-    lower_is_better, per_image, range = True, False, (0, None)
-    needs, uses = (NETWORK,), ("real",)
-    settings = {"fid_dims": "dims", "real_size": "real_size"}  # noqa: RUF012
-    packages = ("pytorch-fid",)
-    networks = staticmethod(networks)
-
-    def __init__(self, *, dims: int = USUAL_DIMS, real_size: str = "native"):
-        self.dims, self.real_size = checked(dims, real_size)
-
-    @property
-    def title(self) -> str:
-        return titled("FID", self.dims, self.real_size)
-
-    @property
-    def decimals(self) -> int:
-        return 2 + finer(self.dims)
+    name, usual_decimals, range = "FID", 2, (0, None)
 
     @property
     def in_paper(self) -> bool:
         return self.dims == USUAL_DIMS
 
-    def measure(self, pictures: Pictures) -> Score:
-        return Score(*distances(pictures, frechet_distance, self.dims, self.real_size))
+    def distance(self, a: np.ndarray, b: np.ndarray) -> float:
+        return frechet_distance(a, b)
 
 
 def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:

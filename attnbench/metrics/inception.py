@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from attnbench import weights
 from attnbench.data.images import decode
 from attnbench.data.layouts import Picture
 from attnbench.errors import NotMeasurable
+from attnbench.metrics.metric import Score
 from attnbench.metrics.pictures import CHUNK, Pictures, RealImages
 
 DIMS = (64, 192, 768, 2048)  # widths of its layers
@@ -28,25 +29,6 @@ def networks() -> list[weights.Weights]:
     from pytorch_fid.inception import FID_WEIGHTS_URL
 
     return [weights.Weights(NETWORK, "distances of sets (Inception)", FID_WEIGHTS_URL)]
-
-
-def checked(dims: int, real_size: str) -> tuple[int, str]:
-    """Raises ValueError for a width that the network does not have, or another size."""
-    if dims not in DIMS:
-        raise ValueError(f"dims={dims}: expected one of {', '.join(map(str, DIMS))}")
-    if real_size not in ("native", "target"):
-        raise ValueError(f"real_size={real_size}: expected native or target")
-    return dims, real_size
-
-
-def titled(title: str, dims: int, real_size: str) -> str:
-    """With the options that change the scale."""
-    return title + (f"-{dims}" if dims != USUAL_DIMS else "") + (" (real at target size)" if real_size == "target" else "")
-
-
-def finer(dims: int) -> int:
-    """Two more digits at widths where distances are far smaller."""
-    return 2 * (dims in (64, 768))
 
 
 @dataclass(frozen=True)
@@ -62,20 +44,54 @@ class Features:
     train: np.ndarray | None
 
 
-def distances(pictures: Pictures, distance: Any, dims: int, real_size: str) -> tuple[float, dict[str, Any]]:
-    """A distance between generated and real test images, and what belongs to it: the numbers of images, and the floor.
+class SetDistance:
+    """A distance between generated and real test images, in features of the Inception. FID and KID are its kinds.
 
-    The floor is the distance between as many real training images and the same test images: the best that can be expected.
+    Its floor is the distance between as many real training images and the same test images: the best that can be expected.
 
     Args:
-        distance: of (N, dims) and (M, dims), to a number.
+        dims: width of the Inception layer: 64, 192, 768 or 2048; numbers of different widths are different quantities.
+        real_size: size at which the real images enter the network: `native`, or `target`, that of the generated ones.
     """
-    features = features_for(pictures, dims, real_size)
-    details: dict[str, Any] = {"n_real": len(features.test)}
-    if features.train is not None:
-        floor = float(distance(features.train, features.test))
-        details |= {"floor": floor if np.isfinite(floor) else None, "n_floor": len(features.train)}
-    return float(distance(features.generated, features.test)), details
+
+    name: ClassVar[str]
+    usual_decimals: ClassVar[int]
+    lower_is_better, per_image = True, False
+    needs, uses, packages = (NETWORK,), ("real",), ("pytorch-fid",)
+    settings: ClassVar = {"fid_dims": "dims", "real_size": "real_size"}
+    networks = staticmethod(networks)
+
+    def __init__(self, *, dims: int = USUAL_DIMS, real_size: str = "native"):
+        if dims not in DIMS:
+            raise ValueError(f"dims={dims}: expected one of {', '.join(map(str, DIMS))}")
+        if real_size not in ("native", "target"):
+            raise ValueError(f"real_size={real_size}: expected native or target")
+        self.dims, self.real_size = dims, real_size
+
+    def distance(self, a: np.ndarray, b: np.ndarray) -> float:
+        """Of (N, dims) and (M, dims)."""
+        raise NotImplementedError
+
+    @property
+    def title(self) -> str:
+        """With the options that change the scale."""
+        width = f"-{self.dims}" if self.dims != USUAL_DIMS else ""
+        return f"{self.name}{width}" + (" (real at target size)" if self.real_size == "target" else "")
+
+    @property
+    def decimals(self) -> int:
+        """Two more at widths where distances are far smaller."""
+        return self.usual_decimals + 2 * (self.dims in (64, 768))
+
+    def measure(self, pictures: Pictures) -> Score:
+        if len(pictures) < 2:
+            raise NotMeasurable("a distance between sets needs at least two pictures")
+        features = features_for(pictures, self.dims, self.real_size)
+        details: dict[str, Any] = {"n_real": len(features.test)}
+        if features.train is not None and len(features.train) > 1:
+            floor = self.distance(features.train, features.test)
+            details |= {"floor": floor if np.isfinite(floor) else None, "n_floor": len(features.train)}
+        return Score(self.distance(features.generated, features.test), details)
 
 
 def features_for(pictures: Pictures, dims: int, real_size: str) -> Features:

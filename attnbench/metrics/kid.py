@@ -6,39 +6,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from attnbench.metrics.inception import NETWORK, USUAL_DIMS, checked, distances, finer, networks, titled
-from attnbench.metrics.metric import Score
-from attnbench.metrics.pictures import Pictures
+from attnbench.metrics.inception import SetDistance
 
 
-class KID:
+class KID(SetDistance):
     """Kernel distance between generated and real test images, in Inception features; about 0 for equal sets.
 
     Unbiased, so that it does not fall with the number of pictures, and may be negative. It sees what FID sees.
-
-    Args:
-        dims, real_size: as of FID.
     """
 
-    lower_is_better, per_image, range = True, False, (None, None)
-    needs, uses = (NETWORK,), ("real",)
-    settings = {"fid_dims": "dims", "real_size": "real_size"}  # noqa: RUF012
-    packages = ("pytorch-fid",)
-    networks = staticmethod(networks)
+    name, usual_decimals, range = "KID", 4, (None, None)
 
-    def __init__(self, *, dims: int = USUAL_DIMS, real_size: str = "native"):
-        self.dims, self.real_size = checked(dims, real_size)
-
-    @property
-    def title(self) -> str:
-        return titled("KID", self.dims, self.real_size)
-
-    @property
-    def decimals(self) -> int:
-        return 4 + finer(self.dims)
-
-    def measure(self, pictures: Pictures) -> Score:
-        return Score(*distances(pictures, kernel_distance, self.dims, self.real_size))
+    def distance(self, a: np.ndarray, b: np.ndarray) -> float:
+        return kernel_distance(a, b)
 
 
 def kernel_distance(a: np.ndarray, b: np.ndarray) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -26,7 +27,7 @@ class LPIPS:
     decimals, lower_is_better, per_image = 3, True, True
     range, symmetric = (0, None), True
     needs, uses = ("lpips-{network}",), ("wanted",)
-    settings = {"lpips_network": "network"}  # noqa: RUF012
+    settings: ClassVar = {"lpips_network": "network"}
     packages = ("lpips",)
 
     def __init__(self, *, network: str = "alex"):
