@@ -43,3 +43,10 @@ def pick_devices(names: Sequence[str] = ()) -> list[str]:
             found = f"GPUs found: {count}" if count else "no GPU found"
             raise UserError(f"device '{name}' cannot be used here: {found}; --devices cpu runs on the CPU")
     return devices
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a device's memory, or the machine's, did not suffice."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
+        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)  # of torch on a CPU
+    )

@@ -673,7 +673,7 @@ def test_a_metric_for_which_memory_does_not_suffice_is_one_that_failed() -> None
         raise torch.OutOfMemoryError()
 
     numbers = measure(pictured(heads()), [own(large), parse_metric("ssim")])
-    assert (numbers["own"].failed, numbers["own"].reason) == (True, "the memory of cpu does not suffice for it")
+    assert (numbers["own"].failed, numbers["own"].reason) == (True, "it failed: the memory of cpu does not suffice")
     assert numbers["ssim"].value is not None
 
 

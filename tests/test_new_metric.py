@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from runs import attnbench, install, tiny, tree
+from runs import HEADS, attnbench, install, only_cell, record, tiny, tree
 from test_new_module import Venv, refused, row
 
 from attnbench import check_metric
@@ -29,10 +29,21 @@ def test_a_new_metric_is_installed_tested_by_its_own_suite_and_gives_a_column(ve
         assert " passed" in suite
         assert "skipped" not in suite
         assert attnbench(*tiny(store, "sga", train__steps=2)).code == 0
-        venv.attnbench("measure", store, "--metrics", "my_metric,my_metric:block=4")
-        shown = venv.attnbench("table", store, "--metrics", "my_metric")
-        assert "MyMetric (grey levels)" in shown
-        assert "MyMetric, 4 px (grey levels)" in shown
+        cell = only_cell(store)
+        trained = {name: (cell / name).read_bytes() for name in ("losses.jsonl", "generator.safetensors", "checkpoint.pt")}
+        told = venv.attnbench("measure", store, "--metrics", "my_metric,my_metric:block=4")
+        told += venv.attnbench("measure", store, "--metrics", "my_metric", "--set", "evaluation.references=same")
+        told += venv.attnbench("measure", store, "--metrics", "my_metric", "--limit", "1")
+        assert "images/s" not in told  # what training tells
+        assert {name: (cell / name).read_bytes() for name in trained} == trained
+        assert [one["protocol"]["references"] for one in record(cell)["measurements"]] == ["cross", "same", "cross"]
+        scored = ("--dataset", HEADS, "--recipe", "demo", "--set", "data.size=16", "--metrics", "my_metric", "-o", store)
+        venv.attnbench("score", "--method", "recolour", *scored)
+        shown = venv.attnbench("table", store, "--metrics", "my_metric", "--format", "md")
+        for column in ("synthetic MyMetric (grey levels)", "synthetic MyMetric, 4 px (grey levels)"):
+            assert column in shown
+        for protocol in ("synthetic, same", "synthetic, first 1 pairs", "recolour (not trained here)"):
+            assert protocol in shown
     finally:
         venv.uninstall("my-metric")
 

@@ -15,6 +15,7 @@ from attnbench.config.recipe import Data
 from attnbench.console import warn
 from attnbench.data.batches import Batch, pair_batch
 from attnbench.data.images import ImageSet
+from attnbench.devices import is_out_of_memory
 from attnbench.method.precision import tf32
 from attnbench.metrics.protocol import Pairs, Protocol
 
@@ -106,8 +107,8 @@ def generate(
                 inputs = pairs.batch(start, batch, device)
                 results.append(to_bytes(generator(inputs.sketch, inputs.reference)).cpu())
                 suffices = True
-            except torch.OutOfMemoryError:
-                if batch == 1:
+            except (RuntimeError, MemoryError) as error:
+                if batch == 1 or not is_out_of_memory(error):
                     raise
                 suffices = False
             if not suffices:  # not in the handler, whose traceback holds the memory of the forward that failed

@@ -16,6 +16,7 @@ from attnbench import weights
 from attnbench.data.images import PreparedDataset, cache_folder
 from attnbench.data.images import resize as resize_picture
 from attnbench.data.layouts import Dataset
+from attnbench.devices import is_out_of_memory
 from attnbench.errors import Interrupted, NotMeasurable, UserError
 from attnbench.method.precision import tf32
 from attnbench.metrics.descriptor import Descriptor
@@ -76,11 +77,10 @@ def _measured(pictures: Pictures, metric: Metric) -> Number:
         return Number(descriptor, None, reason=str(why_not), weights=used)
     except Interrupted:
         raise
-    except torch.OutOfMemoryError:
-        short = f"the memory of {pictures.device} does not suffice for it"
-        return Number(descriptor, None, reason=short, failed=True, weights=used)
     except (Exception, SystemExit) as error:  # whatever a third party's metric raises, even exit(), affects only its number
         text = " ".join(f"{type(error).__name__}: {error}".split())
+        if is_out_of_memory(error):
+            text = f"the memory of {pictures.device} does not suffice"
         return Number(descriptor, None, reason=f"it failed: {text}", failed=True, weights=used)
     reason = None if value is not None else _not_finite(scores)
     return Number(descriptor, value, reason, failed=value is None, details=details, weights=used, scores=scores)
