@@ -18,6 +18,8 @@ from runs import HEADS, Outcome, attnbench, cells, install, only_cell, record, t
 
 from attnbench.execute import cell_run, measuring
 from attnbench.store.pictures import PairPictures
+from attnbench.store.progress import Progress, ProgressFile
+from attnbench.tables.status import status_of
 
 LARGER = HEADS.replace("size=16", "size=32").replace("test=2", "test=3")
 
@@ -467,3 +469,15 @@ def test_the_best_epoch_is_by_the_first_metric_that_has_numbers(tmp_path: Path) 
     assert best["epoch"] == int(np.argmax(values)) + 1
     assert best["measurement"] == record(cell)["measurements"][0]["identity"]
     assert f"by {'SSIM (global)'}" in attnbench("table", store, "--epoch", "best", "--format", "md").out
+
+
+def test_a_cell_that_is_measured_for_the_first_time_is_shown_as_running(tmp_path: Path) -> None:
+    cell = trained(tmp_path / "results")
+    (cell / "cell.json").write_text(json.dumps({**record(cell), "measurements": []}))
+    alone = attnbench("status", tmp_path / "results").out
+    assert "not measured" in alone
+    assert f"`attnbench measure {tmp_path / 'results'}` measures them" in " ".join(alone.split())
+    ProgressFile(cell).write(Progress("measuring", 4, 4, "cpu", done=1, of=2), always=True)
+    found = status_of(tmp_path / "results")
+    assert [label for label, _ in found.running] == ["SGA on synthetic, seed 0"]
+    assert found.troubles == []

@@ -18,14 +18,13 @@ from attnbench.report.curves import EpochMetric, epoch_metrics, loss_curves, rou
 from attnbench.report.figures import Analysed, find_figures
 from attnbench.report.pair_grid import Album, finite_numbers, pair_grid
 from attnbench.store.frame import frame_of, metrics_in
-from attnbench.store.progress import read_progress
 from attnbench.store.reading import Stored, each_record
 from attnbench.tables.columns import Column, all_metrics, columns_of, titles, values_of
 from attnbench.tables.compile import for_pandas, render_table, tables
 from attnbench.tables.cost_columns import COSTS, Cost, cost_means, devices_of
 from attnbench.tables.formats import Entry
 from attnbench.tables.rows import NOT_TRAINED, Cells, Row, Setting, by_recipe, rows_of, without_copies
-from attnbench.tables.status import row_label
+from attnbench.tables.status import row_label, running_now, statuses_now
 
 
 @dataclass(frozen=True)
@@ -116,7 +115,7 @@ def collect(store: Path, *, pairs: int) -> PageData:
 def _collect(store: Path, pairs: int) -> PageData:
     stored = dict(each_record(store))  # folder -> record
     frame = without_copies(_with_numbers(frame_of(Stored(*one) for one in stored.items()), store))
-    status = _statuses(frame, store)
+    status = statuses_now(frame, running_now(frame, store))
     shown, rows = rows_of(frame.assign(status=status))
     groups = list(by_recipe(shown, metrics_in(frame), store))
     views, albums = [], []
@@ -155,14 +154,6 @@ def _with_numbers(frame: pd.DataFrame, store: Path) -> pd.DataFrame:
         if len(others):
             changed[name] = numbers
     return frame.assign(**changed)
-
-
-def _statuses(frame: pd.DataFrame, store: Path) -> list[str]:
-    """The cells' statuses. A cell recorded as running but without progress was killed: it counts as interrupted."""
-    return [
-        INTERRUPTED if status == RUNNING and read_progress(store / folder) is None else status
-        for status, folder in zip(frame["status"], frame["folder"], strict=True)
-    ]
 
 
 def _tables(frame: pd.DataFrame, groups: Sequence[Cells], store: Path) -> list[PageTable]:

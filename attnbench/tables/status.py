@@ -51,9 +51,8 @@ def status_of(store: Path) -> StoreStatus:
         UserError: the store does not exist, or has no cells.
     """
     frame = results(store).drop_duplicates("folder")  # a cell has a row for each of its measurements
-    seen = {folder: read_progress(store / folder) for folder in frame.loc[frame["status"] == RUNNING, "folder"]}
-    gone = [folder for folder, progress in seen.items() if progress is None]  # killed; the runner removed its progress
-    frame.loc[frame["folder"].isin(gone), "status"] = INTERRUPTED
+    seen = running_now(frame, store)
+    frame = frame.assign(status=statuses_now(frame, seen))
     groups = [*frame.groupby("dataset", sort=False), *([("all", frame)] if frame["dataset"].nunique() > 1 else [])]
     running = frame[frame["status"] == RUNNING].to_dict("records")
     return StoreStatus(
@@ -61,6 +60,22 @@ def status_of(store: Path) -> StoreStatus:
         [(row_label(cell), seen[cell["folder"]]) for cell in running],
         _troubles(frame, store),
     )
+
+
+def running_now(frame: pd.DataFrame, store: Path) -> dict[str, Progress]:
+    """Folder -> progress of the cells that a process trains, or measures for the first time, at this moment."""
+    measured = frame["measurement"].notna() if "measurement" in frame else False
+    perhaps = (frame["status"] == RUNNING) | ((frame["status"] == FINISHED) & ~measured)
+    seen = {folder: read_progress(store / folder) for folder in frame.loc[perhaps, "folder"]}
+    return {folder: progress for folder, progress in seen.items() if progress is not None}
+
+
+def statuses_now(frame: pd.DataFrame, running: Mapping[str, Progress]) -> list[str]:
+    """The cells' statuses. One that is recorded as running, without a process, was killed: it counts as interrupted."""
+    return [
+        RUNNING if folder in running else INTERRUPTED if status == RUNNING else status
+        for status, folder in zip(frame["status"], frame["folder"], strict=True)
+    ]
 
 
 def row_label(cell: Mapping[Any, Any]) -> str:
