@@ -70,6 +70,19 @@ class Answers(Brightness):
         assert pictures.parts.max() < len(pictures.part_names)
         return (pictures.generated.double() - pictures.answers.double()).abs().mean((1, 2, 3)).numpy()
 '''
+WRITES = (
+    MINE
+    + """
+
+class Writes(Brightness):
+    title, uses = "Writes", ("wanted", "reference", "sketch")
+
+    def measure(self, pictures):
+        for tensor in (pictures.generated, pictures.wanted, pictures.reference, pictures.sketch):
+            tensor.zero_()
+        return super().measure(pictures)
+"""
+)
 POINTS = "brightness = mine:Brightness\nfails = mine:Fails\nanswer = mine:Answers"
 
 
@@ -141,7 +154,7 @@ def test_a_metric_of_another_package_and_two_more_protocols_take_no_training_ste
     shown = attnbench("table", tmp_path / "results", "--format", "md", "--metrics", "brightness,ssim_global")
     assert "Brightness (brightness:gain=2.0) (levels) ↑" in shown.out  # told from the one without a gain
     assert "synthetic, same" in shown.out
-    assert "first 1 pairs" in shown.out
+    assert "first pair" in shown.out
 
 
 def test_a_run_measures_what_is_not_measured_and_trains_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,7 +203,8 @@ def test_a_metric_that_fails_has_a_reason_in_its_place_and_is_tried_again(
 ) -> None:
     cell = trained(tmp_path / "results")
     monkeypatch.setenv("HOW", how)
-    assert measure(tmp_path / "results", "--metrics", "fails,brightness").code == 0
+    done = measure(tmp_path / "results", "--metrics", "fails,brightness")
+    assert (done.code, "numbers without a value: 1" in done.out) == (1, True)
     found = numbers(cell)
     assert (found["fails"]["value"], found["fails"]["reason"]) == (None, reason)
     assert found["brightness"]["value"] > 0
@@ -404,7 +418,7 @@ def test_the_evaluations_batch_changes_no_number(tmp_path: Path) -> None:
     [
         (["--metrics", "sim"], "unknown metric 'sim': did you mean 'ssim'?"),
         (["--metrics", "ssim:window=3"], "metric 'ssim': unknown option 'window'"),
-        (["--metrics", "ssim,ssim"], "--metrics: a metric is named twice"),
+        (["--metrics", "ssim,ssim"], "evaluation: metrics has 'ssim' twice"),
         (["--set", "train.steps=3"], "--set train.steps=3: a measurement trains nothing"),
         (["--set", "evaluation.fid_dims=100"], "dims=100: expected one of 64, 192, 768, 2048"),
         (["--set", "evaluation.fid_dim=64"], "unknown key 'fid_dim': did you mean 'fid_dims'?"),
@@ -481,3 +495,84 @@ def test_a_cell_that_is_measured_for_the_first_time_is_shown_as_running(tmp_path
     found = status_of(tmp_path / "results")
     assert [label for label, _ in found.running] == ["SGA on synthetic, seed 0"]
     assert found.troubles == []
+
+
+def test_a_metric_that_writes_into_its_inputs_changes_no_other_number_and_no_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(tmp_path / "site", monkeypatch, "rude", "writes = rude:Writes", WRITES, group="attnbench.metrics")
+    cell = trained(tmp_path / "results")
+    rude = trained(tmp_path / "rude", evaluation__metrics="[writes,ssim_global]")
+    assert numbers(rude)["ssim_global"]["value"] == numbers(cell)["ssim_global"]["value"]
+    ours, theirs = (PairPictures(one / record(one)["measurements"][0]["folder"]) for one in (cell, rude))
+    assert torch.equal(ours.all_of(ours.generated), theirs.all_of(theirs.generated))
+    assert measure(tmp_path / "rude", "--metrics", "ssim_global", "--again").code == 0
+    assert numbers(rude)["ssim_global"]["value"] == numbers(cell)["ssim_global"]["value"]
+
+
+def test_a_damaged_file_of_scores_is_set_aside_and_made_anew(
+    tmp_path: Path, mine: None, warned: Callable[[], list[str]]
+) -> None:
+    cell = trained(tmp_path / "results")
+    whole = scores(cell)
+    file = cell / record(cell)["measurements"][0]["folder"] / "pairs.csv"
+    file.write_text("\n".join(file.read_text().splitlines()[:2]))
+    assert measure(tmp_path / "results", "--metrics", "brightness").code == 0
+    assert "pairs.csv is damaged: set aside as pairs.csv.damaged1; `attnbench measure --again`" in warned()[0]
+    assert measure(tmp_path / "results", "--metrics", "ssim_global", "--again").code == 0
+    assert scores(cell)[list(whole)].equals(whole)
+
+
+def test_a_limit_that_leaves_nothing_out_is_none(tmp_path: Path) -> None:
+    cell = trained(tmp_path / "results")
+    before = tree(cell)
+    done = measure(tmp_path / "results", "--metrics", "ssim_global", "--limit", "100")
+    assert done.out.startswith("measured 0, already measured 1")
+    assert tree(cell) == before
+    assert attnbench(*tiny(tmp_path / "results", evaluation__metrics="[ssim_global]"), "--limit", "2").code == 0
+    assert tree(cell) == before
+
+
+def test_a_cell_is_measured_by_what_its_run_asked_for_unless_something_else_is(tmp_path: Path) -> None:
+    cell = trained(tmp_path / "results", evaluation__metrics="[ssim_global,ssim]", evaluation__pair_seed=3)
+    (cell / "cell.json").write_text(json.dumps({**record(cell), "measurements": []}))
+    assert measure(tmp_path / "results").code == 0
+    assert list(numbers(cell, pair_seed=3)) == ["ssim_global", "ssim"]
+    assert measure(tmp_path / "results", "--recipe", "demo", "--metrics", "ssim").code == 0
+    assert list(numbers(cell, pair_seed=0)) == ["ssim"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--limit", "2", "--set", "evaluation.limit=3"], "--set evaluation.limit=3 and --limit say the same thing"),
+        (
+            ["--references", ".", "--set", "evaluation.references=same"],
+            "same and --references say the same",
+        ),
+        (["--metrics", ","], "--metrics ,: it names no metric"),
+    ],
+)
+def test_what_contradicts_itself_is_refused(arguments: list[str], message: str, tmp_path: Path) -> None:
+    cell = trained(tmp_path / "results")
+    before = tree(cell)
+    refused = measure(tmp_path / "results", *arguments)
+    assert (refused.code, message in refused.err) == (2, True), refused.err
+    assert tree(cell) == before
+
+
+def test_a_store_that_cannot_be_written_to_is_refused_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from attnbench.store import folder
+
+    cell = trained(tmp_path / "results")
+    before = tree(cell)
+
+    def read_only(path: Path) -> None:
+        raise OSError(30, "Read-only file system", str(path))
+
+    monkeypatch.setattr(folder, "check_writable", read_only)
+    scored = ("--method", "copy", "--dataset", HEADS, "--recipe", "demo", "--set", "data.size=16", "-o", tmp_path / "results")
+    for refused in (measure(tmp_path / "results", "--metrics", "ssim"), attnbench("score", *scored)):
+        assert refused.code == 2
+        assert f"error: results folder '{tmp_path / 'results'}' cannot be written to: Read-only file system" in refused.err
+    assert tree(cell) == before

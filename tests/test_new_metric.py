@@ -42,7 +42,7 @@ def test_a_new_metric_is_installed_tested_by_its_own_suite_and_gives_a_column(ve
         shown = venv.attnbench("table", store, "--metrics", "my_metric", "--format", "md")
         for column in ("synthetic MyMetric (grey levels)", "synthetic MyMetric, 4 px (grey levels)"):
             assert column in shown
-        for protocol in ("synthetic, same", "synthetic, first 1 pairs", "recolour (not trained here)"):
+        for protocol in ("synthetic, same", "synthetic, first pair", "recolour (not trained here)"):
             assert protocol in shown
     finally:
         venv.uninstall("my-metric")

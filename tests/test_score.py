@@ -354,7 +354,7 @@ def test_pictures_of_another_size_than_the_pairs_are_refused(tmp_path: Path) -> 
         (["--as", "sga"], "--as sga: a module has this name"),
         (["-d", "synthetics"], "unknown dataset 'synthetics': did you mean 'synthetic'?"),
         (["--metrics", "ssimm"], "unknown metric 'ssimm': did you mean 'ssim'?"),
-        (["--metrics", "ssim,ssim"], "--metrics: a metric is named twice"),
+        (["--metrics", "ssim,ssim"], "metrics has 'ssim' twice: name it once"),
         (["--set", "train.epochs=1"], "only keys of `evaluation` and `data` can be set"),
         (["--set", "evaluation.references=[cross,same]"], "has several kinds of references (cross, same)"),
         (["--method", "copy"], "one of the two, and not both"),
@@ -382,12 +382,18 @@ def test_what_is_missing_is_named(painted: Path, tmp_path: Path) -> None:
         (["--set", "evaluation.pair_seed=1"], "evaluation.pair_seed = 1 contradicts the pairs in"),
         (["--set", "data.size=64"], "data.size = 64 contradicts the pairs in"),
         (["--limit", "2"], "evaluation.limit = 2 contradicts the pairs in"),
-        (["--recipe", "official"], "data.size = 256 contradicts the pairs in"),
     ],
 )
-def test_a_recipe_that_contradicts_the_pairs_is_refused(arguments: list[str], told: str, painted: Path, tmp_path: Path) -> None:
+def test_a_key_that_contradicts_the_pairs_is_refused(arguments: list[str], told: str, painted: Path, tmp_path: Path) -> None:
     done = score(painted, tmp_path / "store", "--pairs", tmp_path / "pairs", *arguments, recipe=False)
     refused(done, told, tmp_path / "store")
+
+
+def test_a_recipe_of_another_size_gives_way_to_the_pairs(painted: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    done = score(painted, store, "--pairs", tmp_path / "pairs", "--recipe", "demo", "--metrics", "ssim_global", recipe=False)
+    assert done.code == 0, done.err
+    assert record(only_cell(store))["pictures"]["size"] == json.loads((tmp_path / "pairs" / "pairs.json").read_text())["size"]
 
 
 def test_pairs_of_other_images_are_refused(painted: Path, tmp_path: Path) -> None:

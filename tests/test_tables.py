@@ -505,7 +505,7 @@ def test_scores_of_old_files_have_names_without_options(tmp_path):
     row = scored(tmp_path, "SGA")
     file = tmp_path / row["folder"] / "pairs.csv"
     file.write_text(file.read_text().replace("ssim_global", "mine"))
-    kept = {"ssim_global": np.nan, "mine:size=3": 0.7, "metrics": '["mine:size=3"]'}
+    kept = {"ssim_global": np.nan, "mine:size=3": row["ssim_global"], "metrics": '["mine:size=3"]'}
     frame = pd.DataFrame([{**row, **kept}])
     frame.attrs["metrics"] = {"mine:size=3": described("mine").model_dump()}
     (table,) = tables(frame, store=tmp_path)
@@ -596,6 +596,18 @@ def test_one_seed_has_a_bootstrap_interval_over_its_test_pairs_where_they_are_kn
     assert [low, high] == pytest.approx([scores.mean() - half, scores.mean() + half], abs=0.003)
     assert table.rows["SCFT"][0].spread == ""
     assert any("bootstrap interval" in note for note in table.notes)
+
+
+def test_scores_that_are_not_those_of_the_number_are_left_out_with_a_warning(tmp_path, warned):
+    row = scored(tmp_path, "SGA")
+    file = tmp_path / row["folder"] / "pairs.csv"
+    file.write_text("\n".join(file.read_text().splitlines()[:31]))
+    table = one_table(row, metrics=["ssim_global"], store=tmp_path)
+    assert table.rows["SGA"][0].spread == ""
+    assert warned() == [
+        f"{row['folder']}/pairs.csv does not agree with cell.json on ssim_global: left out; `attnbench measure --again` writes "
+        "it anew"
+    ]
 
 
 @pytest.mark.parametrize("score", ["oops", "inf", "-1e999", None])

@@ -9,27 +9,35 @@ import typer
 
 from attnbench.cli.app import app
 from attnbench.cli.options import DataRoot, Device, Overrides, StoreArgument, TorchHome, split_list
-from attnbench.cli.run_flags import EvaluationBatch, Limit, Pictures, PicturesChoice, RecipeChoice, References
+from attnbench.cli.run_flags import EvaluationBatch, Limit, Pictures, PicturesChoice, References
+from attnbench.errors import UserError
 
 
 @app.command(
     epilog="""Examples:
 
-`attnbench measure results/`: what `run` would measure and is missing
+`attnbench measure results/`: what the cells' runs asked for and is missing
 `attnbench measure results/ --metrics my_metric`: a column more in the table, under the protocols that the cells have
 `attnbench measure results/ --set evaluation.references=same`: another protocol
 `attnbench measure results/ --limit 50 --evaluation-batch 4`
 
-Exit codes: 0 everything is measured; 1 some cells were left out, with the reason; 2 bad input, or a full disk; 130 interrupted.
+Exit codes: 0 everything is measured; 1 cells were left out or numbers are empty, with the reason; 2 bad input, or a full disk;
+130 interrupted.
 """
 )
 def measure(
     store: StoreArgument = Path("results"),
     metrics: Annotated[
         str,
-        typer.Option("--metrics", help="Metrics, comma-separated, options as `name:option=value`. \\[default: the recipe's]"),
+        typer.Option(
+            "--metrics",
+            help="Metrics, comma-separated, options as `name:option=value`. \\[default: those of the cell's run]",
+        ),
     ] = "",
-    recipe: RecipeChoice = "official",
+    recipe: Annotated[
+        str | None,
+        typer.Option("--recipe", "-r", help="Measure as this recipe says. \\[default: as the run of each cell asked]"),
+    ] = None,
     overrides: Overrides = None,
     limit: Limit = None,
     references: References = None,
@@ -48,11 +56,13 @@ def measure(
     from attnbench.execute.measure_store import MeasureRequest, measure_store
     from attnbench.store.job import run_options
 
+    if metrics and not split_list(metrics):
+        raise UserError(f"--metrics {metrics}: it names no metric; `attnbench list` shows them")
     request = MeasureRequest(
         store=store,
         metrics=split_list(metrics),
         recipe=recipe,
-        overrides=[*(overrides or ()), *limited(limit)],
+        overrides=limited(overrides or (), limit, references),
         options=run_options(references=references, again=again, pictures=pictures, evaluation_batch=evaluation_batch),
         data_root=data_root,
         torch_home=torch_home,
@@ -60,7 +70,7 @@ def measure(
     )
     outcome = measure_store(request)
     typer.echo(f"{outcome}; `attnbench table {store}`")
-    if outcome.left_out:
+    if not outcome.complete:
         raise typer.Exit(1)
 
 

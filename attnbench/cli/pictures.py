@@ -49,7 +49,7 @@ def pairs(
             folder=folder,
             size=size,
             recipe=recipe,
-            overrides=[*(overrides or ()), *limited(limit)],
+            overrides=limited(overrides or (), limit, references),
             references=references,
             data_root=data_root,
             skip_corrupt=skip_corrupt,
@@ -57,10 +57,11 @@ def pairs(
     )
     first, last = (picture_name(pair, written.pairs) for pair in (0, written.pairs - 1))
     protocol = f", {written.protocol.label}" if written.protocol.label else ""
+    by = "" if recipe == "official" else f" --recipe {quote(recipe)}"  # whose metrics are measured
     typer.echo(
         f"{written.pairs} pairs of {written.dataset}, {written.size} x {written.size}{protocol}: {folder / 'manifest.csv'}\n"
         f"Colour them into a folder, {first} to {last}; then\n\n"
-        f"  attnbench score FOLDER --pairs {quote(str(folder))} --dataset {quote(dataset)} --as NAME -o results/"
+        f"  attnbench score FOLDER --pairs {quote(str(folder))} --dataset {quote(dataset)} --as NAME{by} -o results/"
     )
 
 
@@ -133,7 +134,7 @@ def score(
             store=store,
             pairs=written,
             recipe=recipe,
-            overrides=[*(overrides or ()), *limited(limit)],
+            overrides=limited(overrides or (), limit, references),
             metrics=split_list(metrics),
             references=references,
             data_root=data_root,

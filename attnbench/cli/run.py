@@ -135,7 +135,7 @@ def run(
         datasets=split_list(datasets),
         recipe=recipe,
         grid=grid,
-        overrides=[*(overrides or ()), *limited(limit)],
+        overrides=limited(overrides or (), limit, references),
         seeds=whole_numbers(seeds, "--seeds"),
         store=store,
         data_root=data_root,

@@ -132,7 +132,7 @@ class Evaluation(_Section):
     """Names, with options as `name:option=value`. `attnbench list` shows them."""
     when: Literal["last", "each_epoch"] = "last"
     """`each_epoch` measures after every epoch too, and reports the best epoch, by the first of the metrics, beside the last."""
-    references: tuple[Literal["cross", "same"], ...] = Field(("cross",), min_length=1)
+    references: tuple[Literal["cross", "same"], ...] = ("cross",)
     """`cross`: another test image; `same`: the sketch's own original under the recipe's warp, as in training. Or both."""
     pairing: Literal["derangement", "official"] = "derangement"
     """Of `cross`. `derangement`: every test sketch once, never with its own image. `official`: shift by one within shuffled
@@ -163,9 +163,11 @@ class Evaluation(_Section):
 
     @model_validator(mode="after")
     def _named_once(self) -> Evaluation:
-        for what, names in (("a metric", self.metrics), ("a kind of reference", self.references)):
-            if len(set(names)) != len(names):
-                raise ValueError(f"{what} is named twice")
+        if not self.references:
+            raise ValueError("references is empty: expected cross, same, or both")
+        for key, names in (("metrics", self.metrics), ("references", self.references)):
+            if twice := sorted(name for name in set(names) if names.count(name) > 1):
+                raise ValueError(f"{key} has '{twice[0]}' twice: name it once")
         return self
 
     @property
@@ -242,9 +244,31 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Reci
     return validated(Recipe, values, f"recipe '{name_or_path}'")
 
 
-def limited(limit: int | None) -> list[str]:
-    """`--limit` as overrides."""
-    return [] if limit is None else [f"evaluation.limit={limit}"]
+def limited(overrides: Sequence[str], limit: int | None, references: object = None) -> list[str]:
+    """The overrides, with `--limit` among them.
+
+    Raises:
+        UserError: they say the same as `--limit`, or as `--references`.
+    """
+    given = {"limit": limit, "references": references}
+    for override in overrides:
+        key = override.partition("=")[0].strip().removeprefix("evaluation.")
+        if given.get(key) is not None:
+            raise UserError(f"--set {override} and --{key} say the same thing: leave one of them out")
+    return [*overrides, *([] if limit is None else [f"evaluation.limit={limit}"])]
+
+
+def changed_evaluation(base: Evaluation, overrides: Sequence[str], metrics: Sequence[str] = ()) -> Evaluation:
+    """An evaluation with `evaluation.key=value` overrides, and other metrics if there are any.
+
+    Raises:
+        UserError: an unknown key, a value of the wrong type or out of range.
+    """
+    values: dict[str, Any] = {"evaluation": base.model_dump(mode="json")}
+    for override in overrides:
+        _set(values, override)
+    changed = values["evaluation"] | ({"metrics": list(metrics)} if metrics else {})
+    return validated(Evaluation, changed, "evaluation")
 
 
 def describe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> str:

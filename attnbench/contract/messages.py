@@ -49,12 +49,12 @@ def listed(names: Iterable[str], most: int = 99) -> str:
     return " and ".join(filter(None, [", ".join(shown[:-1]), *shown[-1:]]))
 
 
-def first_sentence(error: Exception, most: int = 160) -> str:
+def first_sentence(error: BaseException, most: int = 160) -> str:
     text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
     return f"{type(error).__name__}: {text[:most]}{'...' if len(text) > most else ''}"
 
 
-def explain(error: Exception, *, name: bool = True) -> str:
+def explain(error: BaseException, *, name: bool = True) -> str:
     """`TypeError: message (file.py:12)`, at the innermost line of the author's code, not PyTorch's, ours or Python's."""
     text = first_sentence(error, 240)
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_authors(frame.filename)]

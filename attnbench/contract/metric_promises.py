@@ -191,11 +191,12 @@ def repeat(subject: MetricSubject) -> Verdict:
 
 
 def inputs(subject: MetricSubject) -> Verdict:
-    """It does not write into what it is given, which other metrics are given too."""
+    """It does not write into what it is given. attnbench gives every metric tensors of its own; other callers may not."""
     uses = subject.metric().uses
     given = _tensors(pictures := subject.pictures())
     before = {name: tensor.clone() for name, tensor in given.items()}
-    subject.values(pictures, "ordinary pictures")
+    with torch.no_grad():
+        subject.metric().scorer.measure(pictures)
     if changed := [name for name, tensor in _tensors(pictures).items() if not torch.equal(tensor, before[name])]:
         return "failed", f"it writes into {listed(changed)}: replace the in-place operation (`add_`, `+=`, ...)"
     return "passed", f"{listed(('generated', *uses))} not written into"

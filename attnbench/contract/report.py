@@ -90,7 +90,7 @@ def run_check(name: str, check: Callable[[Checked], Verdict], subject: Checked) 
             return Finding(name, "failed", str(broken))
         except NotChecked as reason:
             return Finding(name, "note", f"not checked: {reason}")
-        except Exception as error:  # the author's code may raise anything, and its author needs to know what and where
+        except (Exception, SystemExit) as error:  # the author's code may raise anything, and needs to know what and where
             return Finding(name, "failed", explain(error), raised=True)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from attnbench import weights
 from attnbench.cells.cell import Cell
 from attnbench.cells.record import MeasurementRecord, MetricRecord, Record
 from attnbench.config.recipe import Data, Evaluation
-from attnbench.data.images import ImageSet, prepare_folder
+from attnbench.data.images import ImageSet, PreparedDataset, prepare_folder
 from attnbench.metrics.metric import Metric, metrics_of
 from attnbench.metrics.protocol import Protocol, measurement_identity, protocols_of
 from attnbench.store.job import RunOptions
@@ -68,7 +68,7 @@ class Asked:
         Raises:
             UserError: an unknown metric, or references that cannot be used.
         """
-        return cls.of_test(options, cell.recipe.data, cell.dataset.fingerprints["test"])
+        return cls.of_test(options, cell.recipe.data, None).on(cell.dataset)
 
     @classmethod
     def of_test(cls, options: RunOptions, data: Data, test: str | None) -> Asked:
@@ -80,6 +80,11 @@ class Asked:
         usual = protocols_of(options.evaluation)[0]
         changes = {"references": "folder", "pairing": "derangement", "folder": path.name, "folder_digest": digest}
         return cls([usual.model_copy(update=changes)], metrics, test, options.again, images)
+
+    def on(self, dataset: PreparedDataset) -> Asked:
+        """The same of a dataset whose test images are at hand."""
+        protocols = list(dict.fromkeys(protocol.on(len(dataset.test)) for protocol in self.protocols))
+        return replace(self, test=dataset.fingerprints["test"], protocols=protocols)
 
     def open(self, record: Record) -> list[ToMeasure]:
         """What of it is not measured yet, protocol by protocol."""

@@ -222,7 +222,7 @@ def run(
         datasets=[datasets] if isinstance(datasets, str) else datasets,
         recipe=recipe,
         grid=grid,
-        overrides=[*([overrides] if isinstance(overrides, str) else overrides), *limited(limit)],
+        overrides=limited([overrides] if isinstance(overrides, str) else overrides, limit, references),
         seeds=[seeds] if isinstance(seeds, int) else seeds,
         store=Path(store),
         data_root=Path(data_root) if data_root is not None else None,

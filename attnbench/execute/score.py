@@ -43,10 +43,11 @@ from attnbench.files import disk_full_raised, set_aside
 from attnbench.metrics.generate import PairSet, through_jpeg
 from attnbench.metrics.measure import check_uses
 from attnbench.metrics.protocol import protocols_of
-from attnbench.store.folder import CellFolder, open_store
+from attnbench.store.folder import CellFolder, check_store, open_store
 from attnbench.store.job import Job, RunOptions, write_job
 from attnbench.store.pictures import pixels_digest
 
+_LONGEST = 60  # characters of a row's name
 _OF_PROTOCOL = ("references", "pairing", "pair_seed", "limit", "format")  # keys of `evaluation`
 
 
@@ -127,11 +128,12 @@ def score(request: ScoreRequest) -> Scored:
     plan = _plan(request, written)
     origin, dataset = find_dataset(request.dataset, plan.data, request.data_root, request.skip_corrupt)
     _check_dataset(plan, dataset, request, written)
-    pairs = PairSet.of(dataset.test, plan.asked.protocols[0], plan.data, plan.asked.references)
+    check_store(request.store)
+    asked = plan.asked.on(dataset)
+    pairs = PairSet.of(dataset.test, asked.protocols[0], plan.data, asked.references)
     given = _pictures(request, method, pairs, plan)
     record = _record(label, request.note or _said_by(method), given, dataset, plan, method)
     record = record.model_copy(update={"provenance": provenance(device), "started": started, "ended": now()})
-    asked = replace(plan.asked, test=dataset.fingerprints["test"])
     options = RunOptions(evaluation=plan.recipe.evaluation, pictures=request.kept)
     folder = _folder(open_store(request.store), record)
     with disk_full_raised(request.store):
@@ -158,9 +160,13 @@ def _label(request: ScoreRequest) -> str:
         raise UserError("--as is missing: what the row is called, for example --as MangaNinja")
     label = label.strip()
     if not label or label.startswith(".") or not label.isprintable() or any(sign in label for sign in "/:,"):
-        raise UserError(f"--as '{label}': expected a name without / : or , that does not start with a dot")
-    if label in {plugin.name for plugin in plugins.installed(plugins.MODULES)}:
+        raise UserError(f"--as {label!r}: expected a name without / : or , on one line, that does not start with a dot")
+    if len(label) > _LONGEST:
+        raise UserError(f"--as {label[:20]}...: a row's name has at most {_LONGEST} characters: shorten it")
+    if label.lower() in {plugin.name.lower() for plugin in plugins.installed(plugins.MODULES)}:
         raise UserError(f"--as {label}: a module has this name, and its rows are trained here: choose another")
+    if label != request.method and label in {plugin.name for plugin in plugins.installed(plugins.METHODS)}:
+        raise UserError(f"--as {label}: an installed method has this name (--method {label}): choose another")
     return label
 
 
@@ -191,11 +197,9 @@ def _plan(request: ScoreRequest, written: PairsFile | None) -> _Plan:
 
 
 def _check_agrees(request: ScoreRequest, recipe: Recipe, written: PairsFile) -> None:
-    """Refuse a recipe, or keys of it, that say something else than the pairs that were written."""
+    """Refuse keys that were set to something else than the pairs that were written have; a recipe's own keys give way."""
     ours, theirs = _keys(recipe), _keys_of(written)
     named = [override.partition("=")[0].strip() for override in request.overrides]
-    if request.recipe is not None:
-        named += [key for key in ours if key != "evaluation.limit"]
     for key, value in ours.items():
         asked = any(key == name or key.startswith(f"{name}.") for name in named)
         if asked and key in theirs and theirs[key] != value:

@@ -69,7 +69,7 @@ def _measured(pictures: Pictures, metric: Metric) -> Number:
     try:
         for name in metric.needs:
             used[name] = weights.file_digest(weights.find_or_download(name))
-        found = metric.scorer.measure(pictures)
+        found = metric.scorer.measure(pictures.for_one_metric())
         value, details, scores = _checked(found, descriptor, len(pictures))
     except weights.MissingWeights as missing:
         return Number(descriptor, None, reason=str(missing), missing=missing.name)
@@ -94,7 +94,10 @@ def _checked(found: Any, descriptor: Descriptor, count: int) -> tuple[float | No
     """
     score = found if isinstance(found, Score) else Score(found)
     given = score.value.detach().cpu() if isinstance(score.value, Tensor) else score.value
-    values = np.asarray(given, dtype=float)
+    numbers = np.asarray(given)
+    if numbers.dtype.kind not in "fiu":
+        raise ValueError(f"it gave {type(score.value).__name__} with values of type {numbers.dtype}, not numbers")
+    values = numbers.astype(float)
     expected = (count,) if descriptor.per_image else ()
     if values.shape != expected:
         wanted = f"{count} scores, one for each picture" if descriptor.per_image else "one number"
@@ -168,8 +171,9 @@ def pictures_of(
     lacking: dict[str, str] = {}
     foreign = pairs.protocol.references == "folder"
     if foreign:
-        elsewhere = "the references come from elsewhere, so no test image shows what the pictures should look like"
-        lacking = dict.fromkeys(("wanted", "real", "answers"), elsewhere)
+        elsewhere = "the references come from elsewhere, so "
+        lacking = dict.fromkeys(("wanted", "answers"), elsewhere + "no test image shows what the pictures should look like")
+        lacking["real"] = elsewhere + "the pictures should not look like the test images"
     else:
         available |= {"wanted": pairs.wanted, "real": lambda: real}
     if dataset.answer is not None and not foreign:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -77,6 +77,7 @@ class Pictures:
     lacking: Mapping[str, str] = field(default_factory=dict)
     part_names: Sequence[str] = ()
     _made: dict[Hashable, Any] = field(default_factory=dict, repr=False)
+    _own: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
         return len(self.generated)
@@ -128,6 +129,10 @@ class Pictures:
             self._made[key] = make()
         return self._made[key]
 
+    def for_one_metric(self) -> Pictures:
+        """The same with tensors of its own: a metric that writes into its inputs changes no other's, and no stored picture."""
+        return replace(self, generated=self.generated.clone(), _own={})
+
     def why_lacking(self, uses: Sequence[str]) -> str | None:
         """Why one of `uses` is not there; None if all are."""
         return next((self._reason(name) for name in uses if name not in self.available), None)
@@ -135,7 +140,10 @@ class Pictures:
     def _get(self, name: str) -> Any:
         if name not in self.available:
             raise NotMeasurable(self._reason(name))
-        return self.once(("given", name), self.available[name])
+        if name not in self._own:
+            made = self.once(("given", name), self.available[name])
+            self._own[name] = made.clone() if isinstance(made, Tensor) else made
+        return self._own[name]
 
     def _reason(self, name: str) -> str:
         return self.lacking.get(name, f"there are no {LACKING[name]} for these pictures")

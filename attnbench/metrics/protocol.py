@@ -71,6 +71,10 @@ class Protocol(BaseModel):
             cycle[i], cycle[j] = cycle[j], cycle[i]
         return list(enumerate(cycle))
 
+    def on(self, count: int) -> Protocol:
+        """The protocol on so many test images: a limit that leaves out nothing is none."""
+        return self.model_copy(update={"limit": None}) if self.limit is not None and self.limit >= count else self
+
     @property
     def warp_seed(self) -> int | None:
         """The seed of the references' warps; None if they are not warped."""
@@ -93,7 +97,7 @@ class Protocol(BaseModel):
             f"references {self.folder} {(self.folder_digest or '')[:6]}": self.references == "folder",
             "official pairs": self.pairing == "official",
             f"pair seed {self.pair_seed}": self.pair_seed != 0,
-            f"first {self.limit} pairs": self.limit is not None,
+            "first pair" if self.limit == 1 else f"first {self.limit} pairs": self.limit is not None,
             "JPEG 75": self.format == "jpeg75",
         }
         return ", ".join(text for text, shown in parts.items() if shown)

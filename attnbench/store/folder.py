@@ -167,6 +167,18 @@ class CellFolder:
             lock.release()
 
 
+def check_store(path: Path) -> None:
+    """Check that a results folder, which may not exist yet, can be written to; nothing is created.
+
+    Raises:
+        UserError: it cannot.
+    """
+    try:
+        check_writable(path / "cell")
+    except OSError as error:
+        raise UserError(f"results folder '{path}' cannot be written to: {error.strerror}: choose another with -o") from None
+
+
 def open_store(path: Path) -> Path:
     """Create the results folder, and check that it can be written to.
 
@@ -175,7 +187,7 @@ def open_store(path: Path) -> Path:
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
-        check_writable(path / "cell")
     except OSError as error:
         raise UserError(f"results folder '{path}' cannot be written to: {error.strerror}: choose another with -o") from None
+    check_store(path)
     return path

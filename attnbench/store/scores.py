@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from attnbench.files import replacing
+from attnbench.console import warn
+from attnbench.files import replacing, set_aside
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,15 +27,21 @@ def read_scores(folder: Path) -> pd.DataFrame | None:
 
 
 def add_scores(folder: Path, new: pd.DataFrame) -> None:
-    """Add columns of scores to a measurement's pairs.csv, or write it.
+    """Add columns of scores to a measurement's pairs.csv, or write it; a damaged one is set aside, with a warning.
 
     Args:
         new: sketch, reference, and a column for each metric, in the order of the pairs.
     """
     earlier = read_scores(folder)
-    columns = new.drop(columns=_NAMES)
     # New scores may name the pairs by number, where the images are not at hand: the names that are there are right.
-    same = earlier is not None and len(earlier) == len(new)
-    both = earlier.assign(**{str(name): columns[name].to_numpy() for name in columns}) if earlier is not None and same else new
+    if earlier is not None and len(earlier) == len(new):
+        columns = new.drop(columns=_NAMES)
+        new = earlier.assign(**{str(name): columns[name].to_numpy() for name in columns})
+    elif (folder / PAIRS).is_file():
+        aside = set_aside(folder / PAIRS)
+        warn(
+            f"{folder / PAIRS} is damaged: set aside as {aside.name}; `attnbench measure --again` makes the scores of other "
+            "metrics anew"
+        )
     with replacing(folder / PAIRS) as draft:
-        both.to_csv(draft, index=False)
+        new.to_csv(draft, index=False)

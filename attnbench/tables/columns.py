@@ -85,18 +85,23 @@ def titles(metrics: Mapping[str, Descriptor], used: Iterable[Measured]) -> dict[
     return found
 
 
-def columns_of(cells: Cells, settings: Iterable[Setting], shown: Sequence[str]) -> list[Column]:
+def columns_of(cells: Cells, settings: Iterable[Setting], shown: Sequence[str], *, chosen: bool = True) -> list[Column]:
     """One column for each setting and metric, or one for each set of weights where the cells used several.
 
     A setting has those of the metrics that any of its cells was measured with; if there are none, all of them.
+
+    Args:
+        chosen: whether a user chose them; else a setting that has none of them shows what it has.
     """
-    used: dict[str, list[tuple[Setting, str]]] = {key: _used(cells.finished, key) for key in shown}
+    others = [] if chosen else [key for keys in cells.asked.values() for key in keys if key not in shown]
+    every = [*shown, *dict.fromkeys(others)]
+    used: dict[str, list[tuple[Setting, str]]] = {key: _used(cells.finished, key) for key in every}
     named = titles(
-        cells.metrics, [(key, weights) for key in shown for weights in {weights: None for _, weights in used[key]} or [""]]
+        cells.metrics, [(key, weights) for key in every for weights in {weights: None for _, weights in used[key]} or [""]]
     )
     found = []
     for setting in settings:
-        mine = [key for key in shown if key in cells.asked[setting]] or shown
+        mine = [key for key in shown if key in cells.asked[setting]] or ([] if chosen else cells.asked[setting]) or shown
         for key in mine:
             networks = [weights for place, weights in used[key] if place == setting]
             for weights in networks or [""]:
@@ -129,7 +134,8 @@ def chosen_metrics(metrics: Mapping[str, Descriptor], asked: Iterable[str]) -> l
         if not keys and not metrics:
             raise UserError(f"there is no number of '{one}', and none of any other metric: `attnbench measure` measures cells")
         if not keys:
-            raise unknown("metric", one, {*metrics, *(metric.name for metric in metrics.values())})
+            measured = unknown("metric", one, {*metrics, *(metric.name for metric in metrics.values())}, where="measured here")
+            raise UserError(f"{measured}; `attnbench measure` measures others")
         found |= dict.fromkeys(keys)
     return list(found)
 

@@ -88,7 +88,7 @@ def tables(
     for cells in by_recipe(frame, known, store):
         labels = set(cells.frame["label"])
         shown = [row for row in rows if (grid is not None and row.pictures is None) or row.label in labels]
-        found.append(_table(cells, shown, grid, chosen or _usual_metrics(cells), epoch, with_published, costs, significance))
+        found.append(_table(cells, shown, grid, chosen, epoch, with_published, costs, significance))
     return found
 
 
@@ -117,7 +117,8 @@ def _table(
     costs: bool,
     significance: bool,
 ) -> Table:
-    columns = columns_of(cells, _ordered(cells.settings, grid), metrics)
+    settings = _ordered(cells.settings, grid)
+    columns = columns_of(cells, settings, metrics or _usual_metrics(cells), chosen=bool(metrics))
     labels = [row.label for row in rows]
     values = {(label, i): values_of(cells, label, column) for label in labels for i, column in enumerate(columns)}
     usual = _usual_count(values.values())

@@ -19,6 +19,7 @@ import pandas as pd
 
 from attnbench.cells.record import FINISHED
 from attnbench.config.grid_files import COMPARISON, GridFile, GridVariant, built_in_grids, paper_label, title_with_options
+from attnbench.console import warn
 from attnbench.errors import UserError
 from attnbench.metrics.descriptor import Descriptor
 from attnbench.store.frame import keys_in
@@ -146,12 +147,24 @@ class Cells:
     def scores(self, label: str, setting: Setting, metric: str, seeds: Iterable[int]) -> pd.Series | None:
         """Scores by test pair (sketch, reference), averaged over the seeds; None if one of these cells has no scores."""
         wanted = (self.of(label, setting, "status") == FINISHED) & np.isin(self.of(label, setting, "seed"), list(seeds))
-        places = zip(*(self.of(label, setting, name)[wanted] for name in ("folder", "measured", "metrics")), strict=True)
-        found = [self._pairs(*place) for place in places]
-        scored = [pairs[metric] for pairs in found if pairs is not None and metric in pairs]
+        names = ("folder", "measured", "metrics", metric)
+        places = zip(*(self.of(label, setting, name)[wanted] for name in names), strict=True)
+        found = [self._scored(metric, *place) for place in places]
+        scored = [scores for scores in found if scores is not None]
         if not scored or len(scored) < len(found):
             return None
         return pd.concat(scored, axis=1).mean(axis=1, skipna=False).dropna()
+
+    def _scored(self, metric: str, folder: str, measured: str, metrics: str, value: Any) -> pd.Series | None:
+        """A measurement's scores by a metric; None if it has none, with a warning if they are not those of its number."""
+        pairs = self._pairs(folder, measured, metrics)
+        if pairs is None or metric not in pairs:
+            return None
+        if pd.notna(value) and not np.isclose(pairs[metric].mean(), float(value), rtol=1e-6, atol=1e-9):
+            file = Path(folder, measured, "pairs.csv")
+            warn(f"{file} does not agree with cell.json on {metric}: left out; `attnbench measure --again` writes it anew")
+            return None
+        return pairs[metric]
 
     def _pairs(self, folder: str, measured: str, metrics: str) -> pd.DataFrame | None:
         """A measurement's pairs.csv by (sketch, reference); None if it is missing or damaged (a score is text, or infinite)."""
