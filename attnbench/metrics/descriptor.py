@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 
 class Descriptor(BaseModel):
@@ -19,9 +19,7 @@ class Descriptor(BaseModel):
 
     name: str = Field(description="Name of the entry point.")
     options: dict[str, Any] = Field({}, description="All options, defaults included.")
-    title: str = Field(
-        pattern=r"^[^\r\n]*$", description="In tables, on one line; options that change the scale are part of it."
-    )
+    title: str = Field(description="In tables; options that change the scale are part of it.")
     unit: str = ""
     decimals: int = Field(3, ge=0, le=12, description="Digits shown.")
     lower_is_better: bool
@@ -30,13 +28,6 @@ class Descriptor(BaseModel):
     note: str = Field("", description="A remark, for the model card.")
     package: str = "attnbench"
     version: str = ""
-
-    @field_validator("title")
-    @classmethod
-    def _one_line(cls, title: str) -> str:
-        if len(title.splitlines()) > 1:
-            raise ValueError("it must be one line")
-        return title
 
     @property
     def heading(self) -> str:

@@ -112,6 +112,8 @@ def parse_metric(text: str, settings: Mapping[str, Any] | None = None) -> Metric
     except Exception as error:  # a third party's constructor may raise anything
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{where} cannot be made with {given}: {reason}") from error
+    if len(metric.descriptor.title.splitlines()) > 1:
+        raise UserError(f"{where}: its `title` must be one line")
     for used in metric.uses:
         if used not in USABLE:
             raise UserError(f"{where}: `uses` names '{used}': pictures have {', '.join(USABLE)}")
