@@ -93,15 +93,15 @@ def columns_of(cells: Cells, settings: Iterable[Setting], shown: Sequence[str], 
     Args:
         chosen: whether a user chose them; else a setting that has none of them shows what it has.
     """
-    others = [] if chosen else [key for keys in cells.asked.values() for key in keys if key not in shown]
-    every = [*shown, *dict.fromkeys(others)]
+    every = list(shown) if chosen else list(dict.fromkeys([*shown, *all_metrics(cells)]))
     used: dict[str, list[tuple[Setting, str]]] = {key: _used(cells.finished, key) for key in every}
     named = titles(
         cells.metrics, [(key, weights) for key in every for weights in {weights: None for _, weights in used[key]} or [""]]
     )
     found = []
     for setting in settings:
-        mine = [key for key in shown if key in cells.asked[setting]] or ([] if chosen else cells.asked[setting]) or shown
+        has = [key for key in every if key in cells.asked[setting]]
+        mine = [key for key in shown if key in has] or has or shown
         for key in mine:
             networks = [weights for place, weights in used[key] if place == setting]
             for weights in networks or [""]:
@@ -142,7 +142,7 @@ def chosen_metrics(metrics: Mapping[str, Descriptor], asked: Iterable[str]) -> l
 
 def all_metrics(cells: Cells) -> list[str]:
     """The keys of the metrics that any of the cells was measured with, in the order of the records."""
-    return list(dict.fromkeys(key for keys in cells.asked.values() for key in keys))
+    return list(dict.fromkeys(key for keys in cells.asked.values() for key in keys if key in cells.metrics))
 
 
 def values_of(cells: Cells, label: str, column: Column) -> pd.Series:
