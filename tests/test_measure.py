@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import numpy as np
 import pandas as pd
@@ -576,3 +577,23 @@ def test_a_store_that_cannot_be_written_to_is_refused_in_one_line(tmp_path: Path
         assert refused.code == 2
         assert f"error: results folder '{tmp_path / 'results'}' cannot be written to: Read-only file system" in refused.err
     assert tree(cell) == before
+
+
+def test_damaged_pictures_are_coloured_again(tmp_path: Path, mine: None, warned: Callable[[], list[str]]) -> None:
+    cell = trained(tmp_path / "results")
+    file = cell / record(cell)["measurements"][0]["folder"] / "pictures.zip"
+    whole = PairPictures(file.parent)
+    pictures = whole.all_of(whole.generated)
+    with ZipFile(file) as before:
+        inside = {name: before.read(name) for name in before.namelist()}
+    with ZipFile(file, "w") as after:
+        for name, data in inside.items():
+            after.writestr(name, data[:20] if name == "generated/1.webp" else data)
+    assert measure(tmp_path / "results", "--metrics", "brightness").code == 0
+    assert "they are coloured again" in warned()[0]
+    mended = PairPictures(file.parent)
+    assert torch.equal(mended.all_of(mended.generated), pictures)
+    (cell / "generator.safetensors").unlink()
+    file.write_bytes(file.read_bytes()[:-30])
+    assert measure(tmp_path / "results", "--metrics", "ssim").code == 1
+    assert list(numbers(cell)) == ["ssim_global", "brightness"]

@@ -21,7 +21,7 @@ from attnbench.config.recipe import Data
 from attnbench.console import progress, warn
 from attnbench.data.images import ImageSet, PreparedDataset
 from attnbench.errors import Interrupted, UserError
-from attnbench.execute.asked import Asked, ToMeasure, can_be_measured
+from attnbench.execute.asked import GENERATOR, Asked, ToMeasure, can_be_measured
 from attnbench.files import replacing
 from attnbench.method.backbone import Colorizer
 from attnbench.metrics.generate import PairSet, generate
@@ -138,12 +138,12 @@ def _pictures(
     pairs = PairSet.of(dataset.test, todo.protocol, subject.data, references)
     if subject.given is not None:
         return _Made(subject.given, "given pictures", pictures_of(subject.given, pairs, dataset, device))
-    if kept is not None and (kept.lossless or not (subject.folder.path / "generator.safetensors").is_file()):
-        generated = kept.all_of(kept.generated)
-        if kept.pairs == pairs.pairs and _is_what_was_measured(kept, generated, todo):
-            source: Source = "lossless pictures" if kept.lossless else "small pictures"
-            pictures = pictures_of(generated, pairs, dataset, device, has_train=subject.has_train)
-            return _Made(generated, source, pictures)
+    has_generator = subject.generator is not None or (subject.folder.path / GENERATOR).is_file()
+    if kept is not None and kept.pairs == pairs.pairs and (kept.lossless or not has_generator):
+        found = _as_measured(kept, todo, or_raise=not has_generator)
+        if found is not None:
+            pictures = pictures_of(found, pairs, dataset, device, has_train=subject.has_train)
+            return _Made(found, _source(kept), pictures)
 
     def after(done: int, total: int) -> None:
         if stop is not None and stop.is_set():
@@ -171,12 +171,28 @@ def _kept(subject: Subject, todo: ToMeasure) -> PairPictures | None:
         return None
 
 
-def _is_what_was_measured(kept: PairPictures, generated: Tensor, todo: ToMeasure) -> bool:
+def _as_measured(kept: PairPictures, todo: ToMeasure, *, or_raise: bool) -> Tensor | None:
+    """The kept pictures, (N, 3, S, S) uint8; None, with a warning, if they are damaged or not those that were measured.
+
+    Raises:
+        UserError: the same, with `or_raise`: there is no network that could colour them again.
+    """
     wanted = todo.earlier.generated if todo.earlier else None
-    if not kept.lossless or wanted is None or pixels_digest(generated) == wanted:
-        return True
-    warn(f"'{kept.path}' does not hold the pictures that were measured: they are coloured again")
-    return False
+    problem = UserError(f"'{kept.path}' does not hold the pictures that were measured")
+    try:
+        generated = kept.all_of(kept.generated)
+        if not kept.lossless or wanted is None or pixels_digest(generated) == wanted:
+            return generated
+    except UserError as damaged:
+        problem = damaged
+    if or_raise:
+        raise problem
+    warn(f"{problem}: they are coloured again")
+    return None
+
+
+def _source(kept: PairPictures) -> Source:
+    return "lossless pictures" if kept.lossless else "small pictures"
 
 
 def _from_pictures_alone(kept: PairPictures, subject: Subject, device: torch.device) -> _Made:
@@ -190,8 +206,7 @@ def _from_pictures_alone(kept: PairPictures, subject: Subject, device: torch.dev
     generated = kept.all_of(kept.generated)
     names = [(str(sketch), str(reference)) for sketch, reference in kept.pairs]
     lacking = dict.fromkeys(("real", "answers", "parts"), why)
-    source: Source = "lossless pictures" if kept.lossless else "small pictures"
-    return _Made(generated, source, Pictures(generated, names, device, available, lacking))
+    return _Made(generated, _source(kept), Pictures(generated, names, device, available, lacking))
 
 
 def _written(
@@ -210,7 +225,8 @@ def _written(
     folder.mkdir(parents=True, exist_ok=True)
     add_scores(folder, _scores(made.pictures.names, numbers))
     kind, generated = (earlier.pictures, earlier.generated) if earlier else ("none", None)
-    if made.source in ("generator", "given pictures") and dataset is not None:
+    is_new = made.source in ("generator", "given pictures")
+    if is_new and dataset is not None and (options.pictures != "none" or kind == "none"):  # none is no reason to lose some
         kind, generated = options.pictures, pixels_digest(made.generated)
         if kind != "none":
             pairs = PairSet.of(dataset.test, todo.protocol, subject.data, references)
