@@ -63,7 +63,7 @@ def measure(
         metrics=split_list(metrics),
         recipe=recipe,
         overrides=limited(overrides or (), limit, references),
-        options=run_options(references=references, again=again, pictures=pictures, evaluation_batch=evaluation_batch),
+        options=run_options(references=references, again=again, pictures=pictures.value, evaluation_batch=evaluation_batch),
         data_root=data_root,
         torch_home=torch_home,
         device=device,

@@ -163,7 +163,7 @@ def run(
             record_gradients=record_gradients,
             time_limit_minutes=time_limit,
             references=references,
-            pictures=pictures,
+            pictures=pictures.value,
             evaluation_batch=evaluation_batch,
         ),
     )
