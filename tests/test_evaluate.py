@@ -33,10 +33,10 @@ from attnbench.metrics import ssim_global as ssim_global_file
 from attnbench.metrics.descriptor import Descriptor
 from attnbench.metrics.fid import frechet_distance
 from attnbench.metrics.generate import PairSet, generate, to_bytes
+from attnbench.metrics.grey_levels import grey_levels
 from attnbench.metrics.inception import InceptionFeatures, features_of
 from attnbench.metrics.kid import kernel_distance
 from attnbench.metrics.lpips import PerceptualDistance
-from attnbench.metrics.luma_levels import grey_levels
 from attnbench.metrics.measure import Number, check_uses, measure, pictures_of
 from attnbench.metrics.metric import Metric, Score, metrics_of, parse_metric
 from attnbench.metrics.pictures import CHUNK, Pictures

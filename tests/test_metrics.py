@@ -23,10 +23,10 @@ from torchvision.models.inception import BasicConv2d, InceptionA, InceptionC
 from attnbench import weights
 from attnbench.data.synthetic import draw
 from attnbench.metrics.fid import frechet_distance
+from attnbench.metrics.grey_levels import grey_levels
 from attnbench.metrics.inception import InceptionFeatures, features_of, fold_batch_norms
 from attnbench.metrics.kid import kernel_distance
 from attnbench.metrics.lpips import PerceptualDistance
-from attnbench.metrics.luma_levels import grey_levels
 from attnbench.metrics.ssim import ssim
 from attnbench.metrics.ssim_global import ssim_global
 

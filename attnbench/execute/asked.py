@@ -57,7 +57,7 @@ class Asked:
 
     protocols: Sequence[Protocol]
     metrics: Sequence[Metric]
-    test: str | None
+    test: str | None = None
     again: bool = False
     references: ImageSet | None = None
 
@@ -68,18 +68,19 @@ class Asked:
         Raises:
             UserError: an unknown metric, or references that cannot be used.
         """
-        return cls.of_test(options, cell.recipe.data, None).on(cell.dataset)
+        return cls.of_options(options, cell.recipe.data).on(cell.dataset)
 
     @classmethod
-    def of_test(cls, options: RunOptions, data: Data, test: str | None) -> Asked:
+    def of_options(cls, options: RunOptions, data: Data) -> Asked:
+        """What the options ask, of test images that are not at hand; see `on`. Raises UserError as `of`."""
         metrics = _metrics(options.evaluation)
         if options.references is None:
-            return cls(_protocols(options.evaluation), metrics, test, options.again)
+            return cls(_protocols(options.evaluation), metrics, again=options.again)
         path = Path(options.references)
         images, digest = _references(path, data)
         usual = protocols_of(options.evaluation)[0]
         changes = {"references": "folder", "pairing": "derangement", "folder": path.name, "folder_digest": digest}
-        return cls([usual.model_copy(update=changes)], metrics, test, options.again, images)
+        return cls([usual.model_copy(update=changes)], metrics, again=options.again, references=images)
 
     def on(self, dataset: PreparedDataset) -> Asked:
         """The same of a dataset whose test images are at hand."""

@@ -168,7 +168,7 @@ def _base(request: MeasureRequest) -> Evaluation:
             raise UserError(f"--set {override}: a measurement trains nothing, so only keys of `evaluation` can be set")
     base = load_recipe(request.recipe or "official").evaluation
     changed = changed_evaluation(base, request.overrides, request.metrics)
-    Asked.of_test(request.options.model_copy(update={"evaluation": changed}), Recipe().data, None)
+    Asked.of_options(request.options.model_copy(update={"evaluation": changed}), Recipe().data)
     return base
 
 
@@ -177,7 +177,7 @@ def _planned(subject: Subject, request: MeasureRequest, base: Evaluation) -> tup
     own_evaluation = _evaluation_of_run(subject.folder.path) if request.recipe is None else None
     evaluation = changed_evaluation(own_evaluation or base, request.overrides, request.metrics)
     options = request.options.model_copy(update={"evaluation": evaluation})
-    asked = Asked.of_test(options, subject.data, None)
+    asked = Asked.of_options(options, subject.data)
     known = {str(one.protocol.values): one.protocol for one in subject.record.measurements}
     own = [protocol for protocol in known.values() if protocol.references != "folder"]
     if own and not _names_protocol(request):

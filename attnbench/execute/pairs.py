@@ -160,7 +160,7 @@ def asked_of(recipe: Recipe, references: Path | None, name: str) -> Asked:
         UserError: it has several protocols; or references or metrics that cannot be used.
     """
     options = RunOptions(evaluation=recipe.evaluation, references=str(references.expanduser()) if references else None)
-    asked = Asked.of_test(options, recipe.data, None)
+    asked = Asked.of_options(options, recipe.data)
     if len(asked.protocols) > 1:
         kinds = ", ".join(recipe.evaluation.references)
         raise UserError(

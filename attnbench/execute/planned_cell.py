@@ -39,19 +39,23 @@ def plan_cell(cell: Cell, folder: CellFolder, options: RunOptions) -> None:
             earlier = read_job(folder.path)
         except UserError:  # damaged: it is written anew
             earlier = None
-        job = Job(
-            dataset=cell.origin.text,
-            data_root=str(cell.origin.root) if cell.origin.root else None,
-            skip_corrupt=cell.origin.skip_corrupt,
-            torch_home=str(Path(torch.hub.get_dir()).parent.absolute()),
-            slurm=earlier.slurm if earlier else None,
-            options=options,
-        )
-        write_job(folder.path, job)
+        write_job(folder.path, job_of(cell.origin, options, slurm=earlier.slurm if earlier else None))
         ProgressFile(folder.path).remove()  # left by a process that was killed
         folder.set_damaged_record_aside()
         if folder.record() is None:
             folder.write_record(cell.new_record(), sync=False)  # it can be written again
+
+
+def job_of(origin: Origin, options: RunOptions, slurm: str | None = None) -> Job:
+    """What another process on this machine needs: where images and weights are, and the options."""
+    return Job(
+        dataset=origin.text,
+        data_root=str(origin.root) if origin.root else None,
+        skip_corrupt=origin.skip_corrupt,
+        torch_home=str(Path(torch.hub.get_dir()).parent.absolute()),
+        slurm=slurm,
+        options=options,
+    )
 
 
 def load_planned_cell(path: Path, evaluation: Evaluation) -> Cell:

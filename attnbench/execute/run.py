@@ -92,7 +92,7 @@ def check_request(request: RunRequest) -> Grid:
 
 def _check_metrics(grid: Grid, request: RunRequest) -> None:
     """Refuse metrics that none of the datasets can be measured by, and references that cannot be used."""
-    Asked.of_test(request.measured_by(grid), grid.recipe.data, None)
+    Asked.of_options(request.measured_by(grid), grid.recipe.data)
     for metric in metrics_of(grid.recipe.evaluation):
         check_uses(metric, grid.datasets)
 

@@ -39,12 +39,13 @@ from attnbench.execute.asked import Asked
 from attnbench.execute.given_pictures import coloured_by, read_pictures
 from attnbench.execute.measuring import Subject, measure_cell
 from attnbench.execute.pairs import PairsFile, asked_of, find_dataset, read_pairs, recipe_with
+from attnbench.execute.planned_cell import job_of
 from attnbench.files import disk_full_raised, set_aside
 from attnbench.metrics.generate import PairSet, through_jpeg
 from attnbench.metrics.measure import check_uses
 from attnbench.metrics.protocol import protocols_of
 from attnbench.store.folder import CellFolder, check_store, open_store
-from attnbench.store.job import Job, RunOptions, write_job
+from attnbench.store.job import RunOptions, write_job
 from attnbench.store.pictures import pixels_digest
 
 _LONGEST = 60  # characters of a row's name
@@ -296,7 +297,7 @@ def _measured(subject: Subject, asked: Asked, options: RunOptions, origin: Origi
         if any(one.lossless for one in record.measurements):  # of these very pictures
             options = options.model_copy(update={"pictures": "lossless"})
         if todo:
-            write_job(folder.path, _job(origin, options))
+            write_job(folder.path, job_of(origin, options))  # `measure` finds the images by it
             measure_cell(replace(subject, record=record), asked, options, device)
     return Scored(folder.path.name, record.dataset.name, [metric.key for one in todo for metric in one.metrics])
 
@@ -317,14 +318,3 @@ def _continued(folder: CellFolder, new: Record, noted: bool) -> Record:
         record = record.model_copy(update={"pictures": record.pictures.model_copy(update={"note": new.pictures.note})})
         folder.write_record(record)
     return record
-
-
-def _job(origin: Origin, options: RunOptions) -> Job:
-    """Where `attnbench measure` finds the images again."""
-    return Job(
-        dataset=origin.text,
-        data_root=str(origin.root) if origin.root else None,
-        skip_corrupt=origin.skip_corrupt,
-        torch_home=str(Path(torch.hub.get_dir()).parent.absolute()),
-        options=options,
-    )

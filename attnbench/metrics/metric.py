@@ -98,9 +98,7 @@ def parse_metric(text: str, settings: Mapping[str, Any] | None = None) -> Metric
     loaded = plugin.load()
     where = f"metric '{name}'"
     accepted = options_of(loaded, name, first=False)
-    taken = (
-        {option: settings[key] for key, option in settings_of(loaded).items() if key in (settings or {})} if settings else {}
-    )
+    taken = {option: settings[key] for key, option in getattr(loaded, "settings", {}).items() if settings and key in settings}
     options = {**taken, **options}
     check_names(options, accepted, where)
     typed = {key: as_default(key, options[key], default, where) for key, default in accepted.items() if key in options}
@@ -162,11 +160,6 @@ def parse_metrics(texts: Iterable[str], settings: Mapping[str, Any] | None = Non
             raise UserError(f"metric '{metric.key}' is named twice")
         found[metric.key] = metric
     return list(found.values())
-
-
-def settings_of(loaded: Any) -> Mapping[str, str]:
-    """Keys of a recipe's `evaluation` that set options of a metric: key -> option."""
-    return dict(getattr(loaded, "settings", {}))
 
 
 def networks_needed(metrics: Iterable[Metric]) -> list[str]:

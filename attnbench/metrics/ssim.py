@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from attnbench.metrics.luma_levels import C1, C2, grey_levels
+from attnbench.metrics.grey_levels import C1, C2, grey_levels
 from attnbench.metrics.pictures import Pictures
 
 

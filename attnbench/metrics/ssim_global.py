@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
-from attnbench.metrics.luma_levels import C1, C2, grey_levels
+from attnbench.metrics.grey_levels import C1, C2, grey_levels
 from attnbench.metrics.pictures import Pictures
 
 

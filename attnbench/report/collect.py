@@ -216,7 +216,7 @@ def _views(cells: Cells, rows: Sequence[Row], pairs: int, *, several: bool) -> I
         first = cells.frame[cells.frame["dataset"] == setting.dataset].iloc[0]
         recipe = (
             f"{first['recipe']} ({first['recipe_digest'][:6]})"
-            if pd.isna(first["given"])
+            if pd.isna(first["elsewhere"])
             else f"{NOT_TRAINED}, {first['size']} px"
         )
         title = f"{setting.text} · {recipe}" if several else setting.text

@@ -154,7 +154,7 @@ def pair_grid(cells: Cells, setting: Setting, labels: Sequence[str], count: int,
 
 def _column(cells: Cells, setting: Setting, label: str) -> PairColumn | None:
     """The variant's finished cell of the lowest seed whose pictures can be read."""
-    values = {name: cells.of(label, setting, name) for name in ("seed", "status", "folder", "measured", "metrics", "given")}
+    values = {name: cells.of(label, setting, name) for name in ("seed", "status", "folder", "measured", "metrics", "elsewhere")}
     for place in np.argsort(values["seed"], kind="stable"):
         if values["status"][place] != FINISHED or cells.store is None:
             continue
@@ -178,7 +178,7 @@ def _column(cells: Cells, setting: Setting, label: str) -> PairColumn | None:
             warn(f"{path / 'pairs.csv'} is left out: {error}")
             continue
         once = scores[~scores.index.duplicated()]
-        seed = int(values["seed"][place]) if pd.isna(values["given"][place]) else None
+        seed = int(values["seed"][place]) if pd.isna(values["elsewhere"][place]) else None
         return PairColumn(label, seed, values["folder"][place], pictures, once)
     return None
 

@@ -27,7 +27,7 @@ def results(store: str | Path = "results") -> pd.DataFrame:
     module, options (JSON; all_options has the defaults as well), dataset, seed, recipe, recipe_digest, package, version;
     measurement, protocol (its label, empty for the usual one), test_images, measured (the folder with its pairs.csv), metrics
     (a JSON list of their keys); every metric by its key (`mine`, `mine:size=5`), `<metric>.<what is recorded with it>`,
-    `best.<...>`; costs, device; given (of pictures that were made elsewhere: what they are). Absent values are NaN or None.
+    `best.<...>`; costs, device; elsewhere (of pictures made elsewhere: note, size, digest). Absent values are NaN or None.
     `frame.attrs["metrics"]` describes the metrics, by key.
 
     Raises:
@@ -91,7 +91,7 @@ def rows_of_cell(
         "train_weights": _as_text(tuple(record.weights.items())),
         "failure": record.failure.message if record.failure else None,
         "device": record.provenance.device,
-        "given": _given(record),
+        "elsewhere": _made_elsewhere(record),
         **record.costs,
     }
     best = record.best
@@ -154,7 +154,7 @@ def _size(record: Record) -> int | None:
     return data.get("size") if isinstance(data, dict) else None
 
 
-def _given(record: Record) -> str | None:
+def _made_elsewhere(record: Record) -> str | None:
     """Of a row that was not trained here: the note, the size and the digest of its pictures."""
     given = record.pictures
     if not given:

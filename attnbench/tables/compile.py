@@ -340,7 +340,7 @@ def _titles(cells: Cells, keys: Iterable[str]) -> list[str]:
 
 def _other_packages(frame: pd.DataFrame) -> list[str]:
     """A note on the packages of modules that are not attnbench's own."""
-    others = frame.loc[(frame["package"] != "attnbench") & frame["given"].isna(), ["label", "package", "version"]]
+    others = frame.loc[(frame["package"] != "attnbench") & frame["elsewhere"].isna(), ["label", "package", "version"]]
     named = [f"{row.label} ({row.package} {row.version})" for row in others.drop_duplicates().sort_values("label").itertuples()]
     return [f"From other packages: {', '.join(named)}."] if named else []
 

@@ -86,7 +86,7 @@ def foreign_notes(cells: Cells, rows: Iterable[Row]) -> list[str]:
 
 
 def recipe_caption(cells: Cells) -> str:
-    trained = cells.frame[cells.frame["given"].isna()]
+    trained = cells.frame[cells.frame["elsewhere"].isna()]
     if trained.empty:
         return f"Not trained here: pictures of {cells.frame['size'].iloc[0]:.0f} px"
     return f"Recipe: {trained['recipe'].iloc[0]} ({trained['recipe_digest'].iloc[0][:8]})"

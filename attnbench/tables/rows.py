@@ -26,7 +26,13 @@ from attnbench.store.frame import keys_in
 
 NOT_TRAINED = "not trained here"
 RowKey = tuple[str, str, int]  # module, all options as JSON, and which of several sets of pictures; -1 for a trained module
-_EXPECTED = ("protocol", "test_fingerprint", "metrics", "given", "size")  # columns that a frame without measurements may lack
+_EXPECTED = (
+    "protocol",
+    "test_fingerprint",
+    "metrics",
+    "elsewhere",
+    "size",
+)  # columns that a frame without measurements may lack
 _TRAINED = -1
 
 
@@ -97,7 +103,7 @@ class Cells:
     @cached_property
     def trained(self) -> pd.DataFrame:
         """The finished cells that were trained here, each once."""
-        return self.finished[self.finished["given"].isna()].drop_duplicates(["dataset", "identity"])
+        return self.finished[self.finished["elsewhere"].isna()].drop_duplicates(["dataset", "identity"])
 
     @cached_property
     def settings(self) -> list[Setting]:
@@ -141,7 +147,7 @@ class Cells:
         """Whether a finished cell of the entry, trained here, was not measured with the metric at all."""
         asked = [metric in keys_in(keys) for keys in self.of(label, setting, "metrics")]
         measured = set(self.of(label, setting, "identity")[np.array(asked, dtype=bool)])
-        cells = zip(*(self.every(label, setting.dataset, name) for name in ("identity", "status", "given")), strict=True)
+        cells = zip(*(self.every(label, setting.dataset, name) for name in ("identity", "status", "elsewhere")), strict=True)
         return any(status == FINISHED and identity not in measured and pd.isna(given) for identity, status, given in cells)
 
     def scores(self, label: str, setting: Setting, metric: str, seeds: Iterable[int]) -> pd.Series | None:
@@ -224,7 +230,7 @@ def by_recipe(frame: pd.DataFrame, metrics: Mapping[str, Descriptor], store: Pat
     """
     frame = frame.assign(**{name: None for name in _EXPECTED if name not in frame}).reset_index(drop=True)
     frame.attrs = {}  # of which pandas makes a copy in every step
-    foreign = frame["given"].notna().to_numpy()
+    foreign = frame["elsewhere"].notna().to_numpy()
     guests = np.flatnonzero(foreign)
     joined: set[int] = set()
     for own in _grouped(frame, np.flatnonzero(~foreign), ["recipe_digest", "train_weights"]):
@@ -321,7 +327,7 @@ def _turns(frame: pd.DataFrame) -> list[int]:
     """-1 for trained cells; of pictures with one name for one dataset, which of them they are: 0, 1, ..."""
     turns = [_TRAINED] * len(frame)
     seen: dict[Hashable, list[str]] = {}
-    for place in np.flatnonzero(frame["given"].notna()) if "given" in frame else ():
+    for place in np.flatnonzero(frame["elsewhere"].notna()) if "elsewhere" in frame else ():
         *name, identity = (frame[column].iloc[place] for column in ("module", "all_options", "dataset", "identity"))
         others = seen.setdefault(tuple(name), [])
         if identity not in others:
@@ -333,7 +339,7 @@ def _turns(frame: pd.DataFrame) -> list[int]:
 def variants_in(frame: pd.DataFrame) -> dict[RowKey, Row]:
     """The variants that have cells, each with the label of its cell that was given the fewest options."""
     found: dict[RowKey, Row] = {}
-    parts = frame[["module", "all_options", "options", "label"]].assign(given=frame.get("given"), turn=_turns(frame))
+    parts = frame[["module", "all_options", "options", "label"]].assign(pictures=frame.get("elsewhere"), turn=_turns(frame))
     for module, everything, options, label, pictures, turn in parts.drop_duplicates().to_numpy():
         key, given = (module, everything, turn), json.loads(options)
         if turn != _TRAINED:

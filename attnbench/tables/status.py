@@ -80,7 +80,7 @@ def statuses_now(frame: pd.DataFrame, running: Mapping[str, Progress]) -> list[s
 
 def row_label(cell: Mapping[Any, Any]) -> str:
     """The label of a row of the frame: `SGA on cat, seed 0`; without the seed where nothing was trained here."""
-    if isinstance(cell.get("given"), str):
+    if isinstance(cell.get("elsewhere"), str):
         return f"{cell['label']} on {cell['dataset']}"
     return cell_label(cell["label"], cell["dataset"], cell["seed"])
 
