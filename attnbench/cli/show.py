@@ -110,7 +110,7 @@ def plan(cells: Sequence[Cell], store: Path, devices: str, options: RunOptions) 
     for cell in {cell.dataset.name: cell for cell in cells}.values():
         taken = picture_bytes(cell, options.pictures) / 1e6
         console.print(
-            f"test pictures of {cell.dataset.name}: {options.pictures}, about {taken:,.0f} MB for each cell", markup=False
+            f"test pictures of {cell.dataset.name}: {options.pictures}, about {taken:,.1f} MB for each cell", markup=False
         )
     recipe = cells[0].recipe
     for name in [*(["vgg19"] if recipe.needs_perceptual_network else []), *networks_needed(metrics_of(recipe.evaluation))]:
