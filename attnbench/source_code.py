@@ -6,6 +6,9 @@ import ast
 import hashlib
 from functools import cache
 from pathlib import Path
+from threading import Lock
+
+_PARSER = Lock()  # Python 3.11 keeps the depth of its parser for all threads together, and raises SystemError when two parse
 
 
 @cache
@@ -31,7 +34,8 @@ def code_digest(text: str) -> str:
 def parsed(text: str) -> ast.Module | None:
     """The syntax tree of a file's text; None if it is not Python."""
     try:
-        return ast.parse(text)
+        with _PARSER:
+            return ast.parse(text)
     except (SyntaxError, ValueError, RecursionError):  # not Python, has null bytes, or is nested too deeply for ast
         return None
 

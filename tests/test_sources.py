@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import sys
+import time
 import zipfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -194,3 +197,23 @@ def test_the_frame_names_the_stale_files_of_each_cell(package: Path, tmp_path: P
     frame = results(tmp_path / "results").set_index("folder")
     assert frame["stale"].isna().to_dict() == {"same": True, "stale": False}
     assert frame.loc["stale", "stale"] == "my_package.cycle, my_package.layers, my_package.mine"
+
+
+def test_threads_may_ask_for_digests_at_once() -> None:
+    """Images are hashed by several threads, and drawn ones by the code that draws them. A garbage collection in the middle of a
+    parse lets another thread on, and Python 3.11's parser is one for all of them.
+    """
+    text = "".join(f"def f{number}(x):\n    return [x + {number}, (x, {{x: {number}}})]\n" for number in range(300))
+    usual = gc.get_threshold()
+
+    def let_others_on(phase: str, info: object) -> None:
+        time.sleep(0)
+
+    gc.callbacks.append(let_others_on)
+    gc.set_threshold(20)
+    try:
+        with ThreadPoolExecutor(4) as threads:
+            assert len(set(threads.map(lambda _: code_digest(text), range(8)))) == 1
+    finally:
+        gc.callbacks.remove(let_others_on)
+        gc.set_threshold(*usual)
