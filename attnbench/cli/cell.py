@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from attnbench.cli.app import app
-from attnbench.cli.options import RecordGradients, RerunStale, RetryFailed
+from attnbench.cli.options import LogTo, RecordGradients, RerunStale, RetryFailed
 
 
 @app.command(
@@ -33,6 +33,7 @@ def cell(
     retry_failed: RetryFailed = False,
     rerun_stale: RerunStale = False,
     record_gradients: RecordGradients = False,
+    log_to: LogTo = None,
     options: Annotated[str | None, typer.Option("--options", hidden=True, help="All options of the run, as JSON.")] = None,
     stop_at_eof: Annotated[
         bool, typer.Option("--stop-at-eof", help="Save and stop when standard input ends, as when the parent process dies.")
@@ -40,7 +41,8 @@ def cell(
 ) -> None:
     """Run one cell by hand, as `run` does for each.
 
-    It continues from its checkpoint, with the checkpoint interval of the run that planned it, and records gradients if it did.
+    It continues from its checkpoint, with the checkpoint interval of the run that planned it, and records gradients and logs to
+    TensorBoard if that did.
     `attnbench run` plans cells; with `--executor commands`, it only plans them and prints these commands.
     """
     from attnbench.execute.one_cell import run_planned_cell
@@ -51,6 +53,7 @@ def cell(
         "retry_failed": retry_failed or None,
         "rerun_stale": rerun_stale or None,
         "record_gradients": record_gradients or None,
+        "log_to": log_to,
     }
     code = run_planned_cell(
         folder,

@@ -32,6 +32,11 @@ RecordGradients = Annotated[
     ),
 ]
 
+LogTo = Annotated[
+    str | None,
+    typer.Option("--log-to", help="Log losses and sample pictures there too: `tensorboard`, in the cell's folder."),
+]
+
 
 def split_list(text: str) -> list[str]:
     """Items of a comma-separated list."""

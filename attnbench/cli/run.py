@@ -9,6 +9,7 @@ import typer
 from attnbench.cli.app import app
 from attnbench.cli.options import (
     DataRoot,
+    LogTo,
     Overrides,
     RecordGradients,
     RerunStale,
@@ -97,6 +98,7 @@ def run(
     retry_failed: RetryFailed = False,
     rerun_stale: RerunStale = False,
     record_gradients: RecordGradients = False,
+    log_to: LogTo = None,
     skip_corrupt: SkipCorrupt = False,
     limit: Limit = None,
     references: References = None,
@@ -161,6 +163,7 @@ def run(
             retry_failed=retry_failed,
             rerun_stale=rerun_stale,
             record_gradients=record_gradients,
+            log_to=log_to,
             time_limit_minutes=time_limit,
             references=references,
             pictures=pictures.value,
@@ -170,7 +173,7 @@ def run(
     if dry_run:
         checked = check_request(request)
         planned = cells_of(checked, skip_corrupt=skip_corrupt)
-        show.plan(planned, store, request.executor.place, request.measured_by(checked))
+        show.plan(planned, store, request.executor, request.measured_by(checked))
         return
     cells, outcome = run_request(request)
     for command in outcome.commands:

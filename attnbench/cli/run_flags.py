@@ -50,7 +50,16 @@ Where = Annotated[
         "only plan the cells, and print a command for each, for your own scheduler.",
     ),
 ]
-Jobs = Annotated[int | None, typer.Option("--jobs", "-j", min=1, help="Cells at a time. \\[default: one per device]")]
+Jobs = Annotated[
+    int | None,
+    typer.Option(
+        "--jobs",
+        "-j",
+        min=1,
+        help="Cells at a time, spread over the devices. \\[default: one on a CPU; on each GPU up to 5 small or 2 full ones, as "
+        "memory and CPU cores allow; on a cluster as many as it has room for]",
+    ),
+]
 Devices = Annotated[str, typer.Option("--devices", help="cuda:0,cuda:1 or 0,1 or cpu. \\[default: all GPUs, or the CPU]")]
 TimeLimit = Annotated[
     float | None,

@@ -28,6 +28,7 @@ from attnbench.files import disk_full_raised
 from attnbench.store.folder import CellFolder
 from attnbench.store.job import RunOptions, read_job
 from attnbench.training.gradient_cosines import check_recordable
+from attnbench.training.logs import check_logger
 
 # Exit codes of `attnbench cell`, besides 0, 1 and 2.
 EXIT_DISK_FULL, EXIT_BUSY, EXIT_INTERRUPTED = 3, 75, 130
@@ -108,6 +109,7 @@ def run_planned_cell(
             update={"retry_failed": False, "rerun_stale": False, "again": False}
         )  # these are decided each time
     options = options.model_copy(update=changes)
+    check_logger(options.log_to)
     where = pick_device(device)
     if sys.__stderr__ is not None and hasattr(faulthandler, "register"):
         faulthandler.register(signal.SIGUSR1, file=sys.__stderr__)  # kill -USR1 shows where a cell hangs

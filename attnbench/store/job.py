@@ -27,6 +27,7 @@ class RunOptions(BaseModel):
         retry_failed: run it again if it failed or diverged.
         rerun_stale: run it again if the code of its module has changed since.
         record_gradients: record, every epoch, the cosines between the gradients of the module's branches.
+        log_to: where losses and sample pictures are logged besides the cell's own files: `tensorboard`, or nowhere.
         time_limit_minutes: minutes that the cell may take in this run before it counts as failed; its runner sees to it.
     """
 
@@ -41,6 +42,7 @@ class RunOptions(BaseModel):
     retry_failed: bool = False
     rerun_stale: bool = False
     record_gradients: bool = False
+    log_to: str | None = None
     time_limit_minutes: float | None = Field(None, gt=0, allow_inf_nan=False)
 
     @field_validator("references", mode="before")

@@ -11,24 +11,49 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from attnbench.errors import Diverged
+from attnbench.errors import Diverged, UserError, unknown
 from attnbench.files import write_text
 from attnbench.metrics.metric import Metric
 from attnbench.training.gradient_cosines import GradientCosines, as_json
 from attnbench.training.loop import Progressed
 
+LOGGERS = ("tensorboard",)  # what `--log-to` takes
+
+
+def check_logger(name: str | None) -> None:
+    """Check that losses can be logged there too; None is nowhere.
+
+    Raises:
+        UserError: there is no such logger, or its package is not installed.
+    """
+    if name is None:
+        return
+    if name not in LOGGERS:
+        raise unknown("logger", name, LOGGERS, where="--log-to")
+    _tensorboard()
+
 
 class LossLog:
-    """losses.jsonl, one line per step, and TensorBoard if installed. Losses are read from the device at each flush only."""
+    """losses.jsonl, one line per step. Losses are read from the device at each flush only.
+
+    Args:
+        keep_until: the step from which training goes on; what an earlier start has logged of later steps is dropped.
+        log_to: one of LOGGERS, which gets losses and pictures too, in a folder of its name; by default none.
+
+    Raises:
+        UserError: as `check_logger`.
+    """
 
     FLUSH = 10  # steps between reads from a GPU
 
-    def __init__(self, path: Path, *, keep_until: int):
+    def __init__(self, path: Path, *, keep_until: int, log_to: str | None = None):
+        check_logger(log_to)
         self.path = path
         self.last: dict[str, float] = {name: value for name, value in truncate(path, keep_until).items() if name != "step"}
         self._waiting: list[tuple[int, dict[str, Tensor]]] = []
         self._file = path.open("a")
-        self._board = _tensorboard(path.parent / "tensorboard", keep_until)
+        # TensorBoard drops the step that it is told to purge and those after it.
+        self._board = _tensorboard()(str(path.parent / log_to), purge_step=keep_until + 1) if log_to else None
 
     def add(self, step: int, losses: dict[str, Tensor]) -> None:
         self._waiting.append((step, losses))
@@ -141,10 +166,10 @@ def truncate(path: Path, keep_until: int) -> dict[str, Any]:
     return last
 
 
-def _tensorboard(folder: Path, step: int) -> Any:
-    """A writer, or None if TensorBoard is not installed."""
+def _tensorboard() -> Any:
+    """The class of its writers; raises UserError if it is not installed."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
-        return None
-    return SummaryWriter(str(folder), purge_step=step)
+        raise UserError('--log-to tensorboard needs TensorBoard: pip install "attnbench[tensorboard]"') from None
+    return SummaryWriter
