@@ -669,6 +669,16 @@ def test_costs_are_means_over_cells_of_one_device_and_never_over_two():
     assert any("on H200, and separately on cpu" in note for note in table.notes)
 
 
+def test_speeds_of_cells_that_shared_their_device_are_said_to_be_no_speeds_of_cells_alone():
+    costs = {"device": "H200", "images_per_second": 100.0}
+    alone = [cell("SGA", **costs), cell("CMFT", **costs)]
+    shared = [cell("SGA", seed=1, cells_on_device=2, **costs), cell("SCFT", cells_on_device=5, **costs)]
+    said = "Images per second of SCFT (up to 5 at a time), SGA (up to 2 at a time): of cells that shared their device"
+    notes = {len(cells): one_table(*cells, costs=True).notes for cells in (alone, [*alone, *shared])}
+    assert any(note.startswith(said) for note in notes[4])
+    assert not any("shared" in note for note in notes[2])
+
+
 @pytest.mark.parametrize(("width", "blocks"), [(80, 4), (200, 1)])
 def test_a_terminal_that_is_too_narrow_gets_a_table_a_dataset(width, blocks):
     datasets = ["anime", "cat", "dog", "wild"]

@@ -9,13 +9,17 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 from runs import (
     Process,
+    Python,
     attnbench,
     cells,
     edit,
@@ -30,8 +34,12 @@ from runs import (
 )
 
 from attnbench.cells import sources
-from attnbench.execute import cell_run
+from attnbench.cells.cell import Cell
+from attnbench.config.recipe import load_recipe
+from attnbench.execute import cell_run, gpu_sharing
+from attnbench.execute import local as local_file
 from attnbench.execute import worker as worker_file
+from attnbench.execute.local import Local
 from attnbench.execute.one_cell import EXIT_BUSY, EXIT_INTERRUPTED
 from attnbench.execute.planned_cell import plan_cell
 from attnbench.execute.worker import Worker
@@ -107,6 +115,9 @@ if self.training and self.step == 3 and not os.path.exists({str(once)!r}):
     assert "memory" in failures["greedy"]["message"]
     assert "greedy_package.py" in failures["greedy"]["traceback"]
     assert same_result(only_cell(store, "sga"), undisturbed("sga"))
+    assert record(only_cell(store, "sga"))["provenance"]["cells_on_device"] == 2
+    assert "cells_on_device" not in record(undisturbed("sga"))["provenance"]
+    assert "cells run 2 at a time on cpu" in outcome.err
     assert "2 of 4 cells failed" in outcome.out
     assert not list(store.rglob("progress.json"))
 
@@ -445,6 +456,141 @@ def test_gpus_are_spread_over_and_can_be_named_by_number(monkeypatch: pytest.Mon
     assert pick_devices(["2", "cuda:0"]) == ["cuda:2", "cuda:0"]
     with pytest.raises(UserError, match="device 'cuda:3' cannot be used here: GPUs found: 3"):
         pick_devices(["3"])
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """machine(free=[80e9, 8e9], cores=16): one with two GPUs, as far as a runner can tell."""
+
+    def has(free: Sequence[float], cores: int = 16) -> None:
+        monkeypatch.setattr("torch.cuda.device_count", lambda: len(free))
+        monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(cores)), raising=False)
+        monkeypatch.setattr(gpu_sharing, "free_memory", lambda gpus: {gpu: int(free[int(gpu[5:])]) for gpu in gpus})
+
+    return has
+
+
+def many(count: int, size: int = 64, **changes: object) -> list[Cell]:
+    """Cells of the paper's recipe at that size, as far as an executor looks at them."""
+    (cell,) = cells()
+    recipe = load_recipe("official", [f"data.size={size}"])
+    return [replace(cell, recipe=recipe, seed=seed, **changes) for seed in range(count)]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("size", "count", "has", "at_once"),
+    [
+        pytest.param(256, 9, {"free": [80e9]}, 2, id="full cells"),
+        pytest.param(64, 9, {"free": [80e9]}, 5, id="small cells"),
+        pytest.param(64, 3, {"free": [80e9]}, 3, id="few cells"),
+        pytest.param(64, 9, {"free": [8e9]}, 2, id="little memory"),
+        pytest.param(64, 9, {"free": [1e9]}, 1, id="hardly any memory"),
+        pytest.param(64, 9, {"free": [80e9], "cores": 7}, 3, id="few cores"),
+        pytest.param(64, 9, {"free": [80e9, 80e9], "cores": 8}, 4, id="few cores for two GPUs"),
+        pytest.param(256, 9, {"free": [80e9] * 4, "cores": 1}, 4, id="one core for four GPUs"),
+    ],
+)
+def test_as_many_cells_share_a_gpu_as_their_size_memory_and_cores_allow(
+    size: int, count: int, has: Mapping[str, Any], at_once: int, machine: Callable[..., None]
+) -> None:
+    machine(**has)
+    assert Local().at_once(many(count, size)) == at_once
+
+
+def test_the_most_demanding_cell_decides_how_many_share_a_gpu(machine: Callable[..., None]) -> None:
+    machine(free=[80e9])
+    assert Local().at_once([*many(4, 64), *many(1, 256)]) == 2
+
+
+def test_training_images_count_only_where_a_gpu_keeps_them() -> None:
+    demand = gpu_sharing.Demand(gflop=200, step_bytes=int(1e9), image_bytes=[int(8e9)])
+    assert [demand.fit_in(int(free)) for free in (30e9, 40e9)] == [15, 4]
+
+
+def test_each_gpu_has_its_first_cell_before_any_has_its_second(machine: Callable[..., None]) -> None:
+    machine(free=[80e9, 8e9], cores=32)
+    fitted = Local().fitted(many(20))
+    assert list(fitted.devices) == ["cuda:0", "cuda:1", "cuda:0", "cuda:1", "cuda:0", "cuda:0", "cuda:0"]
+    assert fitted.place == "7 at a time on cuda:0, cuda:1"
+    assert list(Local().fitted(many(3)).devices) == ["cuda:0", "cuda:1", "cuda:0"]
+
+
+@pytest.mark.parametrize(
+    ("local", "devices"),
+    [
+        (Local(jobs=3), ["cuda:0", "cuda:1", "cuda:0"]),
+        (Local(["cuda:1"], jobs=2), ["cuda:1", "cuda:1"]),
+        (Local(["0", "0", "1"]), ["cuda:0", "cuda:0", "cuda:1"]),
+        (Local(["cpu"]), ["cpu"]),
+    ],
+)
+def test_gpus_are_not_asked_where_the_user_decides(
+    local: Local, devices: list[str], machine: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine(free=[80e9, 80e9])
+    monkeypatch.setattr(gpu_sharing, "free_memory", lambda gpus: pytest.fail("asked"))
+    assert list(local.fitted(many(9)).devices) == devices
+
+
+def test_cells_that_cannot_be_counted_have_a_gpu_each(machine: Callable[..., None], caplog: pytest.LogCaptureFixture) -> None:
+    def looks_at_values(channels: int) -> object:
+        raise ValueError("a value is missing")
+
+    machine(free=[80e9, 80e9])
+    (variant,) = {id(cell.variant): cell.variant for cell in many(1)}.values()
+    found = many(9, variant=replace(variant, factory=looks_at_values))  # type: ignore[arg-type]
+    with caplog.at_level("INFO", logger="attnbench"):
+        assert Local().at_once(found) == 2
+    assert "what cells need cannot be counted: ValueError: a value is missing" in caplog.text
+
+
+def test_gpus_that_do_not_tell_their_memory_have_one_cell_each(
+    machine: Callable[..., None], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, python: Python
+) -> None:
+    asked = gpu_sharing.free_memory
+    machine(free=[80e9, 80e9])
+    monkeypatch.setattr(gpu_sharing, "free_memory", lambda gpus: asked(["cuda:99"]))
+    with caplog.at_level("INFO", logger="attnbench"):
+        assert Local().at_once(many(9)) == 2
+    assert "one cell at a time on each GPU: their free memory is not known: " in caplog.text
+
+
+def test_cells_are_spread_evenly_over_gpus_and_free_their_places(
+    tmp_path: Path, machine: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three at a time on two GPUs, and they end in another order than they started in."""
+    running: Counter[str] = Counter()
+    most: Counter[str] = Counter()
+    told = set()
+
+    class Short(Worker):
+        def start(self) -> None:
+            running[str(self.device)] += 1
+            most.update({str(self.device): max(0, running[str(self.device)] - most[str(self.device)])})
+            told.add((self.device, self.sharing))
+            self.polls = 3 - running.total()
+
+        def poll(self) -> Literal["finished"] | None:
+            self.polls -= 1
+            if self.polls >= 0:
+                return None
+            running[str(self.device)] -= 1
+            return "finished"
+
+    machine(free=[80e9, 80e9])
+    monkeypatch.setattr(local_file, "Worker", Short)
+    monkeypatch.setattr(local_file, "POLL", 0)
+    outcome = Local(jobs=3).run(cells(seeds=tuple(range(8))), tmp_path / "results", RunOptions())
+    assert len(outcome.finished) == 8
+    assert most == {"cuda:0": 2, "cuda:1": 1}
+    assert told == {("cuda:0", 2), ("cuda:1", 1)}
+    assert running.total() == 0
+
+
+def test_a_dry_run_says_how_many_cells_run_at_a_time_and_where(tmp_path: Path) -> None:
+    run = tiny(tmp_path / "results", executor="local")
+    assert "cells run one at a time on cpu; results folder: " in attnbench(*run, "--dry-run").out
+    assert "cells run 3 at a time on cpu; results folder: " in attnbench(*run, "--jobs", "3", "--dry-run").out
 
 
 def test_stale_progress_of_a_killed_process_is_no_sign_of_life(tmp_path: Path) -> None:

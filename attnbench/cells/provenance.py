@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from attnbench.cells.record import Provenance
 if TYPE_CHECKING:
     import torch
 
+CELLS_ON_DEVICE = "ATTNBENCH_CELLS_ON_DEVICE"  # set by a runner for the processes of its cells: how many share the device
 _PACKAGES = ("attnbench", "torch", "torchvision", "timm", "numpy", "pillow")
 
 
@@ -29,7 +31,14 @@ def provenance(device: torch.device, packages: Sequence[str] = ()) -> Provenance
         device=device_name(device),
         threads=torch.get_num_threads(),
         platform=platform.platform(terse=True),
+        **_sharing(),
     )
+
+
+def _sharing() -> dict[str, int]:
+    """`cells_on_device`, if the runner has said that there are several."""
+    said = os.environ.get(CELLS_ON_DEVICE, "")
+    return {"cells_on_device": int(said)} if said.isdecimal() and int(said) > 1 else {}
 
 
 def device_name(device: torch.device) -> str:
@@ -43,8 +52,15 @@ def device_name(device: torch.device) -> str:
 
 @cache
 def commit() -> str | None:
-    """The git commit of this checkout, `-dirty` if it has changes; None if the package is not installed from a checkout."""
-    root = Path(__file__).resolve().parents[2]
+    """The git commit of this checkout, or of the one that the installed package was built from, `-dirty` if that has changes.
+
+    None if the package was built outside a checkout, or where git is missing.
+    """
+    package = Path(__file__).resolve().parents[1]
+    return _of_checkout(package.parent) or _of_build(package)
+
+
+def _of_checkout(root: Path) -> str | None:
     if not (root / ".git").exists():
         return None
     try:
@@ -55,6 +71,12 @@ def commit() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return described.stdout.strip() or None
+
+
+def _of_build(package: Path) -> str | None:
+    """What setup.py has written into a wheel."""
+    carried = package / "COMMIT"
+    return (carried.read_text().strip() or None) if carried.is_file() else None
 
 
 def now() -> str:

@@ -79,10 +79,13 @@ class Provenance(_Part):
     """What made the numbers."""
 
     versions: dict[str, str | None] = Field({}, description="Package -> version.")
-    commit: str | None = Field(None, description="Commit of attnbench's checkout, `-dirty` if it had changes.")
+    commit: str | None = Field(
+        None, description="Commit of attnbench's checkout, or of its wheel's, `-dirty` if it had changes."
+    )
     device: str | None = None
     threads: int | None = None
     platform: str | None = None
+    cells_on_device: int | None = Field(None, description="The most cells that shared the device at a time, if several did.")
 
 
 class MetricRecord(_Part):

@@ -17,6 +17,7 @@ from attnbench.errors import UserError
 if TYPE_CHECKING:
     from attnbench.cells.cell import Cell
     from attnbench.contract.report import Report
+    from attnbench.execute.executor import Executor
     from attnbench.store.job import RunOptions
     from attnbench.tables.formats import Sheet
     from attnbench.tables.status import StoreStatus
@@ -85,7 +86,7 @@ def check_report(report: Report) -> None:
     console.print(report.summary, markup=False, soft_wrap=True, style=styles["passed" if report.passed else "failed"])
 
 
-def plan(cells: Sequence[Cell], store: Path, devices: str, options: RunOptions) -> None:
+def plan(cells: Sequence[Cell], store: Path, executor: Executor, options: RunOptions) -> None:
     """Print what a run would do, cell by cell, and what it needs."""
     from attnbench import weights
     from attnbench.execute.asked import Asked
@@ -98,11 +99,14 @@ def plan(cells: Sequence[Cell], store: Path, devices: str, options: RunOptions) 
     shown = Table(box=None, padding=(0, 2, 0, 0))
     for heading in ("cell", "state", "steps", "disk", "folder"):
         shown.add_column(heading, overflow="fold")
+    with_work = []
     for cell, (kept, _) in zip(cells, disk_bytes(cells, options.pictures), strict=True):
         steps = total_steps(cell.dataset.train, cell.recipe)
         disk = f"{kept / 1e9:.2f} GB"
         state = state_of(CellFolder(store / cell.folder_name), Asked.of(cell, options))
         shown.add_row(cell.label, f"{state}", str(steps), disk, cell.folder_name)
+        if state.has_work(options):
+            with_work.append(cell)
     console = Console(highlight=False, soft_wrap=True)
     console.print(shown, markup=False)
     for dataset in {cell.dataset.name: cell.dataset for cell in cells}.values():
@@ -116,7 +120,7 @@ def plan(cells: Sequence[Cell], store: Path, devices: str, options: RunOptions) 
     for name in [*(["vgg19"] if recipe.needs_perceptual_network else []), *networks_needed(metrics_of(recipe.evaluation))]:
         found = weights.find(name) or "missing, will be downloaded; if that fails, its metrics stay empty"
         console.print(f"weights {name}: {found}", markup=False)
-    console.print(f"devices: {devices}; results folder: {store}", markup=False)
+    console.print(f"cells run {executor.fitted(with_work).place}; results folder: {store}", markup=False)
 
 
 def status(found: StoreStatus) -> None:

@@ -9,10 +9,11 @@ from typing import Any
 
 import torch
 from safetensors.torch import save
+from torch import Tensor
 
 from attnbench.cells.cell import Cell
 from attnbench.cells.provenance import now, provenance
-from attnbench.cells.record import FINISHED, RUNNING, BestEpoch, Failure, Status
+from attnbench.cells.record import FINISHED, RUNNING, BestEpoch, Failure, Provenance, Status
 from attnbench.console import progress, warn
 from attnbench.data.images import resident
 from attnbench.errors import Interrupted
@@ -65,7 +66,9 @@ class CellRun:
         """Train, or resume training, and record what was trained."""
         cell, recipe, device = self.cell, self.recipe, self.device
         reset_peak_memory(device)
-        self._update(status=RUNNING, provenance=provenance(device), started=now())
+        self._update(status=RUNNING, provenance=self._provenance(), started=now())
+        if recipe.train.compile:
+            torch.compiler.reset()  # after a few networks in one process, as inline, the compiler would run others uncompiled
         training = build(cell.variant.factory, recipe, cell.seed, device)
         if state := self.folder.read_checkpoint():
             training.load_state_dict(state)
@@ -75,7 +78,7 @@ class CellRun:
         self._show("starting", training.step, always=True)
 
         history = History(self.folder.path / "evaluations.jsonl", keep_until=training.step)
-        self.log = LossLog(self.folder.path / "losses.jsonl", keep_until=training.step)
+        self.log = LossLog(self.folder.path / "losses.jsonl", keep_until=training.step, log_to=self.options.log_to)
         gradients = self._gradient_log(training)
         try:
             per_epoch = steps_per_epoch(self.dataset.train, recipe)
@@ -101,7 +104,7 @@ class CellRun:
                     recipe,
                     seed=cell.seed,
                     device=device,
-                    log=self.log.add,
+                    log=self._log,
                     after_step=after_step,
                     should_stop=self.stop.is_set,
                     listener=gradients.cosines if gradients else None,
@@ -131,6 +134,12 @@ class CellRun:
         self._update(status=status, failure=Failure(message=message, traceback=trace), ended=now())
         self.folder.write_record(self.record)
 
+    def _provenance(self) -> Provenance:
+        """Of what trains here now; a cell that shared its device in an earlier start is still one that did."""
+        made, earlier = provenance(self.device), self.folder.record()
+        shared = [one.cells_on_device for one in (made, earlier.provenance if earlier else made) if one.cells_on_device]
+        return made.model_copy(update={"cells_on_device": max(shared)}) if shared else made
+
     def _update(self, **changes: Any) -> None:
         self.record = self.record.model_copy(update=changes)
 
@@ -145,15 +154,24 @@ class CellRun:
     def _show(self, phase: Phase, step: int, *, always: bool = False, **more: Any) -> None:
         self.progress.write(Progress(phase, step, self.total, str(self.device), **more), always=always)
 
-    def _after_step(self, training: Training, now: Progressed, history: History) -> None:
-        if self.device.type == "cpu" or now.step % LossLog.FLUSH == 0:
+    def _log(self, step: int, losses: dict[str, Tensor]) -> None:
+        self.log.add(step, losses)
+        if self.device.type == "cpu" or step % LossLog.FLUSH == 0:
             self.log.flush()
-        if now.step % math.ceil(self.total / SAMPLE_GRIDS) == 0 or now.last:
-            self._draw_samples(training.generator, now.step)
-        if now.epoch_ends and self._measures_epochs:
-            history.add(now.step, now.epoch + 1, self._numbers(training.generator))
-        if now.last or time.monotonic() - self.saved_at > 60 * self.options.checkpoint_minutes:
-            self._save(training)
+
+    def _after_step(self, training: Training, now: Progressed, history: History) -> None:
+        draws = now.step % math.ceil(self.total / SAMPLE_GRIDS) == 0 or now.last
+        measures = now.epoch_ends and self._measures_epochs
+        saves = now.last or time.monotonic() - self.saved_at > 60 * self.options.checkpoint_minutes
+        if not (draws or measures or saves):
+            return
+        with training.stopwatch.paused():
+            if draws:
+                self._draw_samples(training.generator, now.step)
+            if measures:
+                history.add(now.step, now.epoch + 1, self._numbers(training.generator))
+            if saves:
+                self._save(training)
 
     def _save(self, training: Training) -> None:
         self.log.flush()
@@ -170,8 +188,8 @@ class CellRun:
             draft.write_bytes(save(weights_of, metadata={"format": "pt"}))
         costs = {
             **self._count_costs(),
-            "train_seconds": training.seconds,
-            "images_per_second": training.step * batch / training.seconds,
+            "train_seconds": training.stopwatch.seconds,
+            "images_per_second": training.step * batch / training.stopwatch.seconds,
             "peak_memory_bytes": peak_memory(self.device),
         }
         best = history.best(self.asked.metrics)
@@ -241,9 +259,9 @@ class _Speed:
 
     def __init__(self, training: Training):
         self.training = training
-        self.marks = [(training.step, training.seconds)]
+        self.marks = [(training.step, training.stopwatch.seconds)]
 
     def __call__(self, batch_size: int) -> float:
-        self.marks = [*self.marks[-SPEED_WINDOW:], (self.training.step, self.training.seconds)]
+        self.marks = [*self.marks[-SPEED_WINDOW:], (self.training.step, self.training.stopwatch.seconds)]
         (step, seconds), (latest_step, latest_seconds) = self.marks[0], self.marks[-1]
         return (latest_step - step) * batch_size / max(latest_seconds - seconds, 1e-9)

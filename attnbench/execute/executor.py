@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from attnbench.cells.cell import Cell
 from attnbench.devices import pick_devices
@@ -56,14 +56,18 @@ class Executor(ABC):
         """Whether `run` returns before the cells have run."""
         return False
 
+    def fitted(self, cells: Sequence[Cell]) -> Self:
+        """The executor with all decided that depends on the cells: how many run at a time, and where."""
+        return self
+
     @property
     @abstractmethod
     def place(self) -> str:
-        """Where cells will run, for messages: `cuda:0, cuda:1`."""
+        """Where cells will run, and once it is fitted how many at a time, for messages: `2 at a time on cuda:0`."""
 
     @abstractmethod
-    def at_once(self, cells: int) -> int:
-        """How many of the cells run at the same time."""
+    def at_once(self, cells: Sequence[Cell]) -> int:
+        """How many of the cells run at the same time, at most."""
 
     @abstractmethod
     def run(self, cells: Sequence[Cell], store: Path, options: RunOptions) -> Outcome:
@@ -93,9 +97,9 @@ class DeviceExecutor(Executor):
 
     @property
     def place(self) -> str:
-        return ", ".join(pick_devices(self.devices))
+        return f"on {', '.join(dict.fromkeys(pick_devices(self.devices)))}"
 
-    def at_once(self, cells: int) -> int:
+    def at_once(self, cells: Sequence[Cell]) -> int:
         return len(pick_devices(self.devices))
 
 

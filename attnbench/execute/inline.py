@@ -33,17 +33,21 @@ class Inline(DeviceExecutor):
 
     def check(self, options: RunOptions) -> None:
         super().check(options)
-        pick_device(self.place)
+        pick_device(self.device)
+
+    @property
+    def device(self) -> str:
+        return pick_devices(self.devices)[0]
 
     @property
     def place(self) -> str:
-        return pick_devices(self.devices)[0]
+        return f"one at a time on {self.device}"
 
-    def at_once(self, cells: int) -> int:
+    def at_once(self, cells: Sequence[Cell]) -> int:
         return 1
 
     def run(self, cells: Sequence[Cell], store: Path, options: RunOptions) -> Outcome:
-        outcome, device = Outcome(), pick_device(self.place)
+        outcome, device = Outcome(), pick_device(self.device)
         with stop_signals() as stop:
             waiting: list[Cell] = []
             for wait, queue in ((False, cells), (True, waiting)):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import cycle, islice
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from attnbench.cells.cell import Cell
 from attnbench.cells.provenance import now
@@ -19,6 +19,7 @@ from attnbench.errors import DiskFull
 from attnbench.execute.asked import Asked
 from attnbench.execute.board import Board, Running
 from attnbench.execute.executor import DeviceExecutor, Outcome, check_jobs
+from attnbench.execute.gpu_sharing import usual_slots
 from attnbench.execute.planned_cell import plan_cell, plan_new_cells
 from attnbench.execute.signals import stop_signals
 from attnbench.execute.state import state_of
@@ -36,8 +37,8 @@ class Local(DeviceExecutor):
     """Processes on this machine.
 
     Attributes:
-        devices: devices on which cells run; by default all GPUs, or the CPU.
-        jobs: cells at a time; by default one per device.
+        devices: devices on which cells run, in turns; by default all GPUs, or the CPU.
+        jobs: cells at a time; by default one per device, and more where they fit on a GPU, see `usual_slots`.
     """
 
     name = "local"
@@ -50,17 +51,31 @@ class Local(DeviceExecutor):
         super().check(options)
         check_jobs(self.jobs)
 
-    def at_once(self, cells: int) -> int:
-        return self.jobs or super().at_once(cells)
+    def fitted(self, cells: Sequence[Cell]) -> Self:
+        """As `Executor.fitted`; it names a device as often as cells share it."""
+        devices = pick_devices(self.devices)
+        slots = list(islice(cycle(devices), self.jobs)) if self.jobs else usual_slots(devices, cells)
+        return replace(self, devices=slots, jobs=len(slots))
+
+    @property
+    def place(self) -> str:
+        if self.jobs is None:
+            return super().place
+        return f"{self.jobs if self.jobs > 1 else 'one'} at a time {super().place}"
+
+    def at_once(self, cells: Sequence[Cell]) -> int:
+        return len(self.fitted(cells).devices)
 
     def run(self, cells: Sequence[Cell], store: Path, options: RunOptions) -> Outcome:
         """As `Executor.run`. Cells that another runner is running are left to it, and taken up if it leaves them
         unfinished."""
-        jobs = self.at_once(len(cells))
-        slots = deque(islice(cycle(pick_devices(self.devices)), jobs))
+        fitted = self.fitted(cells)
+        slots = fitted.devices
+        if len(slots) > 1:
+            log.info(f"cells run {fitted.place}")
         plan_new_cells(cells, store, options)
         with stop_signals() as stop, Board(len(cells)) as board:
-            runner = _Runner(cells, store, options, slots, _threads(jobs), board)
+            runner = _Runner(cells, store, options, slots, board)
             try:
                 while runner.advance():
                     if stop.is_set():
@@ -91,11 +106,12 @@ class _Runner:
         cells: Sequence[Cell],
         store: Path,
         options: RunOptions,
-        slots: deque[str],
-        threads: int | None,
+        slots: Sequence[str],
         board: Board,
     ) -> None:
-        self.store, self.options, self.slots, self.threads, self.board = store, options, slots, threads, board
+        self.store, self.options, self.slots, self.board = store, options, list(slots), board
+        self.threads = _threads(len(slots))
+        self.sharing = Counter(slots[: len(cells)])  # device -> the most cells that will share it
         self.waiting = deque(cells)
         self.running: dict[Worker, Cell] = {}
         self.elsewhere: list[Cell] = []
@@ -144,8 +160,11 @@ class _Runner:
             self._count(cell, failed=state.failed)
             log.info(f"{cell.label}: {state}{state.hint}")
             return
-        device = self.slots.popleft()
-        worker = Worker(folder.path, self.options, label=cell.label, device=device, threads=self.threads)
+        busy = Counter(other.device for other in self.running)
+        device = min(self.slots, key=busy.__getitem__)  # so that none is shared while another is idle
+        self.slots.remove(device)
+        sharing = self.sharing[device]
+        worker = Worker(folder.path, self.options, label=cell.label, device=device, threads=self.threads, sharing=sharing)
         plan_cell(cell, folder, self.options)
         worker.start()
         self.running[worker] = cell

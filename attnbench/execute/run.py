@@ -23,12 +23,14 @@ from attnbench.execute.inline import Inline
 from attnbench.execute.local import Local
 from attnbench.execute.migrate import migrate_for
 from attnbench.execute.slurm import Slurm
+from attnbench.execute.state import state_of
 from attnbench.metrics.measure import check_uses
 from attnbench.metrics.metric import metrics_of
-from attnbench.store.folder import open_store
+from attnbench.store.folder import CellFolder, open_store
 from attnbench.store.frame import results
 from attnbench.store.job import RunOptions, run_options
 from attnbench.training.gradient_cosines import check_recordable
+from attnbench.training.logs import check_logger
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -74,6 +76,7 @@ def check_request(request: RunRequest) -> Grid:
         UserError: anything that the user can fix.
     """
     request.executor.check(request.options)
+    check_logger(request.options.log_to)
     weights.use_torch_home(request.torch_home)
     grid = check_grid(
         request.modules,
@@ -128,8 +131,14 @@ def run_request(request: RunRequest) -> tuple[list[Cell], Outcome]:
     cells = cells_of(grid, skip_corrupt=request.skip_corrupt)
     options = request.measured_by(grid)
     migrate_for(store, {id(cell.dataset): cell.dataset for cell in cells}.values())
-    check_space(cells, store, options.pictures, at_once=request.executor.at_once(len(cells)))
-    return cells, request.executor.run(cells, store, options)
+    executor = request.executor.fitted(with_work(cells, store, options))
+    check_space(cells, store, options.pictures, at_once=executor.at_once(cells))
+    return cells, executor.run(cells, store, options)
+
+
+def with_work(cells: Sequence[Cell], store: Path, options: RunOptions) -> list[Cell]:
+    """The cells on which a run has work to do."""
+    return [cell for cell in cells if state_of(CellFolder(store / cell.folder_name), Asked.of(cell, options)).has_work(options)]
 
 
 def make_executor(name: str, flags: Mapping[str, Any]) -> Executor:
@@ -175,6 +184,7 @@ def run(
     retry_failed: bool = False,
     rerun_stale: bool = False,
     record_gradients: bool = False,
+    log_to: str | None = None,
     limit: int | None = None,
     references: str | Path | None = None,
     pictures: str = "lossless",
@@ -197,6 +207,7 @@ def run(
         retry_failed: run failed and diverged cells again.
         rerun_stale: run cells again if their module's code has changed since; the old ones are kept.
         record_gradients: keep the cosines of the branches' gradients, every epoch, for `attnbench analyze gradients`.
+        log_to: where losses and sample pictures are logged besides the cell's own files: `tensorboard`, or nowhere.
         limit: measure only the first pairs, so many of them; training is the same.
         references: a folder of references from elsewhere, instead of the recipe's.
         pictures: how test pictures are kept: `lossless` (metrics can be measured from them later), `small` or `none`.
@@ -234,6 +245,7 @@ def run(
             retry_failed=retry_failed,
             rerun_stale=rerun_stale,
             record_gradients=record_gradients,
+            log_to=log_to,
             time_limit_minutes=time_limit,
             references=references,
             pictures=pictures,

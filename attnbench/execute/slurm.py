@@ -101,10 +101,10 @@ class Slurm(Executor):
 
     @property
     def place(self) -> str:
-        return "those of the cluster"
+        return f"{self.jobs} at a time on the cluster" if self.jobs else "on the cluster"
 
-    def at_once(self, cells: int) -> int:
-        return self.jobs or cells
+    def at_once(self, cells: Sequence[Cell]) -> int:
+        return self.jobs or len(cells)
 
     def parameters(self, cells: int) -> dict[str, Any]:
         """Parameters for submitit's SlurmExecutor."""
@@ -115,7 +115,7 @@ class Slurm(Executor):
             "gpus_per_node": self.gpus or None,  # not 0, which clusters without GPUs reject
             "cpus_per_task": self.cpus,
             "mem": self.memory,
-            "array_parallelism": self.at_once(cells),
+            "array_parallelism": self.jobs or cells,
             "signal_delay_s": self.warning_seconds,
             "setup": list(self.setup),
             "srun_args": [f"--cpus-per-task={self.cpus}"] if self.cpus else None,  # srun no longer inherits it from sbatch

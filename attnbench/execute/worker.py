@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 from typing import Literal
 
+from attnbench.cells.provenance import CELLS_ON_DEVICE
 from attnbench.cells.record import DIVERGED, FAILED, FINISHED
 from attnbench.console import log, warn
 from attnbench.execute.one_cell import EXIT_BUSY, EXIT_DISK_FULL, EXIT_INTERRUPTED
@@ -32,6 +33,7 @@ class Worker:
     Args:
         device: `cuda:1`, `cpu`; by default the first GPU, or the CPU.
         threads: CPU threads; a different number may change the last bits of numbers.
+        sharing: the most cells that run on the device at a time, this one among them.
         grace_seconds: seconds that the process has to finish a step and save when it is asked to stop, before it is killed.
     """
 
@@ -43,10 +45,11 @@ class Worker:
         label: str,
         device: str | None = None,
         threads: int | None = None,
+        sharing: int = 1,
         grace_seconds: float = 120.0,
     ) -> None:
         self.folder, self.options, self.label = CellFolder(folder), options, label
-        self.device, self.threads, self.grace_seconds = device, threads, grace_seconds
+        self.device, self.threads, self.sharing, self.grace_seconds = device, threads, sharing, grace_seconds
         self.log_file = folder / "cell.log"
         self.first_start: float | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -67,6 +70,7 @@ class Worker:
         command += ["--options", self.options.model_dump_json()]  # job.json may hold another runner's by now
         command += ["--device", self.device] if self.device else []
         threads = str(self.threads) if self.threads else os.environ.get("OMP_NUM_THREADS")
+        told = {CELLS_ON_DEVICE: str(self.sharing), **({"OMP_NUM_THREADS": threads} if threads else {})}
         with self.log_file.open("ab") as output:
             self._log_from = output.tell()
             self._process = subprocess.Popen(
@@ -75,7 +79,7 @@ class Worker:
                 stdout=output,
                 stderr=output,
                 start_new_session=True,  # a terminal's Ctrl-C reaches only this process, which stops the others
-                env={**os.environ, **({"OMP_NUM_THREADS": threads} if threads else {})},
+                env={**os.environ, **told},
             )
 
     def stop(self) -> None:

@@ -27,8 +27,8 @@ def results(store: str | Path = "results") -> pd.DataFrame:
     module, options (JSON; all_options has the defaults as well), dataset, seed, recipe, recipe_digest, package, version;
     measurement, protocol (its label, empty for the usual one), test_images, measured (the folder with its pairs.csv), metrics
     (a JSON list of their keys); every metric by its key (`mine`, `mine:size=5`), `<metric>.<what is recorded with it>`,
-    `best.<...>`; costs, device; elsewhere (of pictures made elsewhere: note, size, digest). Absent values are NaN or None.
-    `frame.attrs["metrics"]` describes the metrics, by key.
+    `best.<...>`; costs, device, cells_on_device (how many shared it, if several); elsewhere (of pictures made elsewhere: note,
+    size, digest). Absent values are NaN or None. `frame.attrs["metrics"]` describes the metrics, by key.
 
     Raises:
         UserError: there is no such folder, or no cell in it.
@@ -91,6 +91,7 @@ def rows_of_cell(
         "train_weights": _as_text(tuple(record.weights.items())),
         "failure": record.failure.message if record.failure else None,
         "device": record.provenance.device,
+        "cells_on_device": record.provenance.cells_on_device,
         "elsewhere": _made_elsewhere(record),
         **record.costs,
     }

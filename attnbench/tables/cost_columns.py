@@ -68,7 +68,8 @@ def cost_means(finished: pd.DataFrame, cost: Cost) -> dict[str, float]:
     return {str(label): mean for label, mean in mine.groupby("label")[cost.name].mean().dropna().items()}
 
 
-def cost_note(costs: Sequence[Cost]) -> list[str]:
+def cost_note(costs: Sequence[Cost], finished: pd.DataFrame) -> list[str]:
+    """What the columns are, and whose speeds are not those of a cell alone."""
     devices = list(dict.fromkeys(cost.device for cost in costs if cost.device))
     counted = (
         "Costs: millions of parameters of the module and of the whole generator; GFLOP per image of one forward of the "
@@ -77,4 +78,13 @@ def cost_note(costs: Sequence[Cost]) -> list[str]:
     measured = (
         f"; images per second in training and peak memory: mean over a row's cells on {', and separately on '.join(devices)}."
     )
-    return [counted + (measured if devices else ".")]
+    return [counted + (measured if devices else "."), *_sharing_note(finished)]
+
+
+def _sharing_note(finished: pd.DataFrame) -> list[str]:
+    """A note on rows with cells that shared their device while they were trained: they were slower for it."""
+    if "cells_on_device" not in finished or finished["cells_on_device"].isna().all():
+        return []
+    most = finished.groupby("label")["cells_on_device"].max().dropna()
+    rows = ", ".join(f"{label} (up to {cells:.0f} at a time)" for label, cells in most.items())
+    return [f"Images per second of {rows}: of cells that shared their device; not to be compared with those of others."]

@@ -20,10 +20,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from attnbench.config.recipe import Recipe
 from attnbench.data.batches import Batch
+from attnbench.devices import wait_for
 from attnbench.method.backbone import count_parameters
 from attnbench.method.losses import PerceptualFeatures, style_loss
 from attnbench.training.loop import train_step
-from attnbench.training.state import ModuleFactory, assemble
+from attnbench.training.state import ModuleFactory, Training, assemble
+
+_META = torch.device("meta")
 
 
 def count_costs(factory: ModuleFactory, recipe: Recipe) -> dict[str, float]:
@@ -36,13 +39,8 @@ def count_costs(factory: ModuleFactory, recipe: Recipe) -> dict[str, float]:
         step_gflop: a whole training step, divided by the batch size; gram_gflop: the part of step_gflop for the style loss's
         Gram matrices, which grows with the batch size if they are joint.
     """
-    plain = recipe.train.model_copy(update={"compile": False, "precision": "float32"})
-    recipe = recipe.model_copy(update={"train": plain})
-    size, count = recipe.data.size, recipe.train.batch_size
-    with (meta := torch.device("meta")):
-        features = PerceptualFeatures() if recipe.needs_perceptual_network else None
-        training = assemble(on_meta(factory), recipe, 0, meta, features)
-        batch = Batch(*(torch.zeros(count, channels, size, size) for channels in (3, 1, 3)))
+    training, features, recipe = _without_memory(factory, recipe)
+    count, batch = recipe.train.batch_size, _empty_batch(recipe)
     with FlopCounterMode(display=False) as step:
         train_step(training, batch, recipe)
     training.generator.eval()
@@ -63,6 +61,36 @@ def count_costs(factory: ModuleFactory, recipe: Recipe) -> dict[str, float]:
     }
 
 
+def step_memory(factory: ModuleFactory, recipe: Recipe) -> int:
+    """Peak bytes of training on a GPU: weights, gradients, Adam's moments, a batch and what a step makes of it.
+
+    Counted on the meta device, as by `count_costs`, in float32, which takes the most. What kernels work in, CUDA's context and
+    the training images do not count.
+    """
+    training, features, recipe = _without_memory(factory, recipe)
+    networks = (training.generator, training.discriminator, *([features] if features else []))
+    weights = sum(x.nbytes for network in networks for x in network.state_dict().values())
+    with LiveMemory() as memory:
+        batch = _empty_batch(recipe)
+        for _ in range(2):  # the second step finds the moments and the gradients of the first
+            train_step(training, batch, recipe)
+    return weights + memory.peak
+
+
+def _without_memory(factory: ModuleFactory, recipe: Recipe) -> tuple[Training, PerceptualFeatures | None, Recipe]:
+    """Everything on the meta device, its perceptual network, and the recipe that it follows there: float32, uncompiled."""
+    plain = recipe.train.model_copy(update={"compile": False, "precision": "float32"})
+    recipe = recipe.model_copy(update={"train": plain})
+    with _META:
+        features = PerceptualFeatures() if recipe.needs_perceptual_network else None
+        return assemble(on_meta(factory), recipe, 0, _META, features), features, recipe
+
+
+def _empty_batch(recipe: Recipe) -> Batch:
+    size, count = recipe.data.size, recipe.train.batch_size
+    return Batch(*(torch.zeros(count, channels, size, size, device=_META) for channels in (3, 1, 3)))
+
+
 def on_meta(factory: ModuleFactory) -> ModuleFactory:
     """Build the module in memory, since a constructor may read values, then keep only its shapes."""
 
@@ -79,8 +107,7 @@ def median_seconds(work: Callable[[], Any], times: int, device: torch.device) ->
     for _ in range(times + 1):
         started = time.perf_counter()
         work()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        wait_for(device)
         durations.append(time.perf_counter() - started)
     return median(durations[1:])
 
