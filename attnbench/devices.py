@@ -1,16 +1,19 @@
-"""Devices by name, or those of this machine."""
+"""Devices by name, or those of this machine; waiting for them, and sending them tensors without waiting."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from attnbench.errors import UserError
 
 
 def pick_device(name: str | None) -> torch.device:
     """The named device; by default the first GPU, or the CPU if there is none.
+
+    A GPU becomes the process's current one: a module that makes a tensor on "cuda" gets it there.
 
     Raises:
         UserError: this machine has no such device.
@@ -20,6 +23,8 @@ def pick_device(name: str | None) -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
+        if device.index is not None and device.type == "cuda":
+            torch.cuda.set_device(device)
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"device '{name}' cannot be used here: {str(error).splitlines()[0]}") from None
     return device
@@ -50,3 +55,16 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
         isinstance(error, RuntimeError) and "can't allocate memory" in str(error)  # of torch on a CPU
     )
+
+
+def wait_for(device: torch.device) -> None:
+    """Wait until a GPU has done all that was asked of it; a CPU has, always."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def send(x: Tensor, device: torch.device) -> Tensor:
+    """A CPU tensor on the device, without waiting for a GPU: through pinned memory, which PyTorch keeps until it is read."""
+    if x.device == device:
+        return x
+    return (x.pin_memory() if device.type == "cuda" and x.device.type == "cpu" else x).to(device, non_blocking=True)

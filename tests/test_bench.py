@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import fields
-from functools import partial, partialmethod
+from functools import partial
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -127,7 +127,7 @@ def test_fifty_losses_of_the_released_step_are_ours_within_rounding(
 def graphs(monkeypatch: pytest.MonkeyPatch, compiler: None) -> CompileCounterWithBackend:
     """Counts what is compiled: as `inductor` does, but for its minutes of C++."""
     counter = CompileCounterWithBackend("aot_eager")
-    monkeypatch.setattr(torch.nn.Module, "compile", partialmethod(torch.nn.Module.compile, backend=counter))
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=counter))
     return counter
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from functools import partialmethod
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -221,7 +221,7 @@ def test_a_compiled_run_has_the_same_losses_within_rounding(
     if backend == "inductor" and not (shutil.which("g++") and os.environ.get("ATTNBENCH_TEST_INDUCTOR")):
         pytest.skip("takes minutes: set ATTNBENCH_TEST_INDUCTOR=1, with a C++ compiler (g++)")
     graphs = CompileCounterWithBackend(backend)
-    monkeypatch.setattr(torch.nn.Module, "compile", partialmethod(torch.nn.Module.compile, backend=graphs))
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=graphs))
     smallest = {"train__steps": 2, "backbone__levels": 2, "backbone__residual_blocks": 0, "backbone__discriminator_layers": 1}
     plain, compiled = (tiny_recipe(**smallest, train__compile=value) for value in ("false", "true"))
     losses = [continued(fresh("scft", recipe), recipe) for recipe in (plain, compiled)]

@@ -24,6 +24,7 @@ from attnbench.contract.cost_table import cost_of
 from attnbench.contract.subject import Subject
 from attnbench.data.batches import training_batch
 from attnbench.data.images import ImageSet
+from attnbench.devices import wait_for
 from attnbench.errors import UserError
 from attnbench.method.backbone import feature_channels
 from attnbench.method.losses import PerceptualFeatures
@@ -96,16 +97,11 @@ def second_run(work: Callable[[], Any], device: torch.device) -> float:
 
 
 def _clock(work: Callable[[], Any], device: torch.device) -> float:
-    _wait(device)
+    wait_for(device)
     started = time.perf_counter()
     work()
-    _wait(device)
+    wait_for(device)
     return time.perf_counter() - started
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def _released(plan: Plan, size: int, device: torch.device) -> dict[str, Callable[[], Any]]:

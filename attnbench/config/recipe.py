@@ -87,6 +87,8 @@ class Loss(_Section):
     style: float = Field(50.0, ge=0)
     gram: Literal["joint", "per_sample"] = "joint"
     """`joint`: one Gram matrix over a batch, as released; its loss falls as 1/batch. `per_sample`: the usual definition."""
+    gram_tf32: bool = False
+    """Products of Gram matrices in TF32 on GPUs that support it: its ten bits hold bfloat16's seven, not float32's 23."""
     imagenet_normalization: bool = False
     """Normalise the perceptual network's input with ImageNet's mean and deviation; the released code does not."""
 
@@ -112,6 +114,9 @@ class Train(_Section):
     """Convolutions in TF32 on GPUs that support it, which is PyTorch's default; matrix products stay in float32."""
     channels_last: bool = False
     compile: bool = False
+    """Networks part by part, and the losses, through `torch.compile`."""
+    cuda_graph: bool = False
+    """On a GPU, replay a step that was captured once: for modules that do the same in every step."""
 
 
 @cache
@@ -190,6 +195,9 @@ def metric_settings() -> dict[str, Any]:
     return found
 
 
+_ADDED = (("loss", "gram_tf32"), ("train", "cuda_graph"))  # keys that format 2 did not have from the start
+
+
 class Recipe(_Section):
     """Everything that is held fixed. `Recipe()` is `official`."""
 
@@ -211,8 +219,15 @@ class Recipe(_Section):
 
     @cached_property
     def training(self) -> dict[str, Any]:
-        """All keys that training depends on, as JSON types: everything but `evaluation`."""
-        return self.model_dump(mode="json", exclude={"evaluation"})
+        """All keys that training depends on, as JSON types: everything but `evaluation`.
+
+        Keys that were added later are left out at their defaults, so that older cells are still those of the same recipe.
+        """
+        values = self.model_dump(mode="json", exclude={"evaluation"})
+        for section, key in _ADDED:
+            if values[section][key] == getattr(self, section).__class__.model_fields[key].default:
+                del values[section][key]
+        return values
 
     @property
     def needs_perceptual_network(self) -> bool:

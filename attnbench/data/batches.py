@@ -20,6 +20,7 @@ from attnbench.config.recipe import Data, Sketch, Warp
 from attnbench.data.images import ImageSet, draw_sketches
 from attnbench.data.jitter import jitter
 from attnbench.data.warp import grid_points, official_points, tps_offsets, warp
+from attnbench.devices import send
 
 _ORDER, _JITTER, _WARP, _SIGMA, _OWN_REFERENCE = range(5)  # independent random streams
 
@@ -47,7 +48,7 @@ def training_batch(
         return [np.random.default_rng([stream, seed, epoch, int(index)]) for index in indices]
 
     rows = torch.as_tensor(np.asarray(indices))
-    original = images.images[rows].to(device)
+    original = _selected(images.images, rows, device)
     target = jitter(original, data.jitter, rngs(_JITTER)).float() / 255
     choice = None
     if data.sketch.sigma_per == "epoch":
@@ -73,8 +74,8 @@ def pair_batch(
         warp_seed: references are warped as in training, by a warp that depends on this seed and the image's index alone.
     """
     first, second = (torch.tensor(column) for column in zip(*pairs, strict=True))
-    original = images.images[first].to(device)
-    reference = (references or images).images[second].to(device).float() / 255
+    original = _selected(images.images, first, device)
+    reference = _selected((references or images).images, second, device).float() / 255
     if warp_seed is not None:
         rngs = [np.random.default_rng([_OWN_REFERENCE, warp_seed, int(index)]) for index in second]
         reference = _warped(reference, rngs, data.warp)
@@ -85,8 +86,13 @@ def pair_batch(
 @torch.no_grad()
 def draw_reference(image: Tensor, sketch: Sketch) -> Tensor:
     """Line art (B, 1, S, S) of references (B, 3, S, S), both in [-1, 1], at their own size and with the middle sigma."""
-    sigma = torch.full((len(image),), sorted(sketch.sigma)[len(sketch.sigma) // 2], device="cpu")
+    sigma = float(np.float32(sorted(sketch.sigma)[len(sketch.sigma) // 2]))  # as those of images are kept
     return _signed(draw_sketches((image.float() + 1) / 2, sigma, sketch)).to(image.dtype)
+
+
+def _selected(stored: Tensor, rows: Tensor, device: torch.device) -> Tensor:
+    """Rows of a tensor that is on the device, or on the CPU: on the device."""
+    return send(stored[send(rows, stored.device)], device)
 
 
 def _sketches(images: ImageSet, rows: Tensor, original: Tensor, data: Data, choice: Tensor | None) -> Tensor:
@@ -94,12 +100,13 @@ def _sketches(images: ImageSet, rows: Tensor, original: Tensor, data: Data, choi
     sigmas = torch.tensor(data.sketch.sigma)
     if images.sketches is None:
         sigma = images.sigma[rows] if choice is None else sigmas[choice]
-        return draw_sketches(original.float() / 255, sigma.to(original.device), data.sketch)
+        return draw_sketches(original.float() / 255, sigma, data.sketch)
     if images.sketches.shape[1] == 1:
         column = torch.zeros_like(rows)
     else:
         column = choice if choice is not None else (images.sigma[rows][:, None] == sigmas).int().argmax(1)
-    return images.sketches[rows, column][:, None].to(original.device).float() / 255
+    stored = images.sketches.flatten(0, 1)
+    return _selected(stored, rows * images.sketches.shape[1] + column, original.device)[:, None].float() / 255
 
 
 def _warped(target: Tensor, rngs: Sequence[np.random.Generator], recipe: Warp) -> Tensor:

@@ -355,8 +355,8 @@ def _native_sketches(names: Sequence[str], images: np.ndarray, data: Data) -> np
     return np.stack(small, axis=1)
 
 
-def draw_sketches(rgb: Tensor, sigma: Tensor, sketch: Sketch) -> Tensor:
-    """XDoG with a recipe's constants; (B, 3, H, W) in [0, 1], (B,) -> (B, 1, H, W) in [0, 1]."""
+def draw_sketches(rgb: Tensor, sigma: Tensor | float, sketch: Sketch) -> Tensor:
+    """XDoG with a recipe's constants; (B, 3, H, W) in [0, 1], (B,) on the CPU -> (B, 1, H, W) in [0, 1]."""
     return xdog(rgb, sigma, p=sketch.p, k=sketch.k, epsilon=sketch.epsilon, phi=sketch.phi)
 
 

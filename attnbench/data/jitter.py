@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from attnbench.devices import send
+
 CHANNEL_SHIFT = 50.0
 COLOR_JITTER = (0.05, 0.2, 0.4, 0.4)
 
@@ -28,14 +30,14 @@ def jitter(images: Tensor, kind: str, rngs: Sequence[np.random.Generator]) -> Te
 def _official(images: Tensor, rngs: Sequence[np.random.Generator]) -> Tensor:
     size = images[0].numel()
     packed = np.stack([np.frombuffer(rng.bytes((size + 7) // 8), np.uint8) for rng in rngs])
-    coins = torch.from_numpy(packed).to(images.device)[..., None] >> torch.arange(8, device=images.device) & 1
+    coins = send(torch.from_numpy(packed), images.device)[..., None] >> torch.arange(8, device=images.device) & 1
     coins = coins.flatten(1)[:, :size].view_as(images).to(torch.uint8)
     return images - torch.minimum(coins, images)
 
 
 def _channel_shift(images: Tensor, rngs: Sequence[np.random.Generator]) -> Tensor:
     shift = np.stack([rng.uniform(-CHANNEL_SHIFT, CHANNEL_SHIFT, size=3) for rng in rngs])
-    shifted = images + torch.from_numpy(shift).to(images.device, torch.float32)[..., None, None]
+    shifted = images + send(torch.from_numpy(shift).float(), images.device)[..., None, None]
     return shifted.round().clamp(0, 255).to(torch.uint8)
 
 

@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from attnbench.devices import send
+
 CORNERS = np.array([[0, 0], [1, 0], [1, 1], [0, 1]], dtype=np.float64)
 _PADDING = {"constant": "zeros", "replicate": "border", "reflect": "reflection"}
 
@@ -55,8 +57,9 @@ def tps_offsets(sources: Tensor, destinations: Tensor, height: int, width: int, 
     system[:, :count, count:] = affine
     system[:, count:, :count] = affine.mT
     values = torch.cat([sources - destinations, destinations.new_zeros(batch, 3, 2)], dim=1)
-    weights = torch.linalg.solve(system, values).to(device)  # (B, K + 3, 2)
-    destinations = destinations.to(device)
+    device = destinations.device if device is None else device
+    weights = send(torch.linalg.solve(system, values), device)  # (B, K + 3, 2)
+    destinations = send(destinations, device)
 
     axis_y = torch.linspace(0, 1, height, dtype=destinations.dtype, device=destinations.device)
     axis_x = torch.linspace(0, 1, width, dtype=destinations.dtype, device=destinations.device)
@@ -78,13 +81,13 @@ def warp(images: Tensor, offsets: Tensor, *, border: str = "constant") -> Tensor
         border: constant (black), replicate or reflect.
     """
     _, _, height, width = images.shape
-    size = offsets.new_tensor([width, height])
     x = torch.linspace(0, 1, width, dtype=offsets.dtype, device=offsets.device)
     y = torch.linspace(0, 1, height, dtype=offsets.dtype, device=offsets.device)
     lattice = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)
-    pixels = (lattice + offsets) * size
-    where = (2 * pixels / (size - 1) - 1).to(images.dtype)  # grid_sample's units with align_corners
-    sampled = F.grid_sample(images, where, mode="bicubic", padding_mode=_PADDING[border], align_corners=True)
+    place = (lattice + offsets).unbind(-1)
+    # From pixels, place * side, to grid_sample's units with align_corners.
+    where = torch.stack([2 * (along * side) / (side - 1) - 1 for along, side in zip(place, (width, height), strict=True)], -1)
+    sampled = F.grid_sample(images, where.to(images.dtype), mode="bicubic", padding_mode=_PADDING[border], align_corners=True)
     return sampled.clamp(0, 1)
 
 

@@ -16,17 +16,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from attnbench.devices import send
+
 LUMA = (0.299, 0.587, 0.114)
 
 
 def luma(rgb: Tensor) -> Tensor:
     """(B, 3, H, W) -> (B, 1, H, W), ITU-R BT.601 weights."""
-    return (rgb * rgb.new_tensor(LUMA).view(3, 1, 1)).sum(1, keepdim=True)
+    red, green, blue = (weight * rgb[:, i : i + 1] for i, weight in enumerate(LUMA))
+    return red + green + blue
 
 
 def xdog(
     rgb: Tensor,
-    sigma: Tensor,
+    sigma: Tensor | float,
     *,
     p: float = 19.0,
     k: float = 4.5,
@@ -37,24 +40,28 @@ def xdog(
 
     Args:
         rgb: (B, 3, H, W) in [0, 1].
-        sigma: (B,) standard deviation of the narrower Gaussian for each image, in pixels, on any device.
+        sigma: standard deviation of the narrower Gaussian in pixels: of each image, (B,) on the CPU, or of all.
 
     Returns:
         (B, 1, H, W) float32 in [0, 1], white paper.
     """
     # In float64: the threshold is a cliff, and rounding that depends on the rest of the batch must not push a pixel over it.
-    grey, sigma = luma(rgb.double()), sigma.double()
+    grey = luma(rgb.double())
+    sigma = sigma.double() if isinstance(sigma, Tensor) else sigma
     blurred, wider = gaussian_blur(grey, sigma), gaussian_blur(grey, k * sigma)
     response = grey * ((1 + p) * blurred - p * wider)
     return torch.where(response >= epsilon, 1.0, 1 + torch.tanh(phi * (response - epsilon))).float()
 
 
-def gaussian_blur(grey: Tensor, sigma: Tensor) -> Tensor:
-    """Separable Gaussian blur with one deviation per image; (B, 1, H, W), (B,) -> (B, 1, H, W).
+def gaussian_blur(grey: Tensor, sigma: Tensor | float) -> Tensor:
+    """Separable Gaussian blur with one deviation per image, (B,) on the CPU, or one for all; (B, 1, H, W) -> (B, 1, H, W).
 
     Kernel widths and borders are OpenCV's for float images: round(8 sigma + 1), made odd; mirrored without repeating the edge.
     """
-    kernels = _kernels(sigma).to(grey.device)  # (B, K)
+    if isinstance(sigma, Tensor):
+        kernels = send(_kernels(sigma), grey.device)  # (B, K)
+    else:
+        kernels = _kernel(sigma, grey.device).expand(len(grey), -1)
     radius = kernels.shape[1] // 2
     images = grey.transpose(0, 1)  # one group per image: (1, B, H, W)
     groups = images.shape[1]
@@ -69,9 +76,17 @@ def _kernels(sigma: Tensor) -> Tensor:
     """(B,) -> (B, K): normalised Gaussians, each cut off at its own width and padded with zeros to the widest."""
     width = torch.round(8 * sigma + 1).long() | 1
     largest = int(width.max()) // 2
-    offset = torch.arange(-largest, largest + 1, device=sigma.device)
+    offset = torch.arange(-largest, largest + 1)
     weight = torch.exp(-(offset**2) / (2 * sigma[:, None] ** 2)) * (offset.abs() <= width[:, None] // 2)
     return weight / weight.sum(1, keepdim=True)
+
+
+def _kernel(sigma: float, device: torch.device) -> Tensor:
+    """(K,): a normalised Gaussian, made on the device from numbers alone, so that no step of training waits for it."""
+    radius = (round(8 * sigma + 1) | 1) // 2
+    offset = torch.arange(-radius, radius + 1, dtype=torch.float64, device=device)
+    weight = torch.exp(-(offset**2) / (2 * sigma**2))
+    return weight / weight.sum()
 
 
 def _mirrored(length: int, radius: int, device: torch.device) -> Tensor:

@@ -17,12 +17,15 @@ import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
+from attnbench.method.precision import no_autocast
+from attnbench.method.resampling import average_to, doubled
 from attnbench.method.winograd import Conv3x3
 
 SLOPE = 0.2  # of every LeakyReLU
@@ -30,10 +33,21 @@ SLOPE = 0.2  # of every LeakyReLU
 
 def conv_block(channels_in: int, channels_out: int, stride: int = 1, *, spectral: bool = False) -> nn.Sequential:
     """3x3 convolution, batch norm, LeakyReLU ("CBL")."""
-    conv = nn.Conv2d(channels_in, channels_out, 3, stride, padding=1)
-    return nn.Sequential(
-        spectral_norm(conv) if spectral else conv, nn.BatchNorm2d(channels_out), nn.LeakyReLU(SLOPE, inplace=True)
-    )
+    conv = (SpectralConv2d if spectral else nn.Conv2d)(channels_in, channels_out, 3, stride, padding=1)
+    return nn.Sequential(conv, nn.BatchNorm2d(channels_out), nn.LeakyReLU(SLOPE, inplace=True))
+
+
+class SpectralConv2d(nn.Conv2d):
+    """A convolution with spectral norm, whose power iteration stays in float32 under autocast. Arguments of `nn.Conv2d`."""
+
+    def __init__(self, *args: Any, **options: Any):
+        super().__init__(*args, **options)
+        spectral_norm(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        with no_autocast(x):
+            weight = self.weight  # each access is an iteration
+        return self._conv_forward(x, weight, self.bias)
 
 
 def level_widths(width: int, levels: int) -> list[int]:
@@ -103,7 +117,7 @@ class Encoder(nn.Module):
             x = block(x)
             layers.append(x)
         size = (x.shape[-2], x.shape[-1])
-        return Encoded(image, torch.cat([F.adaptive_avg_pool2d(layer, size) for layer in layers], dim=1), layers)
+        return Encoded(image, torch.cat([average_to(layer, *size) for layer in layers], dim=1), layers)
 
 
 class ResidualBlock(nn.Module):
@@ -151,8 +165,7 @@ class Decoder(nn.Module):
             level = levels - 1 - i
             if i > 0:
                 skip = seconds[level]
-                x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)
-                x = torch.cat([skip, _fit(x, skip)], dim=1)
+                x = torch.cat([skip, _fit(doubled(x), skip)], dim=1)
             x = block_a(x)
             x = block_b(torch.cat([x, firsts[level]], dim=1))
         return torch.tanh(self.to_image(x))

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from attnbench import weights
 from attnbench.config.recipe import Loss
 from attnbench.method.precision import at_least_float32, no_autocast
+from attnbench.method.products import product
 
 Features = Callable[[Tensor], list[Tensor]]
 
@@ -42,7 +43,9 @@ def perceptual_loss(generated: Sequence[Tensor], target: Sequence[Tensor]) -> Te
     return torch.stack([_mean_difference(a, b) for a, b in zip(generated, target, strict=True)]).sum()
 
 
-def style_loss(generated: Sequence[Tensor], target: Sequence[Tensor], *, gram: str = "joint") -> Tensor:
+def style_loss(
+    generated: Sequence[Tensor], target: Sequence[Tensor], *, gram: str = "joint", gram_tf32: bool = False
+) -> Tensor:
     """Mean absolute difference of Gram matrices, summed over layers (eq. 4). No gradient flows to `target`.
 
     Args:
@@ -50,12 +53,13 @@ def style_loss(generated: Sequence[Tensor], target: Sequence[Tensor], *, gram: s
         gram: `joint`, as in the released code: one matrix over the batch, rows (B c), divided by B c H W. It includes
             products across samples, and the loss falls as 1/B: the style weight 50 is meant for batches of 16.
             `per_sample`: the usual matrix, rows c, divided by c H W.
+        gram_tf32: NVIDIA GPUs may round the factors of its products to TF32's ten bits.
     """
     rows = {"joint": lambda x: x.flatten(2).flatten(0, 1), "per_sample": lambda x: x.flatten(2)}[gram]
     layers = []
     for a, b in zip(generated, target, strict=True):
         with no_autocast(a):
-            layers.append(_gram_difference(rows(at_least_float32(a)), rows(at_least_float32(b))).abs().mean())
+            layers.append(_gram_difference(rows(a), rows(b.detach()), gram_tf32).abs().mean())
     return torch.stack(layers).sum()
 
 
@@ -67,28 +71,34 @@ def _mean_difference(a: Tensor, b: Tensor) -> Tensor:
     return (at_least_float32(a) - at_least_float32(b)).abs().mean()
 
 
-def _gram_difference(a: Tensor, b: Tensor) -> Tensor:
-    """(a a^T - b b^T) / (M P); (..., M, P), (..., M, P) -> (..., M, M).
+def _gram_difference(a: Tensor, b: Tensor, allow_tf32: bool) -> Tensor:
+    """(a a^T - b b^T) / (M P); (..., M, P), (..., M, P) -> (..., M, M), in at least float32. No gradient flows to `b`.
 
     Computed as the symmetric part of (a + b)(a - b)^T: one product instead of two, and no large terms cancel.
     """
-    difference: Tensor = _GramDifference.apply(a, b)
-    return difference / (a.shape[-2] * a.shape[-1])
+    with torch.no_grad():
+        wide, other = at_least_float32(a), at_least_float32(b)
+        total, difference = wide + other, wide - other
+    gram: Tensor = _GramDifference.apply(a, total, difference, allow_tf32)
+    return gram / (a.shape[-2] * a.shape[-1])
 
 
 class _GramDifference(torch.autograd.Function):
-    """a a^T - b b^T. For the gradient, autograd would make two products of that size; (G + G^T) a needs one."""
+    """a a^T - b b^T from a, a + b and a - b. For the gradient at a, autograd would make two products of that size;
+    (G + G^T) a needs one."""
 
     @staticmethod
-    def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
+    def forward(ctx: Any, a: Tensor, total: Tensor, difference: Tensor, allow_tf32: bool) -> Tensor:
         ctx.save_for_backward(a)
-        product = (a + b) @ (a - b).mT
-        return (product + product.mT) / 2
+        ctx.allow_tf32 = allow_tf32
+        gram = product(total, difference.mT, allow_tf32)
+        return (gram + gram.mT) / 2
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
         (a,) = ctx.saved_tensors
-        return (gradient + gradient.mT) @ a, None
+        at_a = product(gradient + gradient.mT, at_least_float32(a), ctx.allow_tf32)
+        return at_a.to(a.dtype), None, None, None
 
 
 def generator_losses(
@@ -110,7 +120,7 @@ def generator_losses(
             wanted = features(target)
         got = features(generated)
         parts["perceptual"] = perceptual_loss(got, wanted)
-        parts["style"] = style_loss(got, wanted, gram=recipe.gram)
+        parts["style"] = style_loss(got, wanted, gram=recipe.gram, gram_tf32=recipe.gram_tf32)
     total = torch.stack([getattr(recipe, name) * value for name, value in parts.items()]).sum()
     return total, parts
 

@@ -16,6 +16,7 @@ from attnbench.console import warn
 from attnbench.data.batches import Batch, pair_batch
 from attnbench.data.images import ImageSet
 from attnbench.devices import is_out_of_memory
+from attnbench.method.compiling import uncompiled
 from attnbench.method.precision import tf32
 from attnbench.metrics.protocol import Pairs, Protocol
 
@@ -84,6 +85,7 @@ class PairSet:
 
 @torch.no_grad()
 @tf32(False)  # a measurement does not depend on the recipe's `train.tf32`
+@uncompiled()  # a network that training has compiled would be compiled anew for these batches
 def generate(
     generator: nn.Module,
     pairs: PairSet,

@@ -6,24 +6,25 @@ uninterrupted one: on the CPU, bit for bit.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from attnbench.config.recipe import Recipe
+from attnbench.data.ahead import BatchesAhead
 from attnbench.data.batches import Batch, epoch_order, training_batch
 from attnbench.data.images import ImageSet
 from attnbench.errors import Interrupted
-from attnbench.method.losses import discriminator_loss, generator_losses
-from attnbench.method.precision import tf32
+from attnbench.method.losses import discriminator_loss
+from attnbench.method.precision import sums_in_fixed_order, tf32
 from attnbench.method.probe import BranchListener, Silent, listening
 from attnbench.training.allocator import freed_memory_kept
-from attnbench.training.state import STEP_STREAM, Training, reseed
+from attnbench.training.cuda_graph import CUDARecorder, GraphedStep, Step
+from attnbench.training.state import STEP_STREAM, Training, reseed, uses_cuda_graph
 
 _SILENT = Silent()
 
@@ -54,7 +55,7 @@ def train_step(training: Training, batch: Batch, recipe: Recipe, listener: Branc
 
     discriminator.requires_grad_(False)  # only gradients through it are needed, not its own
     with precision(recipe, target.device):
-        loss_g, parts = generator_losses(generated, target, discriminator(generated, sketch), recipe.loss, training.features)
+        loss_g, parts = training.losses(generated, target, discriminator(generated, sketch), recipe.loss, training.features)
     training.optimizer_g.zero_grad()
     loss_g.backward()
     training.optimizer_g.step()
@@ -106,8 +107,9 @@ def train(
     """Train from `training.step` to the end of the recipe's budget.
 
     Args:
-        log: takes the step (1, 2, ...) and its losses, still on the device.
-        after_step: called when a step is done and logged: the place for checkpoints, pictures and progress.
+        log: takes the step (1, 2, ...) and its losses, still on the device; it waits for a GPU if it reads them.
+        after_step: called when a step is logged: the place for checkpoints, pictures and progress, which the training's
+            stopwatch should not count.
         listener: as in `train_step`.
 
     Raises:
@@ -116,39 +118,41 @@ def train(
     per_epoch, total = steps_per_epoch(images, recipe), total_steps(images, recipe)
     training.generator.train()
     training.discriminator.train()
-    with tf32(recipe.train.tf32), freed_memory_kept(device):
-        for step, epoch, indices in _schedule(training.step, total, per_epoch, len(images), recipe.train.batch_size, seed):
-            started = time.monotonic()
-            reseed(STEP_STREAM, seed, step)
-            _set_learning_rates(training, recipe, step / total)
-            batch = training_batch(images, indices, seed=seed, epoch=epoch, data=recipe.data, device=device)
-            losses = train_step(training, batch, recipe, listener)
-            training.step = step + 1
-            log(training.step, losses)  # waits for the GPU if it reads the losses
-            training.seconds += time.monotonic() - started
-            after_step(Progressed(training.step, epoch, epoch_ends=training.step % per_epoch == 0, last=training.step == total))
+    one_step: Step = partial(train_step, training, recipe=recipe, listener=listener)
+    if uses_cuda_graph(recipe, device):
+        one_step = GraphedStep(one_step, CUDARecorder(device))
+    upcoming = BatchesAhead(_batches(images, recipe, seed, device, training.step, total), device)
+    with tf32(recipe.train.tf32), sums_in_fixed_order(), freed_memory_kept(device), training.stopwatch.running():
+        for batch in upcoming:
+            reseed(STEP_STREAM, seed, training.step)
+            _set_learning_rates(training, recipe, training.step / total)
+            losses = one_step(batch)
+            upcoming.prepare()
+            training.step += 1
+            log(training.step, losses)
+            epoch, position = divmod(training.step - 1, per_epoch)
+            after_step(Progressed(training.step, epoch, epoch_ends=position == per_epoch - 1, last=training.step == total))
             if should_stop() and training.step < total:
                 raise Interrupted(training.step)
 
 
 def batches(images: ImageSet, recipe: Recipe, *, seed: int, device: torch.device, first: int, count: int) -> Iterator[Batch]:
     """The batches of steps first .. first + count - 1; torch's random state is set to that of each step."""
-    per_epoch, size = steps_per_epoch(images, recipe), recipe.train.batch_size
-    for step, epoch, indices in _schedule(first, first + count, per_epoch, len(images), size, seed):
+    for step, batch in enumerate(_batches(images, recipe, seed, device, first, first + count), first):
         reseed(STEP_STREAM, seed, step)
-        yield training_batch(images, indices, seed=seed, epoch=epoch, data=recipe.data, device=device)
+        yield batch
 
 
-def _schedule(
-    first: int, total: int, per_epoch: int, count: int, batch_size: int, seed: int
-) -> Iterator[tuple[int, int, np.ndarray]]:
-    """(step, epoch, indices of its images) for the steps first .. total - 1."""
+def _batches(images: ImageSet, recipe: Recipe, seed: int, device: torch.device, first: int, total: int) -> Iterator[Batch]:
+    """The batches of steps first .. total - 1."""
+    per_epoch, size = steps_per_epoch(images, recipe), recipe.train.batch_size
     shuffled_epoch = None
     for step in range(first, total):
         epoch, position = divmod(step, per_epoch)
         if shuffled_epoch != epoch:
-            order, shuffled_epoch = epoch_order(seed, epoch, count), epoch
-        yield step, epoch, order[position * batch_size : (position + 1) * batch_size]
+            order, shuffled_epoch = epoch_order(seed, epoch, len(images)), epoch
+        indices = order[position * size : (position + 1) * size]
+        yield training_batch(images, indices, seed=seed, epoch=epoch, data=recipe.data, device=device)
 
 
 def _set_learning_rates(training: Training, recipe: Recipe, progress: float) -> None:
@@ -156,4 +160,7 @@ def _set_learning_rates(training: Training, recipe: Recipe, progress: float) -> 
     rates = ((training.optimizer_g, recipe.train.lr_generator), (training.optimizer_d, recipe.train.lr_discriminator))
     for optimizer, rate in rates:
         for group in optimizer.param_groups:
-            group["lr"] = factor * rate
+            if isinstance(group["lr"], Tensor):  # of a captured step, which reads it
+                group["lr"].fill_(factor * rate)
+            else:
+                group["lr"] = factor * rate

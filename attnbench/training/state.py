@@ -13,44 +13,60 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Adam
 
 from attnbench.config.recipe import Recipe
 from attnbench.data.batches import draw_reference
 from attnbench.errors import Diverged
 from attnbench.method.backbone import Colorizer, Discriminator, feature_channels, merge_two_batch_norm_updates
-from attnbench.method.losses import Features, PerceptualFeatures
+from attnbench.method.compiling import compile_parts, compiled
+from attnbench.method.losses import Features, PerceptualFeatures, generator_losses
+from attnbench.training.stopwatch import Stopwatch
 
 ModuleFactory = Callable[[int], nn.Module]  # channels -> module
 _PARTS = ("generator", "discriminator", "optimizer_g", "optimizer_d")  # of a checkpoint
+_OF_THE_DEVICE = ("lr", "fused", "capturable")  # options of an optimiser that this machine and the recipe set
 _MODULE, _BACKBONE, _DISCRIMINATOR, STEP_STREAM = range(4)  # independent random streams
 
 
 @dataclass
 class Training:
-    """The state of a cell in training, and the frozen network that its losses need."""
+    """The state of a cell in training.
+
+    Attributes:
+        features: the frozen network that the losses need.
+        stopwatch: how long it has trained.
+        losses: `generator_losses`, perhaps compiled.
+    """
 
     generator: Colorizer
     discriminator: Discriminator
     optimizer_g: Adam
     optimizer_d: Adam
     features: Features | None
+    stopwatch: Stopwatch
+    losses: Callable[..., tuple[Tensor, dict[str, Tensor]]] = generator_losses
     step: int = 0
-    seconds: float = 0.0
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain values only."""
         return {
             "step": self.step,
-            "seconds": self.seconds,
+            "seconds": self.stopwatch.seconds,
             **{name: getattr(self, name).state_dict() for name in _PARTS},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        optimizers = (self.optimizer_g, self.optimizer_d)
+        groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+        ours = [{option: group[option] for option in _OF_THE_DEVICE} for group in groups]
         for name in _PARTS:
             getattr(self, name).load_state_dict(state[name])
-        self.step, self.seconds = state["step"], state["seconds"]
+        groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+        for group, options in zip(groups, ours, strict=True):
+            group.update(options)
+        self.step, self.stopwatch = state["step"], Stopwatch(self.stopwatch.device, state["seconds"])
 
 
 def build_generator(factory: ModuleFactory, recipe: Recipe, seed: int) -> Colorizer:
@@ -97,16 +113,35 @@ def assemble(
         network.to(device)
         if recipe.train.channels_last:
             network.to(memory_format=torch.channels_last)
-        if recipe.train.compile:
-            network.compile()
-    options: dict[str, Any] = {"betas": recipe.train.betas, "fused": device.type in ("cpu", "cuda") or None}
+    if recipe.train.compile:  # the perceptual network is compiled with the losses
+        compile_parts(generator)
+        compile_parts(discriminator)
     return Training(
         generator,
         discriminator,
-        Adam(generator.parameters(), recipe.train.lr_generator, **options),
-        Adam(discriminator.parameters(), recipe.train.lr_discriminator, **options),
+        _adam(generator, recipe.train.lr_generator, recipe, device),
+        _adam(discriminator, recipe.train.lr_discriminator, recipe, device),
         features,
+        Stopwatch(device),
+        compiled(generator_losses) if recipe.train.compile else generator_losses,
     )
+
+
+def _adam(network: nn.Module, rate: float, recipe: Recipe, device: torch.device) -> Adam:
+    """Adam. For a step that is captured, its learning rate is a tensor: a number would be captured too."""
+    captured = uses_cuda_graph(recipe, device)
+    return Adam(
+        network.parameters(),
+        torch.tensor(rate, device=device) if captured else rate,
+        betas=recipe.train.betas,
+        fused=device.type in ("cpu", "cuda") or None,
+        capturable=captured,
+    )
+
+
+def uses_cuda_graph(recipe: Recipe, device: torch.device) -> bool:
+    """Whether steps are captured: if the recipe says so, and on a GPU alone."""
+    return recipe.train.cuda_graph and device.type == "cuda"
 
 
 def check_weights_are_finite(training: Training) -> None:
