@@ -203,7 +203,7 @@ def run(asked: argparse.Namespace, device: torch.device, say: Callable[[str], ob
         "fid": {"attnbench": ours, "pytorch_fid": theirs},
         **figures,
         "clock_of_each_round": rounds,
-        "provenance": provenance(device),
+        "provenance": provenance(device).model_dump(),
         "ended": now(),
     }
 
