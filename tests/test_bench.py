@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import fields
 from functools import partial
@@ -20,7 +21,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from attnbench.bench import measure
 from attnbench.bench.measure import alternate, bench, ceiling, second_run, time
 from attnbench.bench.output import rows_to_text
-from attnbench.bench.plan import Plan, plan_bench
+from attnbench.bench.plan import Plan, estimated_seconds, plan_bench
 from attnbench.bench.released import ReleasedStep
 from attnbench.config.recipe import Recipe, load_recipe
 from attnbench.data.batches import Batch
@@ -271,6 +272,26 @@ def test_the_ceiling_is_the_rate_of_a_product_of_2048_by_2048(monkeypatch: pytes
 def test_what_cannot_be_measured_is_refused_before_work_starts(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         plan_tiny(**changes)
+
+
+def test_on_a_gpu_the_default_is_a_matter_of_minutes_and_says_so_first() -> None:
+    """An H100: 600 TFLOP/s in large products, 228 GFLOP an image in a step."""
+    plan = plan_bench(torch.device("cuda"))
+    assert (len(plan.variants), plan.sizes, plan.precisions, plan.growth) == (6, (256,), ("bfloat16",), ())
+    costs = [{"step_gflop": 228.0}] * 6
+    seconds = estimated_seconds(plan, costs, {"bfloat16": 600e3}, torch.device("cuda"))
+    assert 60 < seconds < 15 * 60
+    whole = plan_bench(torch.device("cuda"), precisions=["bfloat16", "tf32", "float32"], sizes=[256, 512])
+    rates = {"bfloat16": 600e3, "tf32": 350e3, "float32": 50e3}
+    assert estimated_seconds(whole, costs * 2, rates, torch.device("cuda")) > 5 * seconds
+
+
+def test_the_estimate_comes_before_any_row(measured: Callable[..., Any], caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "attnbench")
+    measured(sizes=[32])
+    said = [line.getMessage() for line in caplog.records]
+    estimate = next(i for i, line in enumerate(said) if re.fullmatch(r"2 rows, in about \d+ s", line))
+    assert estimate < min(i for i, line in enumerate(said) if " px, float32: " in line)
 
 
 @pytest.mark.usefixtures("measured")

@@ -1,5 +1,8 @@
 """Recipes: three files, one schema, and what is said when a key or value is wrong."""
 
+import json
+from pathlib import Path
+
 import pytest
 import yaml
 from runs import HEADS, overrides
@@ -17,6 +20,8 @@ from attnbench.errors import UserError
 from attnbench.execute.inline import Inline
 from attnbench.execute.run import RunRequest, check_request
 from attnbench.metrics.metric import metrics_of
+
+RESULTS = Path(__file__).resolve().parents[1] / "results"
 
 
 def test_official_yaml_writes_out_every_default():
@@ -40,6 +45,18 @@ def test_official_has_the_papers_constants():
 
 def test_paper_differs_from_official_where_the_text_is_explicit():
     assert load_recipe("paper") == load_recipe("official", ["data.jitter=channel_shift"])
+
+
+def test_cells_from_before_a_key_was_added_are_still_cells_of_the_same_recipe():
+    """A key that is at its default is no part of what they were trained with."""
+    trained = [json.loads(file.read_text()) for file in sorted(RESULTS.glob("*/*/cell.json"))]
+    assert trained
+    for record in trained:
+        values = record["recipe"]["values"]
+        assert Recipe.model_validate(values).training == values
+    for changed in ("loss.gram_tf32=true", "train.cuda_graph=true"):
+        assert load_recipe("official", [changed]).training != Recipe().training
+        assert Recipe.model_validate(load_recipe("official", [changed]).training) == load_recipe("official", [changed])
 
 
 def test_demo_needs_no_pretrained_network():

@@ -101,6 +101,20 @@ def test_a_run_that_was_interrupted_after_any_step_ends_bit_for_bit_as_an_uninte
         assert equal(state(second), state(whole)), k
 
 
+def test_a_checkpoint_sets_no_option_that_belongs_to_the_machine_or_the_recipe() -> None:
+    """A cell that was captured on a GPU goes on on a CPU, and the other way round."""
+    recipe = tiny_recipe()
+    first, second = fresh("sga", recipe), fresh("sga", recipe)
+    continued(first, recipe, until=2)
+    saved = first.state_dict()
+    for group in saved["optimizer_g"]["param_groups"]:
+        group |= {"lr": torch.tensor(0.5), "fused": False, "capturable": True}
+    second.load_state_dict(saved)
+    (group,) = second.optimizer_g.param_groups
+    assert (group["lr"], group["fused"], group["capturable"]) == (recipe.train.lr_generator, True, False)
+    assert second.optimizer_g.state
+
+
 @pytest.mark.parametrize("module", MODULES)
 def test_one_forward_with_merged_momentum_does_what_two_forwards_do(module: str) -> None:
     results = {}

@@ -458,6 +458,17 @@ def test_gpus_are_spread_over_and_can_be_named_by_number(monkeypatch: pytest.Mon
         pick_devices(["3"])
 
 
+def test_the_gpu_of_a_process_is_its_current_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module that makes a tensor on "cuda", and kernels that are launched without a name, then find it."""
+    from attnbench.devices import pick_device
+
+    current: list[str] = []
+    monkeypatch.setattr("torch.empty", lambda *shape, device: current.append(f"{device} checked"))
+    monkeypatch.setattr("torch.cuda.set_device", lambda device: current.append(str(device)))
+    assert str(pick_device("cuda:1")) == "cuda:1"
+    assert current == ["cuda:1 checked", "cuda:1"]
+
+
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """machine(free=[80e9, 8e9], cores=16): one with two GPUs, as far as a runner can tell."""

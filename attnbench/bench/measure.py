@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -14,12 +15,12 @@ import torch
 from torch import nn
 
 from attnbench.bench.output import write_benchmark
-from attnbench.bench.plan import PRECISIONS, BenchRow, Plan, stride
+from attnbench.bench.plan import BenchRow, Plan, at, estimated_seconds, stride
 from attnbench.bench.released import ReleasedStep
 from attnbench.cells.provenance import provenance
 from attnbench.cells.variant import Variant, parse_variant
 from attnbench.config.recipe import Recipe
-from attnbench.console import log
+from attnbench.console import duration, log
 from attnbench.contract.cost_table import cost_of
 from attnbench.contract.subject import Subject
 from attnbench.data.batches import training_batch
@@ -49,6 +50,10 @@ def bench(plan: Plan, device: torch.device, store: Path) -> tuple[list[BenchRow]
     ceilings = {name: ceiling(name, device) for name in plan.precisions}
     for name, rate in ceilings.items():
         log.info(f"matrix products, {name}: {rate:,.0f} GFLOP/s")
+    shapes = itertools.product(plan.sizes, plan.variants)
+    costs = {(size, variant.label): count_costs(variant.factory, at(plan.recipe, size)) for size, variant in shapes}
+    expected = duration(estimated_seconds(plan, costs.values(), ceilings, device))
+    log.info(f"{len(costs) * len(plan.precisions)} rows, in about {expected}")
     rows: list[BenchRow] = []
     growth: list[BenchRow] = []
     made_by = provenance(device)  # before the files written below change the repository's state
@@ -58,7 +63,8 @@ def bench(plan: Plan, device: torch.device, store: Path) -> tuple[list[BenchRow]
         for variant in plan.variants:
             for precision in plan.precisions:
                 try:
-                    rows.append(_row(plan, variant, size, precision, ceilings[precision], released, device))
+                    counted = costs[size, variant.label]
+                    rows.append(_row(plan, variant, size, precision, counted, ceilings[precision], released, device))
                 except torch.OutOfMemoryError:
                     log.info(f"{variant.label}, {size} px, {precision}: left out, not enough memory")
                 else:
@@ -107,7 +113,7 @@ def _clock(work: Callable[[], Any], device: torch.device) -> float:
 def _released(plan: Plan, size: int, device: torch.device) -> dict[str, Callable[[], Any]]:
     """The baseline's step, under PyTorch's defaults and, on a GPU, also without TF32."""
     _forget(device)
-    recipe = _at(plan.recipe, size, "float32")
+    recipe = at(plan.recipe, size, "float32")
     step, batch = ReleasedStep(parse_variant(BASELINE_MODULE).factory, recipe, device), _batch(recipe, device)()
 
     def work(tf32_convolutions: bool) -> None:
@@ -123,13 +129,14 @@ def _row(
     variant: Variant,
     size: int,
     precision: str,
+    costs: Mapping[str, float],
     ceiling: float,
     released: Mapping[str, Callable[[], Any]] | None,
     device: torch.device,
 ) -> BenchRow:
     _forget(device)
     torch.compiler.reset()  # else the compiler gives up after a few networks of one class, and runs the others uncompiled
-    recipe = _at(plan.recipe, size, precision)
+    recipe = at(plan.recipe, size, precision)
     count = recipe.train.batch_size
     prepare = _batch(recipe, device)
     batch = prepare()
@@ -148,7 +155,6 @@ def _row(
     seconds = alternate({"step": as_in_training, **others}, plan.steps)
     step_seconds = median(seconds["step"])
     prepare_seconds = median(second_run(prepare, device) for _ in range(max(plan.steps, 5)))
-    costs = count_costs(variant.factory, recipe)
     rate = costs["step_gflop"] * count / step_seconds
     return {
         "module": variant.label,
@@ -224,12 +230,6 @@ def _growth(plan: Plan, variant: Variant, device: torch.device) -> Iterable[Benc
                 "module_ms": cost.milliseconds,
                 "module_mb": cost.peak_mb,
             }
-
-
-def _at(recipe: Recipe, size: int, precision: str) -> Recipe:
-    kind, allow_tf32 = PRECISIONS[precision]
-    train = recipe.train.model_copy(update={"precision": kind, "tf32": allow_tf32})
-    return recipe.model_copy(update={"data": recipe.data.model_copy(update={"size": size}), "train": train})
 
 
 def _batch(recipe: Recipe, device: torch.device) -> Callable[[], Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,12 @@ PRECISIONS = {  # -> train.precision, train.tf32
     "bfloat16": ("bfloat16", True),
 }
 BenchRow = dict[str, Any]
+
+# For the estimate of a benchmark's time. Shares were measured on a CPU, and are counted for a GPU.
+_SHARE_OF_CEILING = {"cpu": 0.4, "cuda": 0.15}
+_RELEASED_STEPS = 2  # operations of the released code's step, in ours
+_COMPILE_SECONDS = 60.0
+_GROWTH_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -56,7 +62,7 @@ class _Defaults:
     growth: Sequence[int]
 
 
-_ON_GPU = _Defaults("fast", (), (256, 512), ("bfloat16", "tf32", "float32"), 20, (128, 256, 512, 1024))
+_ON_GPU = _Defaults("fast", (), (256,), ("bfloat16",), 10, ())
 _ON_CPU = _Defaults("official", ("train.batch_size=4",), (64, 128), ("float32",), 2, (64, 128, 256, 512))
 
 
@@ -104,6 +110,34 @@ def plan_bench(
         if size < 2 * pixels or size % pixels:
             raise UserError(f"size {size}: this backbone needs a multiple of {pixels}, at least {2 * pixels}")
     return plan
+
+
+def estimated_seconds(
+    plan: Plan, costs: Collection[Mapping[str, float]], ceilings: Mapping[str, float], device: torch.device
+) -> float:
+    """About how long the plan takes: by operations, and by what share of the ceiling such a step reaches.
+
+    Args:
+        costs: of each variant at each size, as from `count_costs`.
+        ceilings: GFLOP/s of each precision.
+    """
+    batch, share = plan.recipe.train.batch_size, _SHARE_OF_CEILING.get(device.type, 0.3)
+    released = (2 if device.type == "cuda" else 1) if plan.baseline else 0  # with TF32 and without
+    seconds = len(plan.variants) * len(plan.growth) * _GROWTH_SECONDS
+    for counted in costs:
+        for precision in plan.precisions:
+            step = counted["step_gflop"] * batch / (share * ceilings[precision])
+            slowest = counted["step_gflop"] * batch / (share * min(ceilings.values()))
+            turns = 2 * plan.steps * (step + released * _RELEASED_STEPS * slowest)
+            seconds += turns + (_COMPILE_SECONDS if plan.recipe.train.compile else 0)
+    return seconds
+
+
+def at(recipe: Recipe, size: int, precision: str = "float32") -> Recipe:
+    """The recipe at another size and precision, a key of PRECISIONS."""
+    kind, allow_tf32 = PRECISIONS[precision]
+    train = recipe.train.model_copy(update={"precision": kind, "tf32": allow_tf32})
+    return recipe.model_copy(update={"data": recipe.data.model_copy(update={"size": size}), "train": train})
 
 
 def stride(recipe: Recipe) -> int:

@@ -18,7 +18,7 @@ from attnbench.cli.options import Device, split_list, whole_numbers
 
 `attnbench bench --modules sga --recipe official --sizes 256 --set train.batch_size=16 --growth ""`
 
-`attnbench bench --recipe fast --sizes 256,512 --precisions bfloat16,tf32,float32`, on a GPU
+`attnbench bench --sizes 256,512 --precisions bfloat16,tf32,float32 --growth 128,256,512,1024`, on a GPU: an hour
 """
 )
 def bench(
@@ -35,23 +35,21 @@ def bench(
     ] = None,
     sizes: Annotated[
         str | None,
-        typer.Option("--sizes", help="Image sizes in pixels, comma-separated. \\[default: 256,512; on a CPU 64,128]"),
+        typer.Option("--sizes", help="Image sizes in pixels, comma-separated. \\[default: 256; on a CPU 64,128]"),
     ] = None,
     precisions: Annotated[
-        str | None, typer.Option("--precisions", help="Any of float32, tf32, bfloat16. \\[default: all; on a CPU float32]")
+        str | None, typer.Option("--precisions", help="Any of float32, tf32, bfloat16. \\[default: bfloat16; on a CPU float32]")
     ] = None,
     steps: Annotated[
         int | None,
-        typer.Option("--steps", min=1, help="Steps to time, each after an untimed one. \\[default: 20; on a CPU 2]"),
+        typer.Option("--steps", min=1, help="Steps to time, each after an untimed one. \\[default: 10; on a CPU 2]"),
     ] = None,
     baseline: Annotated[
         bool, typer.Option("--baseline/--no-baseline", help="Time the released code's step in between, for the speed-up.")
     ] = True,
     growth: Annotated[
         str | None,
-        typer.Option(
-            "--growth", help="Image sizes at which to time modules alone. \\[default: 128,256,512,1024; on a CPU 64 to 512]"
-        ),
+        typer.Option("--growth", help="Image sizes at which to time modules alone. \\[default: none; on a CPU 64 to 512]"),
     ] = None,
     store: Annotated[
         Path, typer.Option("--output", "-o", help="Results folder; bench/<device>-<recipe>.json and plots go there.")
