@@ -30,9 +30,8 @@ from attnbench.errors import UserError
 from attnbench.method.backbone import feature_channels
 from attnbench.method.losses import PerceptualFeatures
 from attnbench.method.precision import tf32
-from attnbench.training.allocator import freed_memory_kept
 from attnbench.training.costs import count_costs, peak_bytes
-from attnbench.training.loop import train_step
+from attnbench.training.loop import step_of, switches, train_step
 from attnbench.training.state import Training, assemble
 
 BASELINE_MODULE = "sga"
@@ -142,15 +141,17 @@ def _row(
     batch = prepare()
     training = _training(variant, recipe, device)
 
+    one_step = step_of(training, recipe, device)
+
     def step() -> None:
-        with tf32(recipe.train.tf32):
-            train_step(training, batch, recipe)
+        one_step(batch)
 
     def as_in_training() -> float:
-        with freed_memory_kept(device):
+        with switches(recipe, device):
             return second_run(step, device)
 
-    first = _clock(step, device)
+    with switches(recipe, device):
+        first = _clock(step, device)
     others = {name: partial(second_run, work, device) for name, work in (released or {}).items()}
     seconds = alternate({"step": as_in_training, **others}, plan.steps)
     step_seconds = median(seconds["step"])
@@ -171,7 +172,7 @@ def _row(
         "images_per_second": count / (step_seconds + prepare_seconds),
         "gflop_per_second": rate,
         "share_of_ceiling": rate / ceiling,
-        "memory_gb": _memory(training, step, device) / 1e9,
+        "memory_gb": _memory(training, partial(train_step, training, batch, recipe), device) / 1e9,
         **{f"{name}_ms": 1e3 * median(seconds[name]) for name in released or {}},
         **{f"speedup_over_{name}": _speedup(seconds[name], seconds["step"]) for name in released or {}},
     }

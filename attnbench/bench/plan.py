@@ -24,7 +24,7 @@ BenchRow = dict[str, Any]
 # For the estimate of a benchmark's time. Shares were measured on a CPU, and are counted for a GPU.
 _SHARE_OF_CEILING = {"cpu": 0.4, "cuda": 0.15}
 _RELEASED_STEPS = 2  # operations of the released code's step, in ours
-_COMPILE_SECONDS = 60.0
+_ROW_SECONDS, _COMPILE_SECONDS = 3.0, 60.0
 _GROWTH_SECONDS = 2.0
 
 
@@ -128,8 +128,8 @@ def estimated_seconds(
         for precision in plan.precisions:
             step = counted["step_gflop"] * batch / (share * ceilings[precision])
             slowest = counted["step_gflop"] * batch / (share * min(ceilings.values()))
-            turns = 2 * plan.steps * (step + released * _RELEASED_STEPS * slowest)
-            seconds += turns + (_COMPILE_SECONDS if plan.recipe.train.compile else 0)
+            turn = 2 * (step + released * _RELEASED_STEPS * slowest)  # each is run twice, and timed the second time
+            seconds += (plan.steps + 1) * turn + _ROW_SECONDS + (_COMPILE_SECONDS if plan.recipe.train.compile else 0)
     return seconds
 
 

@@ -7,7 +7,7 @@ uninterrupted one: on the CPU, bit for bit.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 
@@ -61,6 +61,19 @@ def train_step(training: Training, batch: Batch, recipe: Recipe, listener: Branc
     training.optimizer_g.step()
 
     return {"generator": loss_g.detach(), "discriminator": loss_d.detach(), **{k: v.detach() for k, v in parts.items()}}
+
+
+def step_of(training: Training, recipe: Recipe, device: torch.device, listener: BranchListener | None = None) -> Step:
+    """`train_step` as a function of the batch, captured as a CUDA graph if the recipe says so. It wants `switches`."""
+    step = partial(train_step, training, recipe=recipe, listener=listener)
+    return GraphedStep(step, CUDARecorder(device)) if uses_cuda_graph(recipe, device) else step
+
+
+@contextmanager
+def switches(recipe: Recipe, device: torch.device) -> Iterator[None]:
+    """What belongs to the whole process and holds while it trains: precision, order of sums, memory that is kept."""
+    with tf32(recipe.train.tf32), sums_in_fixed_order(), freed_memory_kept(device):
+        yield
 
 
 def _branches_apart(recipe: Recipe, listener: BranchListener | None) -> AbstractContextManager[None]:
@@ -118,11 +131,9 @@ def train(
     per_epoch, total = steps_per_epoch(images, recipe), total_steps(images, recipe)
     training.generator.train()
     training.discriminator.train()
-    one_step: Step = partial(train_step, training, recipe=recipe, listener=listener)
-    if uses_cuda_graph(recipe, device):
-        one_step = GraphedStep(one_step, CUDARecorder(device))
+    one_step = step_of(training, recipe, device, listener)
     upcoming = BatchesAhead(_batches(images, recipe, seed, device, training.step, total), device)
-    with tf32(recipe.train.tf32), sums_in_fixed_order(), freed_memory_kept(device), training.stopwatch.running():
+    with switches(recipe, device), training.stopwatch.running():
         for batch in upcoming:
             reseed(STEP_STREAM, seed, training.step)
             _set_learning_rates(training, recipe, training.step / total)
