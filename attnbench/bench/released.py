@@ -1,13 +1,17 @@
 """The baseline of every speed-up: an iteration as the paper's released code computes it, under PyTorch's defaults.
 
-Two generator forwards; the whole VGG19, classifier included, on both images, neither frozen nor in eval mode; a separate
-product for every Gram matrix, and gradients through both images' features; everything eager, in float32, with Adam's defaults.
+Two generator forwards, with PyTorch's interpolation and pooling; the whole VGG19, classifier included, on both images, neither
+frozen nor in eval mode; a separate product for every Gram matrix, and gradients through both images' features; everything eager,
+in float32, with Adam's defaults.
 With the same weights, the losses are those of `attnbench.training.loop.train_step`; only computing them takes longer.
 """
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.optim import Adam
 
@@ -38,6 +42,9 @@ class ReleasedStep:
         for layer in self.generator.modules():
             if isinstance(layer, Conv3x3):
                 layer.plain = True
+        self.generator.decoder.doubled = partial(F.interpolate, scale_factor=2, mode="bilinear", align_corners=True)
+        for encoder in (self.generator.sketch_encoder, self.generator.reference_encoder):
+            encoder.average_to = lambda x, *size: F.adaptive_avg_pool2d(x, size)
         self.vgg = vgg19(weights=None).to(device).train()  # the times do not depend on the weights
         self.optimizer_g = Adam(self.generator.parameters(), recipe.train.lr_generator, recipe.train.betas)
         self.optimizer_d = Adam(self.discriminator.parameters(), recipe.train.lr_discriminator, recipe.train.betas)

@@ -103,6 +103,8 @@ class Encoder(nn.Module):
     projection or normalisation.
     """
 
+    average_to = staticmethod(average_to)
+
     def __init__(self, channels_in: int, width: int = 16, levels: int = 5):
         super().__init__()
         blocks, previous = [], channels_in
@@ -117,7 +119,7 @@ class Encoder(nn.Module):
             x = block(x)
             layers.append(x)
         size = (x.shape[-2], x.shape[-1])
-        return Encoded(image, torch.cat([average_to(layer, *size) for layer in layers], dim=1), layers)
+        return Encoded(image, torch.cat([self.average_to(layer, *size) for layer in layers], dim=1), layers)
 
 
 class ResidualBlock(nn.Module):
@@ -145,6 +147,8 @@ class Decoder(nn.Module):
     (align_corners=True).
     """
 
+    doubled = staticmethod(doubled)
+
     def __init__(self, channels_in: int, width: int = 16, levels: int = 5):
         super().__init__()
         widths = level_widths(width, levels)
@@ -165,7 +169,7 @@ class Decoder(nn.Module):
             level = levels - 1 - i
             if i > 0:
                 skip = seconds[level]
-                x = torch.cat([skip, _fit(doubled(x), skip)], dim=1)
+                x = torch.cat([skip, _fit(self.doubled(x), skip)], dim=1)
             x = block_a(x)
             x = block_b(torch.cat([x, firsts[level]], dim=1))
         return torch.tanh(self.to_image(x))
