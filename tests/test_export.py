@@ -224,11 +224,18 @@ def test_a_module_that_counts_its_batch_gets_a_program_for_one_picture(
     assert torch.export.load(tmp_path / "generator.pt2").module()(*inputs(1, 16)).shape == (1, 3, 16, 16)
 
 
+def test_a_module_that_draws_its_references_gets_a_program_for_one_picture(compiler: None, tmp_path: Path) -> None:
+    made = write_program(built("cmft:key_source=reference_sketch"), tmp_path / "generator.pt2", "cmft")
+    assert (made.any_batch, made.checked) == (False, 1)
+    assert made.difference <= 1e-4
+
+
 def test_a_module_that_looks_at_values_has_no_program(
-    compiler: None, cell: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    compiler: None, cell: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(UserError, match="module 'cmft' cannot be made into a program .*: export it without --program"):
-        write_program(built("cmft:key_source=reference_sketch"), tmp_path / "generator.pt2", "cmft")
+    install_module(tmp_path / "site", monkeypatch, "looks", "mixed = mixed if mixed.mean() > 0 else -mixed")
+    with pytest.raises(UserError, match="module 'looks' cannot be made into a program .*: export it without --program"):
+        write_program(built("looks"), tmp_path / "generator.pt2", "looks")
     assert capfd.readouterr() == ("", "")  # torch prints pages
 
 

@@ -64,8 +64,8 @@ def status_of(store: Path) -> StoreStatus:
 
 def running_now(frame: pd.DataFrame, store: Path) -> dict[str, Progress]:
     """Folder -> progress of the cells that a process trains, or measures for the first time, at this moment."""
-    measured = frame["measurement"].notna() if "measurement" in frame else False
-    perhaps = (frame["status"] == RUNNING) | ((frame["status"] == FINISHED) & ~measured)
+    unmeasured = frame["measurement"].isna() if "measurement" in frame else True
+    perhaps = (frame["status"] == RUNNING) | ((frame["status"] == FINISHED) & unmeasured)
     seen = {folder: read_progress(store / folder) for folder in frame.loc[perhaps, "folder"]}
     return {folder: progress for folder, progress in seen.items() if progress is not None}
 
