@@ -52,8 +52,9 @@ def pick_devices(names: Sequence[str] = ()) -> list[str]:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether a device's memory, or the machine's, did not suffice."""
+    said = ("can't allocate memory", "ALLOC_FAILED")  # by torch on a CPU, and by NVIDIA's libraries
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
-        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)  # of torch on a CPU
+        isinstance(error, RuntimeError) and any(text in str(error) for text in said)
     )
 
 

@@ -311,10 +311,11 @@ def test_a_cells_own_process_records(tmp_path: Path, workers: None) -> None:
     assert steps_in(only_cell(tmp_path) / "gradients.jsonl") == [2, 4]
 
 
-def test_a_compiled_network_is_refused_before_anything_is_written(tmp_path: Path) -> None:
-    outcome = attnbench(*tiny(tmp_path / "results", "scft", train__compile="true"), RECORDED)
+@pytest.mark.parametrize("key", ["compile", "cuda_graph"])
+def test_a_step_that_cannot_be_listened_to_is_refused_before_anything_is_written(key: str, tmp_path: Path) -> None:
+    outcome = attnbench(*tiny(tmp_path / "results", "scft", **{f"train__{key}": "true"}), RECORDED)
     assert outcome.code == 2
-    assert "--record-gradients does not work with train.compile=true" in outcome.err
+    assert f"--record-gradients does not work with train.{key}=true" in outcome.err
     assert not (tmp_path / "results").exists()
 
 

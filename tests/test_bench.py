@@ -28,7 +28,7 @@ from attnbench.data.batches import Batch
 from attnbench.errors import UserError
 from attnbench.method import winograd
 from attnbench.method.losses import PerceptualFeatures
-from attnbench.method.precision import tf32
+from attnbench.method.precision import sums_in_fixed_order, tf32
 from attnbench.training.loop import train_step
 from attnbench.training.state import Training, assemble
 from attnbench_baselines.sga import SGA
@@ -86,20 +86,21 @@ def history(step: Callable[[Batch], Tensor], recipe: Recipe, device: torch.devic
 def trained(vgg19: dict[str, Tensor], *overrides: str, nudge: float = 0.0, seed: int = 0, device: torch.device = CPU) -> Tensor:
     recipe = tiny_recipe(*overrides)
     built = training(recipe, vgg19, nudge, seed, device)
-    with tf32(False):
+    with tf32(False), sums_in_fixed_order():
         return history(lambda batch: train_step(built, batch, recipe)["generator"], recipe, device)
 
 
-def beyond_rounding(changed: Tensor, plain: Tensor, nudged: list[Tensor]) -> float:
+def beyond_rounding(changed: Tensor, plain: Tensor, nudged: list[Tensor], floor: float = 1e-6) -> float:
     """How far the losses are from the plain ones, at the worst step: 1 is 100 times what changes of all weights by a rounding
     have led to by then.
 
-    Two such changes differ by tens in single steps, where a kink of an activation is crossed or is not.
+    Two such changes differ by tens in single steps, where a kink of an activation is crossed or is not. What is below the
+    floor, relative to the plain losses, is always rounding.
     """
     reach = torch.stack([(other - plain).abs() for other in nudged]).amax(0).cummax(0).values
     assert reach.isfinite().all()
     assert (reach < 0.02 * plain).all()  # else rounding would explain anything
-    return float(((changed - plain).abs() / (100 * reach + 1e-6 * plain)).max())
+    return float(((changed - plain).abs() / (100 * reach + floor * plain)).max())
 
 
 @pytest.fixture(scope="module")
@@ -181,7 +182,7 @@ def test_fifty_losses_of_the_fast_recipe_are_those_of_the_official_one_within_th
 def test_fifty_losses_on_a_gpu_are_those_of_the_processor_and_the_fast_recipe_keeps_them(
     gpu: torch.device, compiler: None, vgg19: dict[str, Tensor], plain: Tensor, nudged: list[Tensor]
 ) -> None:
-    assert beyond_rounding(trained(vgg19, device=gpu), plain, nudged) <= 1
+    assert beyond_rounding(trained(vgg19, device=gpu), plain, nudged, floor=1e-5) <= 1  # other algorithms of convolutions
     coarse = [trained(vgg19, nudge=EPSILON["bfloat16"], seed=seed) for seed in NUDGES]
     switches = ("train.precision=bfloat16", "train.channels_last=true", "train.compile=true")
     assert beyond_rounding(trained(vgg19, *switches, device=gpu), plain, coarse) <= 1

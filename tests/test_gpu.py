@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+import runs
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
@@ -266,8 +267,9 @@ def test_a_step_on_a_gpu_never_waits(gpu: torch.device, module: str) -> None:
     training, images = networks(module, recipe, gpu), some_images(recipe).to(gpu)
     for step in range(2):
         train_step(training, batch_of(images, recipe, step, gpu), recipe)
-    torch.cuda.set_sync_debug_mode("error")
     try:
+        with warnings.catch_warnings(action="ignore"):  # the first call in a process warns that not all waits are noticed
+            torch.cuda.set_sync_debug_mode("error")
         train_step(training, batch_of(images, recipe, 2, gpu), recipe)
     finally:
         torch.cuda.set_sync_debug_mode("default")
@@ -300,16 +302,25 @@ def test_a_step_captured_on_a_gpu_gives_the_losses_of_one_that_is_not(gpu: torch
     graphed = recipe.model_copy(update={"train": recipe.train.model_copy(update={"cuda_graph": True})})
     captured = trained(networks(module, graphed, gpu), graphed, images, steps, recorder=CUDARecorder(gpu))
     for got, wanted in zip(captured, plain, strict=True):
-        assert got == pytest.approx(wanted, rel=1e-3)
+        assert got == pytest.approx(wanted, rel=5e-3)  # learning rates are in float32 there
 
 
-def test_a_module_that_waits_cannot_be_captured_and_is_told_so(gpu: torch.device) -> None:
-    from attnbench.errors import UserError
+CAPTURE_A_WAIT = """
+import torch
+from attnbench.data.batches import Batch
+from attnbench.training.cuda_graph import CUDARecorder, GraphedStep
 
-    def waits(batch: Batch) -> dict[str, Tensor]:
-        return {"generator": batch.target.sum() * float(batch.target.mean())}
+step = GraphedStep(lambda batch: {"generator": batch.target.sum() * float(batch.target.mean())}, CUDARecorder(torch.device("cuda")))
+before = torch.cuda.current_stream()
+try:
+    for _ in range(9):
+        step(Batch(*(torch.ones(2, device="cuda") for _ in range(3))))
+except Exception as error:
+    print(type(error).__name__, error, torch.cuda.current_stream() == before)
+"""
 
-    step, batch = GraphedStep(waits, CUDARecorder(gpu)), Batch(*(torch.ones(2, device=gpu) for _ in range(3)))
-    with pytest.raises(UserError, match="a step cannot be captured as a CUDA graph .*train.cuda_graph=false"):
-        for _ in range(WARM_UP + 1):
-            step(replace(batch))
+
+def test_a_step_that_waits_cannot_be_captured_and_is_told_so(gpu: torch.device, python: runs.Python) -> None:
+    said = python("-c", CAPTURE_A_WAIT).stdout  # in a process of its own: a capture that fails leaves traces in it
+    assert said.startswith("UserError a step cannot be captured as a CUDA graph (")
+    assert said.strip().endswith("): pass --set train.cuda_graph=false True")

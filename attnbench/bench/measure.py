@@ -156,6 +156,8 @@ def _row(
     seconds = alternate({"step": as_in_training, **others}, plan.steps)
     step_seconds = median(seconds["step"])
     prepare_seconds = median(second_run(prepare, device) for _ in range(max(plan.steps, 5)))
+    with switches(recipe, device):
+        memory = _memory(training, partial(train_step, training, batch, recipe), device)
     rate = costs["step_gflop"] * count / step_seconds
     return {
         "module": variant.label,
@@ -169,10 +171,10 @@ def _row(
         "first_step_seconds": first,
         "prepare_ms": 1e3 * prepare_seconds,
         "prepare_share": prepare_seconds / step_seconds,
-        "images_per_second": count / (step_seconds + prepare_seconds),
+        "images_per_second": count / (step_seconds + prepare_seconds),  # at least: a GPU does both at a time
         "gflop_per_second": rate,
         "share_of_ceiling": rate / ceiling,
-        "memory_gb": _memory(training, partial(train_step, training, batch, recipe), device) / 1e9,
+        "memory_gb": memory / 1e9,
         **{f"{name}_ms": 1e3 * median(seconds[name]) for name in released or {}},
         **{f"speedup_over_{name}": _speedup(seconds[name], seconds["step"]) for name in released or {}},
     }

@@ -1,8 +1,8 @@
 """The baseline of every speed-up: an iteration as the paper's released code computes it, under PyTorch's defaults.
 
 Two generator forwards, with PyTorch's interpolation and pooling; the whole VGG19, classifier included, on both images, neither
-frozen nor in eval mode; a separate product for every Gram matrix, and gradients through both images' features; everything eager,
-in float32, with Adam's defaults.
+frozen nor in eval mode; a separate product for every Gram matrix, and gradients through both images' features; everything
+eager, in float32, with Adam's defaults.
 With the same weights, the losses are those of `attnbench.training.loop.train_step`; only computing them takes longer.
 """
 

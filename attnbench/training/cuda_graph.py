@@ -89,15 +89,17 @@ class CUDARecorder:
         """Capture work that has run before.
 
         Raises:
-            UserError: something in it cannot be captured; most often, it waits for the GPU.
+            UserError: something in it cannot be captured; most often, it waits for the GPU. Random numbers on the GPU may be
+                of no use to this process afterwards.
         """
-        graph = torch.cuda.CUDAGraph()
+        graph, ours = torch.cuda.CUDAGraph(), torch.cuda.current_stream(self._device)
         try:
             with torch.cuda.graph(graph, stream=self._stream):
                 work()
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
-            why = str(error).splitlines()[0]
+            torch.cuda.set_stream(ours)  # a capture that failed does not leave its stream
+            why = str(error.__context__ or error).splitlines()[0]  # the error of what failed, not of the end of the capture
             raise UserError(f"a step cannot be captured as a CUDA graph ({why}): pass --set train.cuda_graph=false") from error
         return graph.replay

@@ -140,12 +140,13 @@ def kind_of(role: str) -> str:
 
 
 def check_recordable(recipe: Recipe) -> None:
-    """Raises UserError if recording could change numbers: a compiled network is fused across the branches."""
-    if recipe.train.compile:
-        raise UserError(
-            "--record-gradients does not work with train.compile=true, which fuses the network across the branches: pass --set "
-            "train.compile=false, or use `attnbench analyze gradients` on the finished cell"
-        )
+    """Raises UserError if a step cannot be listened to: compiled or captured, its branches are not there to be read."""
+    for key, why in (("compile", "fuses the network across the branches"), ("cuda_graph", "replays steps without Python")):
+        if getattr(recipe.train, key):
+            raise UserError(
+                f"--record-gradients does not work with train.{key}=true, which {why}: pass --set train.{key}=false, or use "
+                "`attnbench analyze gradients` on the finished cell"
+            )
 
 
 def channel_axis(shape: Sequence[int], channels: int) -> int:
