@@ -310,7 +310,10 @@ import torch
 from attnbench.data.batches import Batch
 from attnbench.training.cuda_graph import CUDARecorder, GraphedStep
 
-step = GraphedStep(lambda batch: {"generator": batch.target.sum() * float(batch.target.mean())}, CUDARecorder(torch.device("cuda")))
+def waits(batch):
+    return {"generator": batch.target.sum() * float(batch.target.mean())}
+
+step = GraphedStep(waits, CUDARecorder(torch.device("cuda")))
 before = torch.cuda.current_stream()
 try:
     for _ in range(9):
