@@ -1,8 +1,8 @@
 """attnbench: a benchmark of correspondence modules for reference-based line-art colorization.
 
-For authors of modules: `check`, `branch`, `observe`, `Attention`, `at_least_float32`, `no_autocast`, `average_to`. For authors
-of metrics: `check_metric`, `Pictures`, `Score`, `NotMeasurable`, `Weights`. For those who measure: `run`, `results`, `compare`.
-For those who colour pictures: `load`, `colorize`. Names are imported on first use, so that `import attnbench` costs nothing.
+For authors of modules: `check`, `branch`, `observe`, `Attention`, `at_least_float32`, `no_autocast`. For authors of metrics:
+`check_metric`, `Pictures`, `Score`, `NotMeasurable`, `Weights`. For those who measure: `run`, `results`, `compare`. For those
+who colour pictures: `load`, `colorize`. Names are imported on first use, so that `import attnbench` costs nothing.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from attnbench.method.backbone import Context, Encoded
     from attnbench.method.precision import at_least_float32, no_autocast
     from attnbench.method.probe import branch, observe
-    from attnbench.method.resampling import average_to
     from attnbench.metrics.metric import Score
     from attnbench.metrics.pictures import Pictures
     from attnbench.store.frame import results
@@ -40,7 +39,6 @@ _HOME = {
     "UserError": "attnbench.errors",
     "Weights": "attnbench.weights",
     "at_least_float32": "attnbench.method.precision",
-    "average_to": "attnbench.method.resampling",
     "branch": "attnbench.method.probe",
     "check": "attnbench.contract.checking",
     "check_metric": "attnbench.contract.metric_checking",
@@ -64,7 +62,6 @@ __all__ = [
     "UserError",
     "Weights",
     "at_least_float32",
-    "average_to",
     "branch",
     "check",
     "check_metric",

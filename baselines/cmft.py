@@ -31,9 +31,10 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attnbench import Attention, Context, Encoded, average_to, branch, no_autocast, observe
+from attnbench import Attention, Context, Encoded, branch, no_autocast, observe
 
 from .cocosnet import unit_vectors
 
@@ -119,7 +120,7 @@ class CMFT(nn.Module):
             both = slice(len(sketch) - 2 * (level + 1), len(sketch) - 2 * level)  # the level's two layers
             (query,) = branch(torch.cat(sketch[both], 1), "query")
             value, key = value_and_key(torch.cat(reference[both], 1), torch.cat(drawing.layers[both], 1) if drawing else None)
-            finer = average_to(self.transfer(query, key, value), warped.shape[-2], warped.shape[-1])
+            finer = F.adaptive_avg_pool2d(self.transfer(query, key, value), (warped.shape[-2], warped.shape[-1]))
             parts[both] = finer.split(widths[both], 1)
         return torch.cat(parts, 1)
 

@@ -28,7 +28,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from attnbench import at_least_float32, branch, no_autocast
+from attnbench import at_least_float32, branch
 
 HIDDEN = 128  # channels between the condition and gamma, beta
 SLOPE = 0.2
@@ -76,16 +76,8 @@ class SPADE(nn.Module):
             return self.layers[0](x, condition)
         out = x
         for layer, conv in zip(self.layers, self.convs, strict=True):
-            activated = F.leaky_relu(layer(out, condition), SLOPE)
-            out = convolved(conv, activated)  # type: ignore[arg-type]
+            out = conv(F.leaky_relu(layer(out, condition), SLOPE))
         return x + out
-
-
-def convolved(conv: nn.Conv2d, x: Tensor) -> Tensor:
-    """A 3x3 convolution with spectral norm; the norm's power iteration is in float32 under autocast, too."""
-    with no_autocast(x):
-        weight = conv.weight  # each access is an iteration
-    return F.conv2d(x, weight, conv.bias, padding=1)
 
 
 class SPADELayer(nn.Module):

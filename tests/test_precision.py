@@ -5,18 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.utils.parametrize import ParametrizationList
+from torch.overrides import TorchFunctionMode
 
+from attnbench.config.recipe import load_recipe
 from attnbench.errors import UserError
 from attnbench.method import products
-from attnbench.method.backbone import Discriminator, SpectralConv2d
+from attnbench.method.backbone import Discriminator
 from attnbench.method.losses import style_loss
-from attnbench.method.precision import sums_in_fixed_order, tf32
+from attnbench.method.precision import PreciseParametrization, keep_parametrizations_precise, sums_in_fixed_order, tf32
 from attnbench.method.products import product
+from attnbench.training.state import assemble
 from attnbench_baselines.spade import SPADE
 
 MATMUL, CUDNN = torch.backends.cuda.matmul, torch.backends.cudnn
@@ -106,8 +111,17 @@ def test_sums_in_fixed_order_hold_within_the_block(monkeypatch: pytest.MonkeyPat
     assert (CUDNN.deterministic, CUDNN.benchmark) == (False, True)
 
 
-def spectral_layers(network: torch.nn.Module) -> list[torch.nn.Module]:
-    return [layer for layer in network.modules() if hasattr(layer, "parametrizations")]
+class Iterations(TorchFunctionMode):
+    """Notes whether autocast is on at each product of a weight and a vector, as a spectral norm's iteration makes them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.autocast: list[bool] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.mv:
+            self.autocast.append(torch.is_autocast_enabled("cpu"))
+        return func(*args, **(kwargs or {}))
 
 
 @pytest.mark.parametrize(
@@ -118,29 +132,31 @@ def spectral_layers(network: torch.nn.Module) -> list[torch.nn.Module]:
     ],
     ids=["discriminator", "SPADE"],
 )
-def test_spectral_norms_are_iterated_in_float32_under_autocast(network: torch.nn.Module, inputs: tuple[Tensor, Tensor]) -> None:
-    exact = deepcopy(network).double()
-    exact(*(x.double() for x in inputs))
-    with torch.autocast("cpu", torch.bfloat16):
-        network(*inputs)
-    layers = spectral_layers(network)
-    assert layers
-    for got, wanted in zip(layers, spectral_layers(exact), strict=True):
-        vectors = [(one.parametrizations.weight[0]._u, one.parametrizations.weight[0]._v) for one in (got, wanted)]
-        for u, v in zip(*vectors, strict=True):
-            torch.testing.assert_close(u.double(), v, rtol=1e-5, atol=1e-5)
+def test_spectral_norms_are_iterated_without_autocast(network: torch.nn.Module, inputs: tuple[Tensor, Tensor]) -> None:
+    """On a GPU, autocast takes these products to bfloat16."""
+    for wanted in (True, False):
+        with torch.autocast("cpu", torch.bfloat16), Iterations() as seen:
+            network(*inputs)
+        assert set(seen.autocast) == {wanted}
+        keep_parametrizations_precise(network)
 
 
-def test_a_spectral_convolution_is_pytorchs_in_value_gradient_and_names() -> None:
-    torch.manual_seed(0)
-    mine = SpectralConv2d(3, 4, 3, 2, padding=1)
-    torch.manual_seed(0)
-    theirs = torch.nn.utils.parametrizations.spectral_norm(torch.nn.Conv2d(3, 4, 3, 2, padding=1))
-    x = torch.rand(2, 3, 8, 8)
-    for layer in (mine, theirs):
-        layer(x).square().sum().backward()
-    assert mine.state_dict().keys() == theirs.state_dict().keys()
-    for (name, got), wanted in zip(mine.named_parameters(), theirs.parameters(), strict=True):
-        assert torch.equal(got, wanted), name
-        assert got.grad is not None
-        assert torch.equal(got.grad, wanted.grad), name
+def test_both_networks_of_a_cell_are_precise() -> None:
+    training = assemble(partial(SPADE, variant="resblk"), load_recipe("demo"), 0, torch.device("cpu"), None)
+    for network in (training.generator, training.discriminator):
+        parts = [part for part in network.modules() if isinstance(part, ParametrizationList)]
+        assert parts
+        assert all(isinstance(part, PreciseParametrization) for part in parts)
+
+
+def test_networks_are_precise_however_they_are_copied_and_have_the_names_that_they_had() -> None:
+    network = Discriminator(4, 2)
+    names = network.state_dict().keys()
+    keep_parametrizations_precise(network)
+    copied = deepcopy(network)
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight.zero_()
+    assert copied.state_dict().keys() == names
+    assert copied(torch.rand(1, 3, 16, 16), torch.rand(1, 1, 16, 16)).std() > 0
+    keep_parametrizations_precise(copied)

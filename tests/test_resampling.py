@@ -7,8 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from attnbench import average_to
-from attnbench.method.resampling import doubled
+from attnbench.method.resampling import average_to, doubled
 
 SIZES = [(4, 4), (16, 16), (5, 7), (2, 1), (1, 6)]
 FORMATS = [torch.contiguous_format, torch.channels_last]

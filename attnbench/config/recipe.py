@@ -88,7 +88,7 @@ class Loss(_Section):
     gram: Literal["joint", "per_sample"] = "joint"
     """`joint`: one Gram matrix over a batch, as released; its loss falls as 1/batch. `per_sample`: the usual definition."""
     gram_tf32: bool = False
-    """Products of Gram matrices in TF32 on GPUs that support it: its ten bits hold bfloat16's seven, not float32's 23."""
+    """Products of Gram matrices in TF32 on GPUs that support it: ten bits, which bfloat16's activations hardly exceed."""
     imagenet_normalization: bool = False
     """Normalise the perceptual network's input with ImageNet's mean and deviation; the released code does not."""
 

@@ -17,14 +17,12 @@ import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from attnbench.method.precision import no_autocast
 from attnbench.method.resampling import average_to, doubled
 from attnbench.method.winograd import Conv3x3
 
@@ -33,21 +31,10 @@ SLOPE = 0.2  # of every LeakyReLU
 
 def conv_block(channels_in: int, channels_out: int, stride: int = 1, *, spectral: bool = False) -> nn.Sequential:
     """3x3 convolution, batch norm, LeakyReLU ("CBL")."""
-    conv = (SpectralConv2d if spectral else nn.Conv2d)(channels_in, channels_out, 3, stride, padding=1)
-    return nn.Sequential(conv, nn.BatchNorm2d(channels_out), nn.LeakyReLU(SLOPE, inplace=True))
-
-
-class SpectralConv2d(nn.Conv2d):
-    """A convolution with spectral norm, whose power iteration stays in float32 under autocast. Arguments of `nn.Conv2d`."""
-
-    def __init__(self, *args: Any, **options: Any):
-        super().__init__(*args, **options)
-        spectral_norm(self)
-
-    def forward(self, x: Tensor) -> Tensor:
-        with no_autocast(x):
-            weight = self.weight  # each access is an iteration
-        return self._conv_forward(x, weight, self.bias)
+    conv = nn.Conv2d(channels_in, channels_out, 3, stride, padding=1)
+    return nn.Sequential(
+        spectral_norm(conv) if spectral else conv, nn.BatchNorm2d(channels_out), nn.LeakyReLU(SLOPE, inplace=True)
+    )
 
 
 def level_widths(width: int, levels: int) -> list[int]:

@@ -15,7 +15,8 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.utils.parametrize import ParametrizationList
 
 from attnbench.errors import UserError
 
@@ -28,6 +29,21 @@ def at_least_float32(x: Tensor) -> Tensor:
 def no_autocast(x: Tensor) -> AbstractContextManager[None]:
     """Switch autocast off on the device of `x`."""
     return nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False)
+
+
+class PreciseParametrization(ParametrizationList):
+    """A weight that is computed from others, as by a spectral norm, with autocast off: its iteration stays in float32."""
+
+    def forward(self) -> Tensor:
+        with no_autocast(next(self.parameters())):
+            return super().forward()
+
+
+def keep_parametrizations_precise(network: nn.Module) -> None:
+    """Make every parametrization of a network a `PreciseParametrization`, in place."""
+    for part in network.modules():
+        if type(part) is ParametrizationList:
+            part.__class__ = PreciseParametrization
 
 
 @contextmanager

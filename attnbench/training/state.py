@@ -22,6 +22,7 @@ from attnbench.errors import Diverged
 from attnbench.method.backbone import Colorizer, Discriminator, feature_channels, merge_two_batch_norm_updates
 from attnbench.method.compiling import compile_parts, compiled
 from attnbench.method.losses import Features, PerceptualFeatures, generator_losses
+from attnbench.method.precision import keep_parametrizations_precise
 from attnbench.training.stopwatch import Stopwatch
 
 ModuleFactory = Callable[[int], nn.Module]  # channels -> module
@@ -111,6 +112,7 @@ def assemble(
     networks: list[nn.Module] = [generator, discriminator, *([features] if features else [])]
     for network in networks:
         network.to(device)
+        keep_parametrizations_precise(network)
         if recipe.train.channels_last:
             network.to(memory_format=torch.channels_last)
     if recipe.train.compile:  # the perceptual network is compiled with the losses
