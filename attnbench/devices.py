@@ -31,7 +31,8 @@ def pick_device(name: str | None) -> torch.device:
 
 
 def pick_devices(names: Sequence[str] = ()) -> list[str]:
-    """The named devices (`cuda:0`, or `0` for short); by default all GPUs, or the CPU. No device is initialised.
+    """The named devices (`cuda:0`, or `0` or `cuda` for short), each by one name; by default all GPUs, or the CPU. No device is
+    initialised.
 
     Raises:
         UserError: this machine has no such device.
@@ -39,14 +40,17 @@ def pick_devices(names: Sequence[str] = ()) -> list[str]:
     count = torch.cuda.device_count()
     if not names:
         return [f"cuda:{index}" for index in range(count)] or ["cpu"]
-    devices = [f"cuda:{name}" if name.isdecimal() else name for name in names]
-    for name in devices:
-        kind, _, index = name.partition(":")
+    devices = []
+    for name in names:
+        kind, _, index = (f"cuda:{name}" if name.isdecimal() else name).partition(":")
         if kind != "cuda" or not (index or "0").isdecimal():
-            pick_device(name)
-        elif int(index or 0) >= count:
+            device = pick_device(name)
+            devices.append("cpu" if device.type == "cpu" else name)
+            continue
+        devices.append(f"cuda:{int(index or 0)}")
+        if int(index or 0) >= count:
             found = f"GPUs found: {count}" if count else "no GPU found"
-            raise UserError(f"device '{name}' cannot be used here: {found}; --devices cpu runs on the CPU")
+            raise UserError(f"device '{devices[-1]}' cannot be used here: {found}; --devices cpu runs on the CPU")
     return devices
 
 

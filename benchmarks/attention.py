@@ -99,6 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         name = re.sub(r"[^a-z0-9]+", "-", f"attention {device_name(device)}".lower()).strip("-")
         report = {"channels": asked.channels, "rounds": asked.rounds, "rows": rows}
         report |= {"provenance": provenance(device).model_dump(), "ended": now()}
+        asked.json.mkdir(parents=True, exist_ok=True)
         (asked.json / f"{name}.json").write_text(json.dumps(report, indent=1) + "\n")
 
 

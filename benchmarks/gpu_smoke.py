@@ -38,8 +38,8 @@ from attnbench.cells.provenance import commit, device_name
 from attnbench.cells.variant import parse_variant
 from attnbench.config.recipe import Recipe, load_recipe
 from attnbench.data.images import ImageSet, decode, resident, resize
-from attnbench.devices import wait_for
-from attnbench.errors import Interrupted
+from attnbench.devices import pick_device, wait_for
+from attnbench.errors import Interrupted, UserError
 from attnbench.metrics.generate import PairSet, generate
 from attnbench.metrics.protocol import protocols_of
 from attnbench.training.loop import Progressed, train
@@ -71,7 +71,7 @@ class Smoke:
         self.overrides = ["data.sketch.at=target", f"train.steps={UNLIMITED}", *overrides]
         files = sorted(folder.glob("*"))[:COUNT]
         if not files:
-            raise SystemExit(f"no images in '{folder}'")
+            raise UserError(f"no images in '{folder}'")
         size = self.recipe("fast").data.size
         pixels = np.stack([np.asarray(resize(decode(Image.open(file)), size)).transpose(2, 0, 1) for file in files])
         self.stored = ImageSet([file.name for file in files], torch.from_numpy(pixels), None, torch.full((len(files),), 0.4))
@@ -250,16 +250,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("images", type=Path, help="folder of images")
     parser.add_argument("out", type=Path, help="folder for the profile")
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--steps", type=int, default=30, help="2 or more")
     parser.add_argument("--compile", default="sga,scft", help="modules, comma-separated")
-    parser.add_argument("--set", nargs="*", default=[], help="keys of the recipe")
+    parser.add_argument("--set", nargs="*", action="extend", default=[], help="keys of the recipe")
     asked = parser.parse_args(arguments)
+    to_compile = [name for name in asked.compile.split(",") if name]
+    if asked.steps < 2:
+        parser.error(f"--steps {asked.steps}: a loss that falls takes 2 or more")
+    try:
+        device = pick_device(asked.device)
+        smoke = Smoke(asked.images, device, asked.set)
+        for name in (*MODULES, *to_compile):
+            parse_variant(name)
+    except UserError as error:
+        parser.error(str(error))
     asked.out.mkdir(parents=True, exist_ok=True)
-    device = torch.device(asked.device)
-    smoke = Smoke(asked.images, device, asked.set)
     sys.stdout.write(f"{device_name(device)}, torch {torch.__version__}, attnbench {commit() or 'of no known commit'}\n")
     failed = 0
-    for title, check in checks(smoke, asked.steps, [name for name in asked.compile.split(",") if name], asked.out):
+    for title, check in checks(smoke, asked.steps, to_compile, asked.out):
         if device.type == "cuda":
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()

@@ -97,6 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         name = re.sub(r"[^a-z0-9]+", "-", f"shared cores {device_name(CPU)}".lower()).strip("-")
         report = {"module": asked.module, "steps": asked.steps, "rounds": asked.rounds, "rows": rows}
         report |= {"provenance": provenance(CPU).model_dump(), "ended": now()}
+        asked.json.mkdir(parents=True, exist_ok=True)
         (asked.json / f"{name}.json").write_text(json.dumps(report, indent=1) + "\n")
 
 

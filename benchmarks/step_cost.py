@@ -44,8 +44,9 @@ from torch.utils.flop_counter import flop_registry
 
 from attnbench.cells.provenance import now, provenance
 from attnbench.cells.variant import parse_variant
-from attnbench.config.recipe import Recipe, load_recipe
+from attnbench.config.recipe import Recipe, describe, load_recipe
 from attnbench.data.batches import Batch
+from attnbench.errors import UserError
 from attnbench.method.losses import PerceptualFeatures
 from attnbench.method.winograd import Conv3x3
 from attnbench.training.costs import on_meta
@@ -506,21 +507,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--module", default="sga")
     parser.add_argument("--recipe", default="fast")
-    parser.add_argument("--set", nargs="*", default=[], help="keys of the recipe")
+    parser.add_argument("--set", nargs="*", action="extend", default=[], help="keys of the recipe")
     parser.add_argument("--device", choices=GPUS, default="h100")
     parser.add_argument("--json", type=Path, help="a folder for step-cost-<module>-<recipe>-<device>.json")
     asked = parser.parse_args(arguments)
-    recipe = load_recipe(asked.recipe, asked.set)
-    variant, gpu = parse_variant(asked.module), GPUS[asked.device]
+    try:
+        recipe, variant = load_recipe(asked.recipe, asked.set), parse_variant(asked.module)
+    except UserError as error:
+        parser.error(str(error))
+    name, gpu = describe(asked.recipe, asked.set), GPUS[asked.device]
     found = report(variant.factory, recipe, gpu)
     shape = f"{recipe.data.size} px, batches of {recipe.train.batch_size}, {recipe.train.precision}"
-    sys.stdout.write(f"{variant.label}, {asked.recipe}, {gpu.name}: {shape}\n\n{as_text(found)}")
+    sys.stdout.write(f"{variant.label}, {name}, {gpu.name}: {shape}\n\n{as_text(found)}")
     if asked.json:
         asked.json.mkdir(parents=True, exist_ok=True)
-        name = re.sub(r"[^a-z0-9]+", "-", f"step-cost {asked.module} {asked.recipe} {asked.device}".lower()).strip("-")
+        file = re.sub(r"[^a-z0-9]+", "-", f"step-cost {asked.module} {name} {asked.device}".lower()).strip("-")
         saved = {"module": variant.label, "recipe": asked.recipe, "set": asked.set, "device": asked.device, **found}
         saved |= {"provenance": provenance(torch.device("cpu")).model_dump(), "ended": now()}
-        (asked.json / f"{name}.json").write_text(json.dumps(saved, indent=1) + "\n")
+        (asked.json / f"{file}.json").write_text(json.dumps(saved, indent=1) + "\n")
 
 
 if __name__ == "__main__":

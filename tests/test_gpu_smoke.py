@@ -83,6 +83,26 @@ def test_a_compiled_module_shows_its_first_step_apart(
     assert re.match(r"scft, compiled: first step \d+ s, then generator ", last)
 
 
-def test_a_folder_without_images_is_named(script: ModuleType, tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match="no images in "):
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--set", "data.sise=16"], "unknown key 'data.sise': did you mean 'data.size'?"),
+        (["--compile", "sgaa"], "did you mean 'sga'"),
+        (["--steps", "1"], "--steps 1: "),
+        (["--device", "cudda"], "device 'cudda' cannot be used here"),
+    ],
+)
+def test_bad_arguments_are_one_line_before_any_work(
+    script: ModuleType, images: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        script.main([str(images), str(images.parent / "out"), "--device", "cpu", *arguments])
+    assert ended.value.code == 2
+    assert said in capsys.readouterr().err.splitlines()[-1]
+    assert not (images.parent / "out").exists()
+
+
+def test_a_folder_without_images_is_named(script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
         smoke(script, tmp_path / "nothing")
+    assert "no images in " in capsys.readouterr().err

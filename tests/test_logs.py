@@ -22,7 +22,7 @@ from attnbench.training.logs import LossLog
 
 ASKED = ("--log-to", "tensorboard")
 TENSORBOARD = "torch.utils.tensorboard"
-NEEDED = '--log-to tensorboard needs TensorBoard: pip install "attnbench[tensorboard]"'
+NEEDED = '--log-to tensorboard needs TensorBoard: pip install "attnbench[tensorboard]", or pass --log-to none'
 
 
 @pytest.fixture(autouse=True)
@@ -166,6 +166,14 @@ def test_without_tensorboard_a_cell_that_asks_for_it_is_refused_before_any_work(
     refused = attnbench("cell", only_cell(tmp_path), "--device", "cpu", *ASKED)
     assert (refused.code, refused.err) == (2, f"error: {NEEDED}\n")
     assert tree(tmp_path) == before
+
+
+def test_a_cell_whose_run_logged_to_tensorboard_can_be_run_without_it(tmp_path: Path, writers: list[Writer]) -> None:
+    assert attnbench(*tiny(tmp_path, executor="commands"), *ASKED).code == 0
+    folder = only_cell(tmp_path)
+    assert attnbench("cell", folder, "--device", "cpu", "--log-to", "none").code == 0
+    assert not writers
+    assert not (folder / "tensorboard").exists()
 
 
 @pytest.mark.parametrize("command", ["run", "cell"])

@@ -179,10 +179,13 @@ def test_a_kernel_takes_as_long_as_its_arithmetic_or_its_bytes_whichever_is_more
 
 
 def test_the_command_prints_a_table_and_writes_parts_that_add_up(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    benchmark().main(["--set", *TINY, "--device", "h200", "--json", str(tmp_path)])
+    benchmark().main(["--set", *TINY[:2], "--set", *TINY[2:], "--device", "h200", "--json", str(tmp_path)])
     printed = capsys.readouterr().out
-    assert "SGA, fast, H200 SXM: 32 px, batches of 2, bfloat16" in printed
-    saved = json.loads((tmp_path / "step-cost-sga-fast-h200.json").read_text())
+    assert f"SGA, fast with {', '.join(TINY)}, H200 SXM: 32 px, batches of 2, bfloat16" in printed
+    (file,) = tmp_path.iterdir()
+    assert file.name.startswith("step-cost-sga-fast-with-")
+    assert file.name.endswith("-h200.json")
+    saved = json.loads(file.read_text())
     assert [line.split("  ")[0] for line in printed.splitlines()[4:14]] == [*saved["parts"], "total"]
     for key, value in saved["total"].items():
         assert sum(part[key] for part in saved["parts"].values()) == pytest.approx(value)

@@ -86,6 +86,12 @@ def test_images_a_second_count_reading_the_losses_and_leave_out_pictures_and_che
     assert costs["train_seconds"] == 4 * 2  # each step's losses are read, as on a CPU
 
 
+def test_a_step_that_cannot_be_captured_here_is_told_as_such(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "attnbench")
+    assert runs.attnbench(*runs.tiny(tmp_path, "sga", train__cuda_graph="true")).code == 0
+    assert "train.cuda_graph has no effect on cpu" in caplog.text
+
+
 def test_a_cell_that_shared_its_device_in_an_earlier_start_is_still_told_as_one_that_did(tmp_path: Path) -> None:
     outcome = runs.attnbench(*runs.tiny(tmp_path, "sga", executor="commands"))
     assert outcome.code == 0, outcome.err

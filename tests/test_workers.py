@@ -122,6 +122,13 @@ if self.training and self.step == 3 and not os.path.exists({str(once)!r}):
     assert not list(store.rglob("progress.json"))
 
 
+def test_a_cell_that_runs_beside_finished_ones_alone_has_its_device_for_itself(tmp_path: Path, workers: None) -> None:
+    assert attnbench(*tiny(tmp_path, "scft")).code == 0
+    outcome = attnbench(*tiny(tmp_path, "scft,sga", executor="local"), "--jobs", "2")
+    assert outcome.code == 0, outcome.err
+    assert "cells_on_device" not in record(only_cell(tmp_path, "sga"))["provenance"]
+
+
 def test_a_process_that_dies_is_given_up_after_two_restarts_that_got_no_further(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -454,6 +461,7 @@ def test_gpus_are_spread_over_and_can_be_named_by_number(monkeypatch: pytest.Mon
     monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
     assert pick_devices() == ["cuda:0", "cuda:1", "cuda:2"]
     assert pick_devices(["2", "cuda:0"]) == ["cuda:2", "cuda:0"]
+    assert pick_devices(["cuda", "cuda:00", "0", "cpu:0"]) == ["cuda:0", "cuda:0", "cuda:0", "cpu"]
     with pytest.raises(UserError, match="device 'cuda:3' cannot be used here: GPUs found: 3"):
         pick_devices(["3"])
 

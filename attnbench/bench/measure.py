@@ -52,7 +52,8 @@ def bench(plan: Plan, device: torch.device, store: Path) -> tuple[list[BenchRow]
     shapes = itertools.product(plan.sizes, plan.variants)
     costs = {(size, variant.label): count_costs(variant.factory, at(plan.recipe, size)) for size, variant in shapes}
     expected = duration(estimated_seconds(plan, costs.values(), ceilings, device))
-    log.info(f"{len(costs) * len(plan.precisions)} rows, in about {expected}")
+    count = len(costs) * len(plan.precisions)
+    log.info(f"{count} row{'s' if count > 1 else ''}, in about {expected}")
     rows: list[BenchRow] = []
     growth: list[BenchRow] = []
     made_by = provenance(device)  # before the files written below change the repository's state

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -55,11 +55,14 @@ def cell(
         "record_gradients": record_gradients or None,
         "log_to": log_to,
     }
+    changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    if log_to == "none":
+        changes["log_to"] = None  # whatever the run's is
     code = run_planned_cell(
         folder,
         device=device,
         options=RunOptions.model_validate_json(options) if options else None,
-        changes={name: value for name, value in given.items() if value is not None},
+        changes=changes,
         stop_at_eof=stop_at_eof,
     )
     if code:

@@ -34,7 +34,7 @@ RecordGradients = Annotated[
 
 LogTo = Annotated[
     str | None,
-    typer.Option("--log-to", help="Log losses and sample pictures there too: `tensorboard`, in the cell's folder."),
+    typer.Option("--log-to", help="Log losses and sample pictures there too: `tensorboard`, in the cell's folder; or `none`."),
 ]
 
 

@@ -91,7 +91,7 @@ def plan(cells: Sequence[Cell], store: Path, executor: Executor, options: RunOpt
     from attnbench import weights
     from attnbench.execute.asked import Asked
     from attnbench.execute.disk_space import disk_bytes, picture_bytes
-    from attnbench.execute.state import state_of
+    from attnbench.execute.state import state_of, with_work
     from attnbench.metrics.metric import metrics_of, networks_needed
     from attnbench.store.folder import CellFolder
     from attnbench.training.loop import total_steps
@@ -99,14 +99,11 @@ def plan(cells: Sequence[Cell], store: Path, executor: Executor, options: RunOpt
     shown = Table(box=None, padding=(0, 2, 0, 0))
     for heading in ("cell", "state", "steps", "disk", "folder"):
         shown.add_column(heading, overflow="fold")
-    with_work = []
     for cell, (kept, _) in zip(cells, disk_bytes(cells, options.pictures), strict=True):
         steps = total_steps(cell.dataset.train, cell.recipe)
         disk = f"{kept / 1e9:.2f} GB"
         state = state_of(CellFolder(store / cell.folder_name), Asked.of(cell, options))
         shown.add_row(cell.label, f"{state}", str(steps), disk, cell.folder_name)
-        if state.has_work(options):
-            with_work.append(cell)
     console = Console(highlight=False, soft_wrap=True)
     console.print(shown, markup=False)
     for dataset in {cell.dataset.name: cell.dataset for cell in cells}.values():
@@ -120,7 +117,7 @@ def plan(cells: Sequence[Cell], store: Path, executor: Executor, options: RunOpt
     for name in [*(["vgg19"] if recipe.needs_perceptual_network else []), *networks_needed(metrics_of(recipe.evaluation))]:
         found = weights.find(name) or "missing, will be downloaded; if that fails, its metrics stay empty"
         console.print(f"weights {name}: {found}", markup=False)
-    console.print(f"cells run {executor.fitted(with_work).place}; results folder: {store}", markup=False)
+    console.print(f"cells run {executor.fitted(with_work(cells, store, options)).place}; results folder: {store}", markup=False)
 
 
 def status(found: StoreStatus) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from attnbench.cells.cell import Cell
 from attnbench.cells.provenance import now, provenance
 from attnbench.cells.record import FINISHED, RUNNING, BestEpoch, Failure, Provenance, Status
-from attnbench.console import progress, warn
+from attnbench.console import log, progress, warn
 from attnbench.data.images import resident
 from attnbench.errors import Interrupted
 from attnbench.execute.asked import Asked
@@ -31,7 +31,7 @@ from attnbench.training.costs import count_costs, peak_memory, reset_peak_memory
 from attnbench.training.gradient_cosines import GRADIENTS
 from attnbench.training.logs import GradientLog, History, LossLog, truncate
 from attnbench.training.loop import Progressed, steps_per_epoch, total_steps, train
-from attnbench.training.state import Training, build, check_weights_are_finite
+from attnbench.training.state import Training, build, check_weights_are_finite, uses_cuda_graph
 
 SAMPLE_PAIRS, SAMPLE_GRIDS = 8, 10  # rows of a grid; grids over a run
 SPEED_WINDOW = 20  # steps over which images per second are measured
@@ -67,6 +67,8 @@ class CellRun:
         cell, recipe, device = self.cell, self.recipe, self.device
         reset_peak_memory(device)
         self._update(status=RUNNING, provenance=self._provenance(), started=now())
+        if recipe.train.cuda_graph and not uses_cuda_graph(recipe, device):
+            log.info(f"{cell.label}: train.cuda_graph has no effect on {device}")
         if recipe.train.compile:
             torch.compiler.reset()  # after a few networks in one process, as inline, the compiler would run others uncompiled
         training = build(cell.variant.factory, recipe, cell.seed, device)

@@ -22,7 +22,7 @@ from attnbench.execute.executor import DeviceExecutor, Outcome, check_jobs
 from attnbench.execute.gpu_sharing import usual_slots
 from attnbench.execute.planned_cell import plan_cell, plan_new_cells
 from attnbench.execute.signals import stop_signals
-from attnbench.execute.state import state_of
+from attnbench.execute.state import state_of, with_work
 from attnbench.execute.worker import Ending, Worker
 from attnbench.files import disk_is_full
 from attnbench.store.folder import CellFolder
@@ -75,7 +75,7 @@ class Local(DeviceExecutor):
             log.info(f"cells run {fitted.place}")
         plan_new_cells(cells, store, options)
         with stop_signals() as stop, Board(len(cells)) as board:
-            runner = _Runner(cells, store, options, slots, board)
+            runner = _Runner(cells, store, options, slots, board, busy=len(with_work(cells, store, options)))
             try:
                 while runner.advance():
                     if stop.is_set():
@@ -108,10 +108,11 @@ class _Runner:
         options: RunOptions,
         slots: Sequence[str],
         board: Board,
+        busy: int,
     ) -> None:
         self.store, self.options, self.slots, self.board = store, options, list(slots), board
         self.threads = _threads(len(slots))
-        self.sharing = Counter(slots[: len(cells)])  # device -> the most cells that will share it
+        self.sharing = Counter(slots[:busy])  # device -> the most cells that will share it
         self.waiting = deque(cells)
         self.running: dict[Worker, Cell] = {}
         self.elsewhere: list[Cell] = []

@@ -23,10 +23,10 @@ from attnbench.execute.inline import Inline
 from attnbench.execute.local import Local
 from attnbench.execute.migrate import migrate_for
 from attnbench.execute.slurm import Slurm
-from attnbench.execute.state import state_of
+from attnbench.execute.state import with_work
 from attnbench.metrics.measure import check_uses
 from attnbench.metrics.metric import metrics_of
-from attnbench.store.folder import CellFolder, open_store
+from attnbench.store.folder import open_store
 from attnbench.store.frame import results
 from attnbench.store.job import RunOptions, run_options
 from attnbench.training.gradient_cosines import check_recordable
@@ -134,11 +134,6 @@ def run_request(request: RunRequest) -> tuple[list[Cell], Outcome]:
     executor = request.executor.fitted(with_work(cells, store, options))
     check_space(cells, store, options.pictures, at_once=executor.at_once(cells))
     return cells, executor.run(cells, store, options)
-
-
-def with_work(cells: Sequence[Cell], store: Path, options: RunOptions) -> list[Cell]:
-    """The cells on which a run has work to do."""
-    return [cell for cell in cells if state_of(CellFolder(store / cell.folder_name), Asked.of(cell, options)).has_work(options)]
 
 
 def make_executor(name: str, flags: Mapping[str, Any]) -> Executor:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from attnbench.cells.cell import Cell
 from attnbench.cells.record import DIVERGED, FAILED, FINISHED, INTERRUPTED, RUNNING, WAITING
 from attnbench.cells.sources import changed_sources
 from attnbench.execute.asked import Asked, can_be_measured
@@ -106,3 +109,8 @@ def state_of(folder: CellFolder, asked: Asked | None = None) -> State:
         measured=max((number.measured or "" for one in record.measurements for number in one.metrics.values()), default=""),
         changed=tuple(changed_sources(record.module) or ()),
     )
+
+
+def with_work(cells: Sequence[Cell], store: Path, options: RunOptions) -> list[Cell]:
+    """The cells on which a run has work to do."""
+    return [cell for cell in cells if state_of(CellFolder(store / cell.folder_name), Asked.of(cell, options)).has_work(options)]

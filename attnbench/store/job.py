@@ -45,6 +45,11 @@ class RunOptions(BaseModel):
     log_to: str | None = None
     time_limit_minutes: float | None = Field(None, gt=0, allow_inf_nan=False)
 
+    @field_validator("log_to", mode="before")
+    @classmethod
+    def _none_is_nowhere(cls, name: Any) -> Any:
+        return None if name == "none" else name
+
     @field_validator("references", mode="before")
     @classmethod
     def _as_another_process_finds_it(cls, folder: Any) -> Any:

@@ -171,5 +171,6 @@ def _tensorboard() -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
-        raise UserError('--log-to tensorboard needs TensorBoard: pip install "attnbench[tensorboard]"') from None
+        remedy = 'pip install "attnbench[tensorboard]", or pass --log-to none'
+        raise UserError(f"--log-to tensorboard needs TensorBoard: {remedy}") from None
     return SummaryWriter
