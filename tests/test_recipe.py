@@ -49,8 +49,9 @@ def test_paper_differs_from_official_where_the_text_is_explicit():
 
 def test_cells_from_before_a_key_was_added_are_still_cells_of_the_same_recipe():
     """A key that is at its default is no part of what they were trained with."""
-    trained = [json.loads(file.read_text()) for file in sorted(RESULTS.glob("*/*/cell.json"))]
-    assert trained
+    ours = ("seeds", "small", "variants")  # beside them lie the results of whoever works here
+    trained = [json.loads(file.read_text()) for store in ours for file in (RESULTS / store).glob("*/cell.json")]
+    assert len(trained) == 52
     for record in trained:
         values = record["recipe"]["values"]
         assert Recipe.model_validate(values).training == values
