@@ -49,7 +49,7 @@ OF_THE_COMPILER = ("ignore::Warning:torch", "ignore::Warning:triton", "ignore:Th
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: {"gpu", "released"} <= set(getattr(item, "fixturenames", ())))  # minutes: last on a lent GPU
+    items.sort(key=lambda item: {"gpu", "released"} <= set(getattr(item, "fixturenames", ())))  # takes minutes
     for item in items:
         used = set(getattr(item, "fixturenames", ()))
         for kind, fixtures in KINDS.items():
