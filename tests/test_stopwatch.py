@@ -28,7 +28,7 @@ class FakeGPU:
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> FakeGPU:
     fake = FakeGPU()
-    monkeypatch.setattr(stopwatch.time, "monotonic", lambda: fake.now)
+    monkeypatch.setattr(stopwatch, "monotonic", lambda: fake.now)
     monkeypatch.setattr(stopwatch, "wait_for", fake.wait)
     return fake
 
@@ -66,7 +66,7 @@ def test_images_a_second_count_reading_the_losses_and_leave_out_pictures_and_che
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake = FakeGPU()
-    monkeypatch.setattr(stopwatch.time, "monotonic", lambda: fake.now)
+    monkeypatch.setattr(stopwatch, "monotonic", lambda: fake.now)
 
     def slowed(name: str, owner: type, seconds: float) -> None:
         plain: Callable[..., object] = getattr(owner, name)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from time import monotonic
 
 import torch
 
@@ -25,12 +25,12 @@ class Stopwatch:
 
     @property
     def seconds(self) -> float:
-        return self._before + (time.monotonic() - self._since if self._since is not None else 0.0)
+        return self._before + (monotonic() - self._since if self._since is not None else 0.0)
 
     @contextmanager
     def running(self) -> Iterator[None]:
         """Count the block's seconds, until the device is done with it."""
-        self._since = time.monotonic()
+        self._since = monotonic()
         try:
             yield
         finally:
@@ -47,7 +47,7 @@ class Stopwatch:
             yield
         finally:
             wait_for(self.device)
-            self._since = time.monotonic()
+            self._since = monotonic()
 
     def _stop(self) -> None:
         wait_for(self.device)
