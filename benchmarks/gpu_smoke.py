@@ -36,6 +36,7 @@ from PIL import Image
 from attnbench.bench.measure import ceiling
 from attnbench.cells.provenance import commit, device_name
 from attnbench.cells.variant import parse_variant
+from attnbench.config.grid_files import COMPARISON, load_grid
 from attnbench.config.recipe import Recipe, load_recipe
 from attnbench.data.images import ImageSet, decode, resident, resize
 from attnbench.devices import pick_device, wait_for
@@ -45,7 +46,7 @@ from attnbench.metrics.protocol import protocols_of
 from attnbench.training.loop import Progressed, train
 from attnbench.training.state import Training, build
 
-MODULES = ("spade", "cocosnet", "scft", "unite", "cmft", "sga")
+MODULES = tuple(entry.module for entry in load_grid(COMPARISON).variants)
 WARM_UP, RESUMED = 5, 5  # steps that are not timed, a capture among them; steps after a resume
 COUNT = 64  # images
 UNLIMITED = 1_000_000  # steps

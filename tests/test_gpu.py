@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,17 +23,15 @@ from attnbench.config.recipe import Recipe, load_recipe
 from attnbench.data.batches import Batch, training_batch
 from attnbench.data.images import ImageSet
 from attnbench.method.losses import PerceptualFeatures
-from attnbench.method.precision import sums_in_fixed_order, tf32
 from attnbench.training.costs import on_meta
-from attnbench.training.cuda_graph import WARM_UP, CUDARecorder, GraphedStep
-from attnbench.training.loop import train_step
+from attnbench.training.cuda_graph import WARM_UP, GraphedStep, Step
+from attnbench.training.loop import step_of, switches, train_step
 from attnbench.training.state import STEP_STREAM, Training, assemble, reseed
 
 META = torch.device("meta")
 MODULES = tuple(plugin.name for plugin in plugins.installed(plugins.MODULES) if plugin.package == "attnbench")
 MORE = ("cmft:levels=2", "cmft:key_source=reference_sketch", "spade:variant=resblk")  # which call what the defaults do not
-TINY = ("backbone.width=4", "backbone.levels=3", "backbone.residual_blocks=1", "backbone.discriminator_width=4")
-TINY += ("backbone.discriminator_layers=2", "data.size=32", "train.batch_size=4")
+TINY = runs.overrides(data__size=32, train__batch_size=4)
 DRAWN = {"native": "data.sketch.at=native", "target": "data.sketch.at=target", "each epoch": "data.sketch.sigma_per=epoch"}
 
 
@@ -51,10 +50,6 @@ def some_images(recipe: Recipe, count: int = 8) -> ImageSet:
         torch.randint(0, 256, (count, columns, side, side), generator=source, dtype=torch.uint8) if stored else None,
         torch.full((count,), sketch.sigma[0]),
     )
-
-
-def on(device: torch.device, images: ImageSet) -> ImageSet:
-    return images.to(device)
 
 
 def networks(module: str, recipe: Recipe, device: torch.device) -> Training:
@@ -151,7 +146,7 @@ class Operations(TorchDispatchMode):
 def test_no_operation_of_a_step_waits_for_the_gpu(module: str) -> None:
     recipe = tiny_recipe()
     training = networks(module, recipe, META)
-    images = on(META, some_images(recipe))
+    images = some_images(recipe).to(META)
     with Waits() as waits:
         for step in range(2):  # the second finds the optimisers' states
             train_step(training, batch_of(images, recipe, step, META), recipe)
@@ -164,7 +159,7 @@ def test_no_operation_of_a_step_waits_for_the_gpu(module: str) -> None:
 @pytest.mark.parametrize("drawn", DRAWN)
 def test_no_batch_waits_for_the_gpu_whether_or_not_images_are_there(where: str, warp: str, jitter: str, drawn: str) -> None:
     recipe = tiny_recipe(f"data.warp.kind={warp}", f"data.jitter={jitter}", DRAWN[drawn])
-    images = on(torch.device(where), some_images(recipe))
+    images = some_images(recipe).to(torch.device(where))
     with Waits() as waits:
         batch = batch_of(images, recipe, 0, META)
     assert waits.found == []
@@ -217,7 +212,7 @@ def test_no_sum_of_a_step_is_added_up_in_any_order(module: str) -> None:
     recipe = tiny_recipe()
     training = networks(module, recipe, META)
     with Operations() as seen:
-        train_step(training, batch_of(on(META, some_images(recipe)), recipe, 0, META), recipe)
+        train_step(training, batch_of(some_images(recipe).to(META), recipe, 0, META), recipe)
     assert {"convolution_backward", "avg_pool2d_backward"} <= seen.names
     assert not seen.names & UNORDERED
 
@@ -237,15 +232,14 @@ class Repeats:
         return work
 
 
-def trained(training: Training, recipe: Recipe, images: ImageSet, steps: Sequence[int], **how: Any) -> list[dict[str, float]]:
+def trained(
+    training: Training, recipe: Recipe, images: ImageSet, steps: Sequence[int], one_step: Step | None = None
+) -> list[dict[str, float]]:
+    """The losses of steps, as the training loop makes them unless `one_step` is given."""
     device = training.stopwatch.device
-
-    def step_on(batch: Batch) -> dict[str, Tensor]:
-        return train_step(training, batch, recipe)
-
-    one_step = GraphedStep(step_on, how["recorder"]) if how else step_on
+    one_step = one_step or step_of(training, recipe, device)
     found = []
-    with tf32(recipe.train.tf32), sums_in_fixed_order():
+    with switches(recipe, device):
         for step in steps:
             reseed(STEP_STREAM, 0, step)
             found.append(one_step(batch_of(images, recipe, step, device)))
@@ -256,7 +250,9 @@ def test_a_captured_step_reads_each_batch_and_gives_losses_that_stay() -> None:
     recipe = tiny_recipe("loss.perceptual=0", "loss.style=0")
     images, recorder, steps = some_images(recipe), Repeats(), range(WARM_UP + 3)
     plain = trained(networks("sga", recipe, torch.device("cpu")), recipe, images, steps)
-    captured = trained(networks("sga", recipe, torch.device("cpu")), recipe, images, steps, recorder=recorder)
+    training = networks("sga", recipe, torch.device("cpu"))
+    graphed = GraphedStep(partial(train_step, training, recipe=recipe), recorder)
+    captured = trained(training, recipe, images, steps, graphed)
     assert captured == plain
     assert recorder.calls == ["run"] * WARM_UP + ["capture"]
 
@@ -283,12 +279,11 @@ def test_training_that_is_resumed_on_a_gpu_is_bit_for_bit_that_which_was_not_int
     recipe = tiny_recipe(*changes)
     images = some_images(recipe).to(gpu)
     undisturbed, resumed = (networks(module, recipe, gpu) for _ in range(2))
-    before = trained(undisturbed, recipe, images, range(2))
+    trained(undisturbed, recipe, images, range(2))
     saved = io.BytesIO()
     torch.save(undisturbed.state_dict(), saved)
     saved.seek(0)
     resumed.load_state_dict(torch.load(saved, weights_only=True))
-    assert before
     assert trained(resumed, recipe, images, range(2, 6)) == trained(undisturbed, recipe, images, range(2, 6))
     for name, value in undisturbed.generator.state_dict().items():
         assert torch.equal(value, resumed.generator.state_dict()[name]), name
@@ -300,7 +295,7 @@ def test_a_step_captured_on_a_gpu_gives_the_losses_of_one_that_is_not(gpu: torch
     images, steps = some_images(recipe).to(gpu), range(WARM_UP + 4)
     plain = trained(networks(module, recipe, gpu), recipe, images, steps)
     graphed = recipe.model_copy(update={"train": recipe.train.model_copy(update={"cuda_graph": True})})
-    captured = trained(networks(module, graphed, gpu), graphed, images, steps, recorder=CUDARecorder(gpu))
+    captured = trained(networks(module, graphed, gpu), graphed, images, steps)
     for got, wanted in zip(captured, plain, strict=True):
         assert got == pytest.approx(wanted, rel=5e-3)  # learning rates are in float32 there
 

@@ -16,11 +16,11 @@ from torch.overrides import TorchFunctionMode
 
 from attnbench.config.recipe import load_recipe
 from attnbench.errors import UserError
-from attnbench.method import products
+from attnbench.method import matrix_product
 from attnbench.method.backbone import Discriminator
 from attnbench.method.losses import style_loss
+from attnbench.method.matrix_product import product
 from attnbench.method.precision import PreciseParametrization, keep_parametrizations_precise, sums_in_fixed_order, tf32
-from attnbench.method.products import product
 from attnbench.training.state import assemble
 from attnbench_baselines.spade import SPADE
 
@@ -46,7 +46,7 @@ def allowed_in_products(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
             seen.append(MATMUL.allow_tf32)
             yield
 
-    monkeypatch.setattr(products, "tf32", watched)
+    monkeypatch.setattr(matrix_product, "tf32", watched)
     return seen
 
 

@@ -141,7 +141,6 @@ def _row(
     prepare = _batch(recipe, device)
     batch = prepare()
     training = _training(variant, recipe, device)
-
     one_step = step_of(training, recipe, device)
 
     def step() -> None:

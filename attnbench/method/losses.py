@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from attnbench import weights
 from attnbench.config.recipe import Loss
+from attnbench.method.matrix_product import product
 from attnbench.method.precision import at_least_float32, no_autocast
-from attnbench.method.products import product
 
 Features = Callable[[Tensor], list[Tensor]]
 

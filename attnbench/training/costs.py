@@ -39,7 +39,8 @@ def count_costs(factory: ModuleFactory, recipe: Recipe) -> dict[str, float]:
         step_gflop: a whole training step, divided by the batch size; gram_gflop: the part of step_gflop for the style loss's
         Gram matrices, which grows with the batch size if they are joint.
     """
-    training, features, recipe = _without_memory(factory, recipe)
+    training, recipe = _without_memory(factory, recipe)
+    features = training.features
     count, batch = recipe.train.batch_size, _empty_batch(recipe)
     with FlopCounterMode(display=False) as step:
         train_step(training, batch, recipe)
@@ -67,9 +68,9 @@ def step_memory(factory: ModuleFactory, recipe: Recipe) -> int:
     Counted on the meta device, as by `count_costs`, in float32, which takes the most. What kernels work in, CUDA's context and
     the training images do not count.
     """
-    training, features, recipe = _without_memory(factory, recipe)
-    networks = (training.generator, training.discriminator, *([features] if features else []))
-    weights = sum(x.nbytes for network in networks for x in network.state_dict().values())
+    training, recipe = _without_memory(factory, recipe)
+    parts = (training.generator, training.discriminator, training.features)
+    weights = sum(x.nbytes for part in parts if isinstance(part, nn.Module) for x in part.state_dict().values())
     with LiveMemory() as memory:
         batch = _empty_batch(recipe)
         for _ in range(2):  # the second step finds the moments and the gradients of the first
@@ -77,13 +78,13 @@ def step_memory(factory: ModuleFactory, recipe: Recipe) -> int:
     return weights + memory.peak
 
 
-def _without_memory(factory: ModuleFactory, recipe: Recipe) -> tuple[Training, PerceptualFeatures | None, Recipe]:
-    """Everything on the meta device, its perceptual network, and the recipe that it follows there: float32, uncompiled."""
+def _without_memory(factory: ModuleFactory, recipe: Recipe) -> tuple[Training, Recipe]:
+    """Everything on the meta device, and the recipe that it follows there: float32, uncompiled."""
     plain = recipe.train.model_copy(update={"compile": False, "precision": "float32"})
     recipe = recipe.model_copy(update={"train": plain})
     with _META:
         features = PerceptualFeatures() if recipe.needs_perceptual_network else None
-        return assemble(on_meta(factory), recipe, 0, _META, features), features, recipe
+        return assemble(on_meta(factory), recipe, 0, _META, features), recipe
 
 
 def _empty_batch(recipe: Recipe) -> Batch:

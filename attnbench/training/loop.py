@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from attnbench.config.recipe import Recipe
-from attnbench.data.ahead import BatchesAhead
 from attnbench.data.batches import Batch, epoch_order, training_batch
+from attnbench.data.batches_ahead import BatchesAhead
 from attnbench.data.images import ImageSet
 from attnbench.errors import Interrupted
 from attnbench.method.losses import discriminator_loss
@@ -64,7 +64,7 @@ def train_step(training: Training, batch: Batch, recipe: Recipe, listener: Branc
 
 
 def step_of(training: Training, recipe: Recipe, device: torch.device, listener: BranchListener | None = None) -> Step:
-    """`train_step` as a function of the batch, captured as a CUDA graph if the recipe says so. It wants `switches`."""
+    """`train_step` as a function of the batch, captured as a CUDA graph if the recipe says so. For use inside `switches`."""
     step = partial(train_step, training, recipe=recipe, listener=listener)
     return GraphedStep(step, CUDARecorder(device)) if uses_cuda_graph(recipe, device) else step
 

@@ -63,7 +63,7 @@ class Training:
         groups = [group for optimizer in optimizers for group in optimizer.param_groups]
         ours = [{option: group[option] for option in _OF_THE_DEVICE} for group in groups]
         for name in _PARTS:
-            getattr(self, name).load_state_dict(state[name])
+            getattr(self, name).load_state_dict(state[name])  # of an optimiser, with new groups
         groups = [group for optimizer in optimizers for group in optimizer.param_groups]
         for group, options in zip(groups, ours, strict=True):
             group.update(options)

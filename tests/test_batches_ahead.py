@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from attnbench.data.ahead import BatchesAhead
 from attnbench.data.batches import Batch
+from attnbench.data.batches_ahead import BatchesAhead
 
 GPU = torch.device("cuda")
 
