@@ -155,7 +155,7 @@ def _table(
         means = cost_means(cells.trained, cost)
         for label in labels:
             body[label].append(Entry(cost.written(means[label]) if label in means else _MISSING))
-    return Table([*columns, *priced], body, _caption(cells, columns, epoch), [*notes, *cost_note(priced, cells.trained)])
+    return Table([*columns, *priced], body, _caption(cells, columns, epoch), [*notes, *cost_note(priced)])
 
 
 def _usual_count(values: Iterable[pd.Series]) -> int:

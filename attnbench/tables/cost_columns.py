@@ -20,7 +20,7 @@ class Cost:
         description: longer, for pages and cards.
         unit: numbers are divided by it.
         measured: on a device, rather than counted.
-        device: on which it was measured.
+        device: on which it was measured, and by how many cells at a time, if they shared it: these were slower for it.
     """
 
     name: str
@@ -56,20 +56,27 @@ def cost_columns(finished: pd.DataFrame) -> list[Cost]:
 
 
 def devices_of(finished: pd.DataFrame) -> list[str]:
-    """The devices that cells were trained on."""
-    return sorted(finished["device"].dropna().unique()) if "device" in finished else []
+    """The devices that cells were trained on, as in `Cost.device`."""
+    return sorted(_devices(finished).dropna().unique()) if "device" in finished else []
+
+
+def _devices(finished: pd.DataFrame) -> pd.Series:
+    """Of each cell, as in `Cost.device`."""
+    if "cells_on_device" not in finished:
+        return finished["device"]
+    shared = finished["cells_on_device"].map("{:.0f} cells at a time".format, na_action="ignore")
+    return finished["device"].where(shared.isna(), finished["device"] + ", " + shared.astype(str))
 
 
 def cost_means(finished: pd.DataFrame, cost: Cost) -> dict[str, float]:
     """Label -> mean of the cost over the row's cells; of a measured cost, over those trained on its device."""
     if cost.name not in finished:
         return {}
-    mine = finished if cost.device is None else finished[finished["device"] == cost.device]
+    mine = finished if cost.device is None else finished[_devices(finished) == cost.device]
     return {str(label): mean for label, mean in mine.groupby("label")[cost.name].mean().dropna().items()}
 
 
-def cost_note(costs: Sequence[Cost], finished: pd.DataFrame) -> list[str]:
-    """What the columns are, and whose speeds are not those of a cell alone."""
+def cost_note(costs: Sequence[Cost]) -> list[str]:
     devices = list(dict.fromkeys(cost.device for cost in costs if cost.device))
     counted = (
         "Costs: millions of parameters of the module and of the whole generator; GFLOP per image of one forward of the "
@@ -78,13 +85,4 @@ def cost_note(costs: Sequence[Cost], finished: pd.DataFrame) -> list[str]:
     measured = (
         f"; images per second in training and peak memory: mean over a row's cells on {', and separately on '.join(devices)}."
     )
-    return [counted + (measured if devices else "."), *_sharing_note(finished)]
-
-
-def _sharing_note(finished: pd.DataFrame) -> list[str]:
-    """A note on rows with cells that shared their device while they were trained: they were slower for it."""
-    if "cells_on_device" not in finished or finished["cells_on_device"].isna().all():
-        return []
-    most = finished.groupby("label")["cells_on_device"].max().dropna()
-    rows = ", ".join(f"{label} (up to {cells:.0f} at a time)" for label, cells in most.items())
-    return [f"Images per second of {rows}: of cells that shared their device; not to be compared with those of others."]
+    return [counted + (measured if devices else ".")]
