@@ -90,7 +90,7 @@ class Encoder(nn.Module):
     projection or normalisation.
     """
 
-    average_to = staticmethod(average_to)  # the benchmark's released step has PyTorch's own, and so in the decoder
+    average_to = staticmethod(average_to)  # replaced in the benchmark's released step, as the decoder's `doubled` is
 
     def __init__(self, channels_in: int, width: int = 16, levels: int = 5):
         super().__init__()

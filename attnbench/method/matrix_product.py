@@ -1,7 +1,7 @@
 """A matrix product that says itself whether NVIDIA GPUs may round its factors to TF32's ten bits.
 
-PyTorch's switch belongs to the whole process. Compiled code runs long after it was traced, and gradients are computed elsewhere
-than what they are gradients of: so the switch is set by the product, as one operation that compilers do not look into.
+PyTorch's switch belongs to the whole process. Compiled code runs long after it was traced, and gradients are computed after the
+block that set the switch has ended: so the product sets it itself, as one operation that compilers do not look into.
 """
 
 from __future__ import annotations
