@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from attnbench.data.layouts import Dataset, Picture, anime, cat, dog, folder, synthetic, wild
-from attnbench.data.synthetic import draw
+from attnbench.data.synthetic import DIFFICULTIES, PARTS, draw, palette, part_map
 from attnbench.errors import UserError
 
 HEAD = draw(0, 0, 16)
@@ -143,15 +144,40 @@ def test_synthetic_test_heads_stay_the_same_however_many_are_trained_on() -> Non
     assert [p.content_digest() for p in few.test] == [p.content_digest() for p in many.test]
 
 
-def test_synthetic_seeds_and_sizes_are_other_content() -> None:
-    digests = {synthetic(train=1, test=2, **options).test[0].content_digest() for options in ({}, {"seed": 1}, {"size": 16})}
-    assert len(digests) == 3
+def test_synthetic_seeds_sizes_and_difficulties_are_other_content() -> None:
+    others: list[dict[str, int]] = [{}, {"seed": 1}, {"size": 16}, {"difficulty": 2}]
+    digests = {synthetic(train=1, test=2, **options).test[0].content_digest() for options in others}
+    assert len(digests) == len(others)
+
+
+def test_synthetic_difficulties_have_names_of_their_own() -> None:
+    names = [synthetic(difficulty=difficulty).name for difficulty in DIFFICULTIES]
+    assert names == ["synthetic", "synthetic-2", "synthetic-3", "synthetic-4"]
+
+
+def test_synthetic_knows_the_right_answers_and_the_parts() -> None:
+    heads = synthetic(train=1, test=2, size=32, difficulty=3)
+    assert heads.answer is not None
+    assert heads.parts is not None
+    sketch, reference = heads.test
+    colors = palette(reference.seed, reference.index)  # type: ignore[attr-defined]
+    assert heads.answer(sketch, reference).tobytes() == draw(0, 0, 32, difficulty=3, colors=colors).tobytes()
+    assert heads.answer(sketch, sketch).tobytes() == sketch.open().tobytes()
+    assert np.array_equal(heads.parts(sketch), part_map(0, 0, 32, difficulty=3))
+    assert heads.part_names == PARTS
 
 
 @pytest.mark.parametrize("options", [{"train": 0}, {"test": 0}, {"size": 15}])
 def test_synthetic_refuses_no_heads_and_sizes_too_small_to_draw(options: dict[str, int]) -> None:
     with pytest.raises(UserError, match=r"needs train, test >= 1, size >= 16"):
         synthetic(**options)
+
+
+def test_synthetic_refuses_other_difficulties_and_negative_seeds() -> None:
+    with pytest.raises(UserError, match="difficulty=5: expected 1, 2, 3 or 4"):
+        synthetic(difficulty=5)
+    with pytest.raises(UserError, match="seed=-1: must not be negative"):
+        synthetic(seed=-1)
 
 
 def test_a_data_set_that_is_not_there_says_where_it_was_looked_for_and_how_to_get_it(tmp_path: Path) -> None:

@@ -18,7 +18,6 @@ from PIL import Image
 
 from attnbench.data import synthetic as cartoon
 from attnbench.errors import UserError
-from attnbench.source_code import digest_of_file
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 _TEST = ("test", "val", "valid", "validation")  # names of a test split's folder
@@ -80,6 +79,7 @@ class Drawing:
     seed: int
     index: int
     size: int
+    difficulty: int
 
     @property
     def name(self) -> str:
@@ -87,14 +87,21 @@ class Drawing:
 
     @property
     def stamp(self) -> str:
-        return f"{Path(cartoon.__file__).stat().st_mtime_ns}:{self}"
+        return f"version {cartoon.VERSION}: {self}"  # which draws the same pixels on every machine
 
     def content_digest(self) -> str:
-        code = digest_of_file(cartoon.__file__)  # a comment draws no other head
-        return hashlib.sha256(f"{code} {self}".encode()).hexdigest()
+        return hashlib.sha256(self.stamp.encode()).hexdigest()
 
     def open(self) -> Image.Image:
-        return cartoon.draw(self.seed, self.index, self.size)
+        return cartoon.draw(self.seed, self.index, self.size, difficulty=self.difficulty)
+
+    def answer(self, reference: Drawing) -> Image.Image:
+        """This head in the colours of another."""
+        colors = cartoon.palette(reference.seed, reference.index)
+        return cartoon.draw(self.seed, self.index, self.size, difficulty=self.difficulty, colors=colors)
+
+    def parts(self) -> np.ndarray:
+        return cartoon.part_map(self.seed, self.index, self.size, difficulty=self.difficulty)
 
     def open_sketch(self) -> Image.Image | None:
         return None
@@ -165,26 +172,34 @@ def wild(root: Path | None = None) -> Dataset:
     return _afhq("wild", root)
 
 
-def synthetic(root: Path | None = None, *, train: int = 800, test: int = 100, size: int = 128, seed: int = 0) -> Dataset:
-    """Cartoon heads, drawn here; no download.
+def synthetic(
+    root: Path | None = None, *, train: int = 800, test: int = 100, size: int = 128, seed: int = 0, difficulty: int = 1
+) -> Dataset:
+    """Cartoon heads, drawn here; no download. The right colouring of each by each other is known.
 
     Args:
         train, test: numbers of images.
         size: side in pixels.
         seed: different heads for each seed.
+        difficulty: 1: all look ahead and have the same parts; 2: other poses; 3: also parts that one has and another has not;
+            4: also other styles of drawing.
     """
-    if train < 1 or test < 1 or size < 16:
-        raise UserError(f"dataset 'synthetic': train={train}, test={test}, size={size}: needs train, test >= 1, size >= 16")
-    heads = [Drawing(seed, index, size) for index in range(train + test)]
+    if train < 1 or test < 1 or size < cartoon.MIN_SIZE:
+        raise UserError(
+            f"dataset 'synthetic': train={train}, test={test}, size={size}: needs train, test >= 1, size >= {cartoon.MIN_SIZE}"
+        )
+    if seed < 0:
+        raise UserError(f"dataset 'synthetic': seed={seed}: must not be negative")
+    if difficulty not in cartoon.DIFFICULTIES:
+        raise UserError(f"dataset 'synthetic': difficulty={difficulty}: expected 1, 2, 3 or 4")
+    heads = [Drawing(seed, index, size, difficulty) for index in range(train + test)]
     return Dataset(
-        "synthetic",
+        "synthetic" if difficulty == 1 else f"synthetic-{difficulty}",
         heads[test:],
         heads[:test],
-        f"drawn here (seed {seed}, {size} px)",
-        answer=lambda sketch, reference: cartoon.draw(
-            sketch.seed, sketch.index, sketch.size, colors=cartoon.palette(reference.seed, reference.index)
-        ),
-        parts=lambda picture: cartoon.part_map(picture.seed, picture.index, picture.size),
+        f"drawn here (version {cartoon.VERSION}, difficulty {difficulty}, seed {seed}, {size} px)",
+        answer=Drawing.answer,
+        parts=Drawing.parts,
         part_names=cartoon.PARTS,
     )
 
