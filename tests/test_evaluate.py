@@ -769,7 +769,7 @@ def test_a_part_of_a_right_answer_has_the_colour_that_the_palette_says() -> None
     for row, (_, reference) in enumerate(Protocol().pairs(6)):
         background = pictures.answers[row][:, pictures.parts[row] == PARTS.index("background")].float()
         wanted = torch.tensor(palette(0, reference).background).float()
-        assert ((background - wanted[:, None]).abs() < 3).all(0).float().mean() > 0.5  # the others are a motif, or touch lines
+        assert ((background - wanted[:, None]).abs() < 3).all(0).float().mean() > 0.3  # the others are a motif, or touch lines
 
 
 def test_where_the_dataset_knows_no_answers_their_metrics_say_so(folder_of_heads: Callable[..., Path]) -> None:

@@ -20,6 +20,7 @@ from attnbench.contract.report import Finding, Report
 from attnbench.errors import UserError
 
 REGISTERED = sorted({plugin.name for plugin in plugins.installed(plugins.METRICS)})
+AGAINST_ANSWERS = ["psnr:against=answer", "ssim:against=answer"]
 WITH_NETWORKS = {"lpips:network=squeeze": "lpips-squeeze", "fid:dims=64": "inception", "kid:dims=64": "inception"}
 
 
@@ -41,7 +42,7 @@ def finding(name: str, metric: object) -> Finding:
     return found
 
 
-@pytest.mark.parametrize("name", REGISTERED)
+@pytest.mark.parametrize("name", [*REGISTERED, *AGAINST_ANSWERS])
 def test_every_registered_metric_keeps_the_contract_as_far_as_it_can_be_checked_without_weights(name: str) -> None:
     report = checked(name)
     report.raise_if_failed()
@@ -172,6 +173,12 @@ class OptionNowhere(Good):
     settings = {"error_power": "power"}  # noqa: RUF012
 
 
+class AddedNowhere(Good):
+    """An option that it has not is said to be new."""
+
+    added_options = ("power",)
+
+
 class SecretNetwork(Good):
     """Does not say that it needs weights."""
 
@@ -297,6 +304,7 @@ BROKEN = [
     (EmptyRange, {}, {"descriptor"}, "`range` is (255, 0): it must be (low, high)"),
     (UnlistedNetwork, {}, {"descriptor"}, "`needs` names `no-such-network`, which `networks()` does not list"),
     (OptionNowhere, {}, {"descriptor"}, "`settings` names the options `power`"),
+    (AddedNowhere, {}, {"descriptor"}, "`added_options` names `power`, which the constructor does not have"),
     (SecretNetwork, {}, {"weights"}, "it uses the weights `vgg19`, which `needs` does not name"),
     (OneForAll, {}, {"numbers"}, "it gave numbers of shape (), not 12 scores"),
     (DividesByZero, {}, {"numbers"}, "1 of 12 scores are not finite numbers"),

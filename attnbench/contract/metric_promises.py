@@ -32,7 +32,7 @@ from attnbench.metrics.pictures import USABLE, Pictures
 
 ROUNDING = 1e-4  # of the largest value: what float32 loses in a deep network, far below a wrong result
 SUMMED = 1e-6  # what a number for the set loses if the same features are summed in another order
-GIVEN = ("wanted", "sketch", "reference", "answers", "parts")  # tensors beside the generated pictures
+GIVEN = ("wanted", "sketch", "reference", "answers", "parts", "reference_parts")  # tensors beside the generated pictures
 PLAIN = (bool, int, float, str, list, dict, type(None))
 
 
@@ -63,6 +63,8 @@ def descriptor(subject: MetricSubject) -> Verdict:
     options = {option.name for option in named(parameters(subject.construct))}
     if unknown := [option for option in subject.said("settings", {}).values() if option not in options]:
         return "failed", f"`settings` names the options {listed(unknown)}, which the constructor does not have"
+    if unknown := [option for option in subject.said("added_options", ()) if option not in options]:
+        return "failed", f"`added_options` names {listed(unknown)}, which the constructor does not have"
     if unknown := [name for name in metric.needs if name not in {**weights.catalogue(), **subject.networks()}]:
         return "failed", f"`needs` names {listed(unknown)}, which `networks()` does not list"
     digits = f"{said.decimals} decimal{'s' * (said.decimals != 1)}"
@@ -105,8 +107,9 @@ def numbers(subject: MetricSubject) -> Verdict:
 def in_range(subject: MetricSubject) -> Verdict:
     """All numbers lie in the range that it declares, whatever the pictures."""
     low, high = _declared_range(subject) or (None, None)
-    wanted = subject.probes.pairs.wanted()
-    sets = {"ordinary": subject.probes.ordinary, "right": wanted, **distorted(wanted), **plain(wanted)}
+    uses = subject.metric().uses
+    right = subject.probes.target(next((name for name in TARGETS if name in uses), "wanted"))
+    sets = {"ordinary": subject.probes.ordinary, "right": right, **distorted(right), **plain(right)}
     found = {kind: subject.number(subject.pictures(generated)) for kind, generated in sets.items()}
     values = {kind: values_of(number) for kind, number in found.items() if number.value is not None}
     together = np.concatenate(list(values.values()))

@@ -205,7 +205,7 @@ def _from_pictures_alone(kept: PairPictures, subject: Subject, device: torch.dev
     }
     generated = kept.all_of(kept.generated)
     names = [(str(sketch), str(reference)) for sketch, reference in kept.pairs]
-    lacking = dict.fromkeys(("real", "answers", "parts"), why)
+    lacking = dict.fromkeys(("real", "answers", "parts", "reference_parts"), why)
     return _Made(generated, _source(kept), Pictures(generated, names, device, available, lacking))
 
 

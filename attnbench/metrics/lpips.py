@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from attnbench import weights
+from attnbench.metrics.against import ORIGINAL, checked, compared, title_of, uses_of
 from attnbench.metrics.pictures import Pictures
 
 NETWORKS = ("alex", "vgg", "squeeze")
@@ -22,22 +23,23 @@ class LPIPS:
 
     Args:
         network: alex, vgg or squeeze. Numbers of different networks are different quantities.
+        against: original, or answer: the sketch in the reference's colours, where the dataset knows it.
     """
 
     decimals, lower_is_better, per_image = 3, True, True
-    range, symmetric = (0, None), True
-    needs, uses = ("lpips-{network}",), ("wanted",)
+    range, needs, added_options = (0, None), ("lpips-{network}",), ("against",)
     settings: ClassVar = {"lpips_network": "network"}
     packages = ("lpips",)
 
-    def __init__(self, *, network: str = "alex"):
+    def __init__(self, *, network: str = "alex", against: str = "original"):
         if network not in NETWORKS:
             raise ValueError(f"network={network}: expected one of {', '.join(NETWORKS)}")
-        self.network = network
+        self.network, self.against = network, checked(against)
+        self.uses, self.symmetric = uses_of(against), against == ORIGINAL
 
     @property
     def title(self) -> str:
-        return f"LPIPS-{self.network}"
+        return title_of(f"LPIPS-{self.network}", self.against)
 
     @staticmethod
     def networks() -> list[weights.Weights]:
@@ -52,7 +54,7 @@ class LPIPS:
 
     def measure(self, pictures: Pictures) -> np.ndarray:
         distance = PerceptualDistance(self.network).to(pictures.device)
-        return pictures.scores(distance, pictures.generated, pictures.wanted)
+        return pictures.scores(distance, *compared(pictures, self.against))
 
 
 class PerceptualDistance(nn.Module):

@@ -139,6 +139,7 @@ def check_uses(metric: Metric, datasets: Sequence[Dataset | PreparedDataset]) ->
     has: dict[str, Callable[[Dataset | PreparedDataset], bool]] = {
         "answers": lambda one: one.answer is not None,
         "parts": lambda one: one.parts is not None,
+        "reference_parts": lambda one: one.parts is not None,
     }
     for what in metric.uses:
         if what in has and not any(has[what](dataset) for dataset in datasets):
@@ -169,26 +170,29 @@ def pictures_of(
     real = RealImages(dataset, size, pairs.protocol.pair_seed, cache or cache_folder(), has_train)
     available: dict[str, Callable[[], Any]] = {"sketch": pairs.sketches, "reference": pairs.reference_images}
     lacking: dict[str, str] = {}
-    foreign = pairs.protocol.references == "folder"
+    foreign, elsewhere = pairs.protocol.references == "folder", "the references come from elsewhere, so "
     if foreign:
-        elsewhere = "the references come from elsewhere, so "
         lacking = dict.fromkeys(("wanted", "answers"), elsewhere + "no test image shows what the pictures should look like")
         lacking["real"] = elsewhere + "the pictures should not look like the test images"
     else:
         available |= {"wanted": pairs.wanted, "real": lambda: real}
     if dataset.answer is not None and not foreign:
-        available["answers"] = lambda: _answers(pairs, dataset, size)
+        available["answers"] = lambda: answers_of(pairs, dataset, size)
     elif not foreign:
         lacking["answers"] = f"dataset '{dataset.name}' has no right answers"
     if dataset.parts is not None:
-        available["parts"] = lambda: _parts(pairs, dataset, size)
+        available["parts"] = lambda: _parts([sketch for sketch, _ in pairs.pairs], dataset, size)
     else:
         lacking["parts"] = f"dataset '{dataset.name}' has no maps of parts"
+    if dataset.parts is not None and not foreign:
+        available["reference_parts"] = lambda: _parts([reference for _, reference in pairs.pairs], dataset, size)
+    else:
+        lacking["reference_parts"] = f"{elsewhere}there are no maps of their parts" if foreign else lacking["parts"]
     return Pictures(generated, pairs.names, device, available, lacking, dataset.part_names)
 
 
-def _answers(pairs: PairSet, dataset: PreparedDataset, size: int) -> Tensor:
-    """(N, 3, S, S) uint8."""
+def answers_of(pairs: PairSet, dataset: PreparedDataset, size: int) -> Tensor:
+    """The right answers of a dataset that knows them, resized: (N, 3, S, S) uint8."""
     answer, pictures = dataset.answer, dataset.test_pictures
     assert answer is not None
     made = [answer(pictures[sketch], pictures[reference]).convert("RGB") for sketch, reference in pairs.pairs]
@@ -196,10 +200,10 @@ def _answers(pairs: PairSet, dataset: PreparedDataset, size: int) -> Tensor:
     return torch.from_numpy(np.stack(arrays))
 
 
-def _parts(pairs: PairSet, dataset: PreparedDataset, size: int) -> Tensor:
-    """(N, S, S) uint8, by the nearest pixel."""
+def _parts(rows: Sequence[int], dataset: PreparedDataset, size: int) -> Tensor:
+    """(N, S, S) uint8, by the nearest pixel, of these test pictures."""
     parts, pictures = dataset.parts, dataset.test_pictures
     assert parts is not None
-    maps = [parts(pictures[sketch]) for sketch, _ in pairs.pairs]
-    rows = [[(np.arange(size) + 0.5) * side / size for side in one.shape] for one in maps]
-    return torch.from_numpy(np.stack([one[y.astype(int)][:, x.astype(int)] for one, (y, x) in zip(maps, rows, strict=True)]))
+    maps = [parts(pictures[row]) for row in rows]
+    middles = [[((np.arange(size) + 0.5) * side / size).astype(int) for side in one.shape] for one in maps]
+    return torch.from_numpy(np.stack([one[y][:, x] for one, (y, x) in zip(maps, middles, strict=True)]))

@@ -14,6 +14,9 @@ A metric is a class that says all that is known of it:
 
         def measure(self, pictures): ...     # (N,) numbers, or one; or `Score`, with what belongs to it
 
+An option that a metric gets when numbers of it are stored already goes into `added_options`: at its default it is not stored
+among a number's options, so that the earlier numbers, which are the same, go on to count as measured.
+
 `networks()` lists the `Weights` that `needs` may name; `settings` maps keys of a recipe's `evaluation` to options, as
 `{"net_size": "size"}`; `note` is a remark for model cards; `packages` are those whose versions are recorded with a number.
 
@@ -128,9 +131,12 @@ def metric_of(
         Exception: whatever its constructor raises.
     """
     scorer = loaded(**given)
-    options = {**options_of(loaded, name, first=False), **given}
+    defaults = options_of(loaded, name, first=False)
+    options = {**defaults, **given}
+    added = getattr(scorer, "added_options", ())
+    stored = {option: value for option, value in options.items() if option not in added or value != defaults[option]}
     said = {field_: getattr(scorer, field_) for field_ in _SAID if hasattr(scorer, field_)}
-    described = {**said, "name": name, "options": options, "package": package, "version": version}
+    described = {**said, "name": name, "options": stored, "package": package, "version": version}
     return Metric(
         key=key_of(name, given),
         given=given,

@@ -17,7 +17,8 @@ from attnbench.errors import NotMeasurable
 from attnbench.files import replacing
 
 Made = TypeVar("Made")
-USABLE = ("wanted", "sketch", "reference", "real", "answers", "parts")  # what a metric may name in `uses`
+# What a metric may name in `uses`.
+USABLE = ("wanted", "sketch", "reference", "real", "answers", "parts", "reference_parts")
 
 # Pictures that a metric takes at once. On a CPU few enough that a layer of the Inception stays below 32 MB: above that, glibc
 # requests the memory of every tensor anew from the system, and page faults add a third to the time.
@@ -112,6 +113,11 @@ class Pictures:
         """(N, S, S): which part each pixel of the sketch shows, an index into `part_names`, where the dataset knows it."""
         return self._get("parts")
 
+    @property
+    def reference_parts(self) -> Tensor:
+        """(N, S, S): the same of each reference, before any warp."""
+        return self._get("reference_parts")
+
     def batches(self, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
         """The tensors, in order, a few pictures at a time, on the device."""
         size = CHUNK.get(self.device.type, 16)
@@ -156,4 +162,5 @@ LACKING = {
     "real": "real images",
     "answers": "right answers",
     "parts": "maps of parts",
+    "reference_parts": "maps of the references' parts",
 }

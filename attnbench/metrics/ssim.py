@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from attnbench.metrics.against import ORIGINAL, checked, compared, title_of, uses_of
 from attnbench.metrics.grey_levels import C1, C2, grey_levels
 from attnbench.metrics.pictures import Pictures
 
@@ -16,14 +17,24 @@ class SSIM:
     """Structural similarity of a picture and the sketch's own original; in [-1, 1], 1 for equal pictures.
 
     It sees outlines and shading; no hue, since it compares grey levels.
+
+    Args:
+        against: original, or answer: the sketch in the reference's colours, where the dataset knows it.
     """
 
-    title, decimals, lower_is_better, per_image = "SSIM (windowed)", 3, False, True
-    range, symmetric = (-1, 1), True
-    uses, note = ("wanted",), "11 x 11 Gaussian window"
+    decimals, lower_is_better, per_image = 3, False, True
+    range, note, added_options = (-1, 1), "11 x 11 Gaussian window", ("against",)
+
+    def __init__(self, *, against: str = "original"):
+        self.against = checked(against)
+        self.uses, self.symmetric = uses_of(against), against == ORIGINAL
+
+    @property
+    def title(self) -> str:
+        return title_of("SSIM (windowed)", self.against)
 
     def measure(self, pictures: Pictures) -> np.ndarray:
-        return pictures.scores(lambda a, b: ssim(grey_levels(a), grey_levels(b)), pictures.generated, pictures.wanted)
+        return pictures.scores(lambda a, b: ssim(grey_levels(a), grey_levels(b)), *compared(pictures, self.against))
 
 
 def ssim(a: Tensor, b: Tensor) -> Tensor:
