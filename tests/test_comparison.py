@@ -66,6 +66,14 @@ def test_with_several_seeds_both_units_are_there_and_image_scores_are_averaged(t
     assert frame.loc["images", "high"] - frame.loc["images", "low"] == pytest.approx(3.92 * both.std() / 60**0.5, rel=0.1)
 
 
+def test_what_chance_gives_is_said_once_whatever_the_units(tmp_path):
+    rows = [row | {"ssim_global.chance": 0.25} for row in with_pairs(tmp_path, seeds=(0, 1))]
+    (one,) = comparisons(framed(rows), "sga", "scft", metrics=["ssim_global"], store=tmp_path)
+    assert len(one.found) == 2
+    notes = [note for note in sheet(one).notes if "chance, " in note]
+    assert notes == ["SSIM (global): chance, without a look at the reference: cat 0.250."]
+
+
 def test_pairs_that_only_one_of_them_coloured_are_left_out(tmp_path):
     rows = with_pairs(tmp_path)
     file = tmp_path / "SGA-cat-0" / "pairs.csv"

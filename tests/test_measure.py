@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from collections.abc import Callable
@@ -15,9 +16,14 @@ import pytest
 import torch
 from filelock import FileLock
 from PIL import Image
-from runs import HEADS, Outcome, attnbench, cells, install, only_cell, record, tiny, tree
+from runs import HEADS, Outcome, attnbench, cells, install, only_cell, overrides, record, tiny, tree
 
+import attnbench as package
+from attnbench.cells.record import parse_record, record_text
+from attnbench.config.recipe import built_in_recipes
+from attnbench.errors import UserError
 from attnbench.execute import cell_run, measuring
+from attnbench.report.collect import collect
 from attnbench.store.pictures import PairPictures
 from attnbench.store.progress import Progress, ProgressFile
 from attnbench.tables.status import status_of
@@ -61,6 +67,16 @@ class Fails(Brightness):
         return super().measure(pictures)
 
 
+class Guess(Brightness):
+    """A share, with what chance gives, and the share of each part."""
+
+    title, unit = "Guess", "%"
+
+    def measure(self, pictures):
+        scores = pictures.generated.double().mean((1, 2, 3)).numpy() / 2.55
+        return Score(scores, {"chance": 38.25, "parts": {"hair": 74.0, "eyes": 51.5}, "order": ["hair", "eyes"], "none": {}})
+
+
 class Answers(Brightness):
     """Distance to the right answer, in levels."""
 
@@ -84,7 +100,7 @@ class Writes(Brightness):
         return super().measure(pictures)
 """
 )
-POINTS = "brightness = mine:Brightness\nfails = mine:Fails\nanswer = mine:Answers"
+POINTS = "brightness = mine:Brightness\nfails = mine:Fails\nanswer = mine:Answers\nguess = mine:Guess"
 
 
 @pytest.fixture(autouse=True)
@@ -257,6 +273,79 @@ def test_right_answers_reach_a_metric_and_a_dataset_without_them_says_so(
     assert measure(tmp_path / "results", "--metrics", "answer").code == 0
     moved = tmp_path / "results" / photos.name
     assert numbers(moved)["answer"]["reason"] == "dataset 'mine' has no right answers"
+
+
+def test_a_recipe_s_metric_that_no_dataset_here_can_have_is_left_out_with_the_reason(
+    tmp_path: Path, mine: None, folder_of_heads: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = f"mine={folder_of_heads(train=4, test=2, size=16)}"
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(built_in_recipes()["demo"].replace("metrics: [", "metrics: [answer, "))
+    assert "answer" in recipe.read_text()
+    run = tiny(tmp_path / "results", "sga", dataset, evaluation__when="each_epoch")
+    run[run.index("demo")] = str(recipe)
+    done = attnbench(*run)
+    assert done.code == 0, done.err
+    cell = only_cell(tmp_path / "results")
+    found = numbers(cell)["answer"]
+    assert (found["value"], found["reason"]) == (None, "dataset 'mine' has no right answers")
+    assert numbers(cell)["ssim_global"]["value"] is not None
+    assert record(cell)["best"]["by"] == "ssim_global"
+    assert "Answer" not in done.out.partition("Recipe:")[0]
+    assert "Not measured on mine: Answer (dataset 'mine' has no right answers)." in " ".join(done.out.split())
+    assert collect(tmp_path / "results", pairs=2).troubles == []
+
+    no_training(monkeypatch)
+    before = tree(cell)
+    assert attnbench(*run).code == 0  # it is not tried again
+    assert measure(tmp_path / "results").out.startswith("measured 0, already measured 1")
+    assert measure(tmp_path / "results", "--recipe", recipe).out.startswith("measured 0, already measured 1")
+    assert tree(cell) == before
+
+
+def test_a_metric_that_is_asked_for_by_name_and_that_no_dataset_here_can_have_is_refused(
+    tmp_path: Path, mine: None, folder_of_heads: Callable[..., Path]
+) -> None:
+    dataset = f"mine={folder_of_heads(train=4, test=2, size=16)}"
+    trained(tmp_path / "results", dataset)
+    before = tree(tmp_path / "results")
+    told = "metric 'answer' needs right answers, which no dataset here has \\(mine\\): leave it out"
+    for named in ("evaluation.metrics=[answer,ssim]", "evaluation={metrics: [answer]}"):
+        with pytest.raises(UserError, match=told):
+            package.run("sga", dataset, "demo", overrides=[*overrides(), named], store=tmp_path / "new", executor="inline")
+    for names in ({"metrics": "answer"}, {"overrides": "evaluation.metrics=[answer]"}):
+        with pytest.raises(UserError, match=told):
+            package.measure(tmp_path / "results", device="cpu", **names)
+    assert not (tmp_path / "new").exists()
+    assert tree(tmp_path / "results") == before
+
+
+def test_what_a_metric_records_beside_its_number_goes_wherever_the_number_goes(tmp_path: Path, mine: None) -> None:
+    from jsonschema import Draft202012Validator
+
+    cell = trained(tmp_path / "lab", evaluation__metrics="[guess]")
+    found = numbers(cell)["guess"]
+    assert (found["chance"], found["parts"], found["order"]) == (38.25, {"hair": 74.0, "eyes": 51.5}, ["hair", "eyes"])
+    schema = json.loads(attnbench("schema", "cell").out)
+    assert not list(Draft202012Validator(schema).iter_errors(record(cell)))
+
+    assert attnbench("merge", tmp_path / "lab", tmp_path / "results").code == 0
+    merged = only_cell(tmp_path / "results")
+    assert record_text(parse_record((merged / "cell.json").read_bytes())) == (cell / "cell.json").read_text()
+    (row,) = package.results(tmp_path / "results").to_dict("records")
+    assert (row["guess.chance"], row["guess.parts.hair"], row["guess.parts.eyes"]) == (38.25, 74, 51.5)
+    csv = pd.read_csv(io.StringIO(attnbench("table", tmp_path / "results", "--format", "csv").out))
+    assert csv["guess.parts.eyes"].tolist() == [51.5]
+
+    chance = "Guess: chance, without a look at the reference: synthetic 38.2 %."
+    assert chance in attnbench("table", tmp_path / "results", "--format", "md").out
+    report = collect(tmp_path / "results", pairs=2)
+    assert (chance, "always") in report.tables[0].notes
+    ((_, _, beside),) = report.cells[0]["metrics"]
+    assert "chance 38.25, parts hair 74.0 eyes 51.5" in beside
+    assert attnbench("report", tmp_path / "results", "-o", tmp_path / "report.html").code == 0
+    assert attnbench("export", merged, "-o", tmp_path / "given").code == 0
+    assert "chance, without a look at the reference: 38.25" in (tmp_path / "given" / "README.md").read_text()
 
 
 def test_test_images_that_change_train_nothing_and_their_numbers_stand_apart(

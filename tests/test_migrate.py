@@ -103,7 +103,8 @@ def test_a_cell_whose_images_are_not_at_hand_stays_as_it_is_and_says_why(old: Pa
     assert done.code == 0
     assert done.out.startswith("taken over 0, left as they are 6\n")
     assert "left as it is: sga-cat-seed0-60d32fbb20: the images of" in done.out
-    assert f"left as it is: {FINISHED}: 'synthetic' in drawn here (version 2, difficulty 1, seed 0, 128 px) differs from the images" in done.out
+    source = "drawn here (version 2, difficulty 1, seed 0, 128 px)"
+    assert f"left as it is: {FINISHED}: 'synthetic' in {source} differs from the images" in done.out
     assert tree(old) == before
     refused = attnbench("measure", old, "--device", "cpu")
     assert refused.code == 1

@@ -20,12 +20,13 @@ from attnbench.cells.record import parse_record
 from attnbench.config.recipe import load_recipe
 from attnbench.data.images import prepare
 from attnbench.data.origin import parse_dataset
+from attnbench.data.synthetic import draw, palette
 from attnbench.execute import score as scoring
 from attnbench.metrics.generate import PairSet
 from attnbench.metrics.protocol import Protocol
 from attnbench.store.folder import CellFolder
 from attnbench.store.pictures import PairPictures
-from attnbench_baselines.trivial_methods import copy, recolour
+from attnbench_baselines.trivial_methods import copy, paste, recolour
 
 HEADS = "synthetic:train=4:test=6:size=32"
 RECIPE = ("--recipe", "demo", "--set", "data.size=32")
@@ -164,9 +165,13 @@ def test_pictures_become_a_row_that_is_marked_as_not_trained_here(painted: Path,
     assert (found.pictures.note, found.pictures.side, found.pictures.size) == ("v1.0, mean colours", 32, 32)
     assert (found.module.label, found.dataset.train, found.status) == ("Painter", 0, "finished")
     (measurement,) = found.measurements
-    assert set(measurement.metrics) == {"ssim_global", "ssim"}
+    assert set(measurement.metrics) == {"match", "bleed", "ssim_global", "ssim"}
     assert {one.source for one in measurement.metrics.values()} == {"given pictures"}
-    assert all(0 < (one.value or 0) < 1 for one in measurement.metrics.values())
+    values = {key: one.value or 0 for key, one in measurement.metrics.items()}
+    assert 0 < values["match"] < 100
+    assert values["bleed"] >= 1
+    assert 0 < values["ssim"] < 1
+    assert 0 < values["ssim_global"] < 1
 
 
 def test_numbers_are_those_of_the_pictures_as_they_are(painted: Path, tmp_path: Path) -> None:
@@ -357,7 +362,9 @@ def test_pictures_of_another_size_than_the_pairs_are_refused(tmp_path: Path) -> 
         (["--metrics", "ssim,ssim"], "metrics has 'ssim' twice: name it once"),
         (["--set", "train.epochs=1"], "only keys of `evaluation` and `data` can be set"),
         (["--set", "evaluation.references=[cross,same]"], "has several kinds of references (cross, same)"),
-        (["--method", "copy"], "one of the two, and not both"),
+        (["--method", "copy"], "one of the three, and only one"),
+        (["--right-answers"], "one of the three, and only one"),
+        (["--as", "Right answer"], "--as Right answer: the dataset's own have this name (--right-answers)"),
         (["--pairs", "nowhere"], "'nowhere' holds no pairs.json: name a folder that `attnbench pairs` wrote"),
         (["--device", "abacus"], "device 'abacus' cannot be used here"),
         (["--limit", "4"], "has pictures beyond the last pair, which is 3: 0004.png, 0005.png"),
@@ -371,7 +378,7 @@ def test_what_is_missing_is_named(painted: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
     refused(attnbench("score", painted, "-d", HEADS, "-o", store), "--as is missing", store)
     refused(attnbench("score", painted, "--as", "me", "-o", store), "--dataset is missing", store)
-    refused(attnbench("score", "-d", HEADS, "--as", "me", "-o", store), "name a folder of pictures, or a method", store)
+    refused(attnbench("score", "-d", HEADS, "--as", "me", "-o", store), "name a folder of pictures, a method with", store)
     refused(score(tmp_path / "nowhere", store), "there is no folder", store)
 
 
@@ -458,11 +465,29 @@ def test_copy_is_the_sketch() -> None:
     assert (picture.mode, picture.convert("L").tobytes()) == ("RGB", sketch.tobytes())
 
 
-@pytest.mark.parametrize("method", ["copy", "recolour"])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize("size", [(16, 16), (24, 20)])
+def test_paste_is_the_reference_at_the_sketch_s_size(size: tuple[int, int], mode: str) -> None:
+    reference = Image.linear_gradient("L").resize(size).convert(mode)
+    picture = paste(Image.new("L", (16, 16)), reference)
+    assert (picture.mode, picture.size) == ("RGB", (16, 16))
+    assert np.abs(np.asarray(picture, float) - np.asarray(reference.convert("RGB").resize((16, 16)), float)).max() <= 1
+    assert size != (16, 16) or picture.tobytes() == reference.convert("RGB").tobytes()
+
+
+def test_paste_scores_what_the_references_score_as_they_are(tmp_path: Path) -> None:
+    assert score_by("paste", tmp_path / "store").code == 0
+    folder = only_cell(tmp_path / "store")
+    found = record(folder)
+    assert found["pictures"]["note"] == "The reference itself, as it is"
+    kept = PairPictures(folder / found["measurements"][0]["folder"])
+    assert torch.equal(kept.all_of(kept.generated), kept.all_of(kept.reference))
+
+
+@pytest.mark.parametrize("method", [copy, recolour, paste])
 @pytest.mark.parametrize("tone", [0, 255])
-def test_methods_bear_blank_pictures(method: str, tone: int) -> None:
-    function = {"copy": copy, "recolour": recolour}[method]
-    picture = function(Image.new("L", (16, 16), tone), Image.new("RGB", (16, 16), "red"))
+def test_methods_bear_blank_pictures(method: Callable[..., Image.Image], tone: int) -> None:
+    picture = method(Image.new("L", (16, 16), tone), Image.new("RGB", (16, 16), "red"))
     assert (picture.mode, picture.size) == ("RGB", (16, 16))
 
 
@@ -490,3 +515,85 @@ def test_a_method_that_misbehaves_is_named_with_the_pair(
 def test_an_unknown_method_and_pairs_for_a_method_are_refused(tmp_path: Path) -> None:
     refused(score_by("copi", tmp_path / "store"), "unknown method 'copi': did you mean 'copy'?", tmp_path / "store")
     refused(score_by("copy", tmp_path / "store", "--pairs", "pairs"), "--pairs is for pictures in a folder", tmp_path / "store")
+
+
+# right answers
+
+
+def score_answers(store: Path, *more: str | Path, dataset: str = HEADS) -> Outcome:
+    return attnbench("score", "--right-answers", "-d", dataset, "-o", store, *RECIPE, *more)
+
+
+def test_a_dataset_s_right_answers_are_a_row_that_says_what_it_is(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    done = score_answers(store)
+    assert done.code == 0, done.err
+    assert "right answer (not trained here)" in done.out
+    assert "right answer: not trained here (The dataset's own, each sketch in its reference's" in " ".join(done.out.split())
+    folder = only_cell(store)
+    found = record(folder)
+    assert folder.name == f"right-answer-synthetic-{found['identity'][:10]}"
+    assert (found["dataset"]["train"], found["pictures"]["side"], found["pictures"]["size"]) == (0, 32, 32)
+    kept = PairPictures(folder / found["measurements"][0]["folder"])
+    drawn = [draw(0, sketch, 32, colors=palette(0, reference)) for sketch, reference in Protocol().pairs(6)]
+    assert torch.equal(kept.all_of(kept.generated), torch.from_numpy(np.stack(drawn).transpose(0, 3, 1, 2)))
+    before = runs.tree(store)
+    assert "measured already" in score_answers(store).err
+    assert runs.tree(store) == before
+
+
+def test_right_answers_to_one_s_own_colours_are_the_originals(tmp_path: Path) -> None:
+    done = score_answers(tmp_path / "store", "--set", "evaluation.references=same", "--as", "Oracle", "--note", "drawn anew")
+    assert done.code == 0, done.err
+    found = record(only_cell(tmp_path / "store", "oracle"))
+    assert found["pictures"]["note"] == "drawn anew"
+    values = {key: one["value"] for key, one in found["measurements"][0]["metrics"].items()}
+    assert values == pytest.approx({"match": 100, "bleed": 1, "ssim_global": 1, "ssim": 1})
+
+
+def test_right_answers_that_nobody_knows_are_refused_in_one_line(
+    tmp_path: Path, folder_of_heads: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, heads = tmp_path / "store", folder_of_heads(train=3)
+    refused(score_answers(store, dataset=f"mine={heads}"), "--right-answers: dataset 'mine' has none: choose", store)
+    refused(score_answers(store, "--references", heads / "train"), "references from elsewhere: leave --references out", store)
+    refused(score_answers(store, "--pairs", "pairs"), "--pairs is for pictures in a folder: right answers are", store)
+    refused(score_answers(store, "--method", "copy"), "one of the three, and only one", store)
+    refused(score_answers(store, "--as", "copy"), "--as copy: an installed method has this name", store)
+
+    def broken(*_: object, **__: object) -> None:
+        raise ValueError("no\nink")
+
+    monkeypatch.setattr("attnbench.data.layouts.cartoon.palette", broken)
+    refused(score_answers(store), "dataset 'synthetic' failed to make them: ValueError: no ink", store)
+
+
+# metrics that need what a dataset lacks
+
+NEEDS_ANSWERS = '''
+class Right:
+    """Share of pixels that are right."""
+
+    title, lower_is_better, per_image, uses = "Right", False, True, ("answers",)
+
+    def measure(self, pictures):
+        return (pictures.generated == pictures.answers).double().mean((1, 2, 3))
+'''
+
+
+def test_a_recipe_s_metric_that_the_dataset_cannot_have_is_left_out_and_one_asked_for_by_name_refused(
+    painted: Path, tmp_path: Path, folder_of_heads: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs.install(tmp_path / "site", monkeypatch, "right", "right = right:Right", NEEDS_ANSWERS, group="attnbench.metrics")
+    store, mine = tmp_path / "store", f"mine={folder_of_heads(train=3, test=6)}"
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("data: {size: 32}\nevaluation: {metrics: [right, ssim_global]}\n")
+    asked = ("score", painted, "-d", mine, "--as", "Painter", "-o", store, "--recipe", recipe)
+    told = "metric 'right' needs right answers, which no dataset here has (mine): leave it out"
+    refused(attnbench(*asked, "--metrics", "right,ssim_global"), told, store)
+    refused(attnbench(*asked, "--set", "evaluation.metrics=[right]"), told, store)
+    done = attnbench(*asked)
+    assert done.code == 0, done.err
+    assert "Right ↑" not in done.out
+    assert "Not measured on mine: Right (dataset 'mine' has no right answers)." in " ".join(done.out.split())
+    assert "measured already" in attnbench(*asked).err

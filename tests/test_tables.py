@@ -55,10 +55,11 @@ def described(key):
 
 
 def number(key, value, **parts):
-    """A number of a record; a text is the reason why there is none."""
+    """A number of a record; a text is the reason why there is none, and names the network if one is missing."""
     weights = parts.pop("weights", WEIGHTS.get(key, {}))
     if isinstance(value, str):
-        return MetricRecord(value=None, reason=value, metric=described(key))
+        missing = {"missing": next(iter(weights))} if "missing" in value else {}
+        return MetricRecord(value=None, reason=value, metric=described(key), **missing, **parts)
     parts = {**({"floor": 5.0, "n_floor": 500} if key == "fid" else {}), **parts}
     return MetricRecord(value=value, metric=described(key), weights=weights, source=parts.pop("source", "generator"), **parts)
 
@@ -285,6 +286,61 @@ def test_the_floor_the_count_and_the_weights_stand_with_every_fid():
         assert "FID: weights inception feedface; N = cat 500, anime 500 generated images; floor" in render_table(table, style)
 
 
+def test_what_chance_gives_stands_below_the_table_for_every_metric_that_records_it():
+    by_chance = [
+        cell("SGA", "cat", numbers={"mine": number("mine", 0.5, chance=0.2504)}),
+        cell("SCFT", "cat", numbers={"mine": number("mine", 0.4, chance=0.2504)}),
+        cell("SGA", "anime", numbers={"mine": number("mine", 0.5, chance=0.125), "kid": number("kid", 1.0, chance=2)}),
+        cell("SGA", "cat", protocol=SAME, numbers={"mine": number("mine", 0.5, chance="high")}),
+        cell("SGA", "anime", protocol=SAME, numbers={"mine": number("mine", 0.5)}),
+    ]
+    table = one_table(*by_chance, metrics=["mine", "kid"])
+    assert [note for note in table.notes if "chance" in note] == [
+        "Mine: chance, without a look at the reference: cat 0.250, anime 0.125.",
+        "KID: chance, without a look at the reference: anime 2.0000.",
+    ]
+    assert not any("chance" in note for note in one_table(cell(), cell("SCFT")).notes)
+
+
+def test_a_metric_that_cannot_measure_a_dataset_has_a_note_there_and_no_column():
+    none = "dataset 'cat' has no right answers"
+    cells = [
+        cell("SGA", "cat", numbers={"mine": none, "ssim": "dataset 'cat' has no maps of parts", "lpips": none}, fid=None),
+        cell("SCFT", "cat", numbers={"mine": none, "ssim": "dataset 'cat' has no maps of parts", "lpips": none}, fid=None),
+        cell("SGA", "anime", numbers={"mine": 0.5}, fid=None),
+    ]
+    table = one_table(*cells)
+    assert [(column.setting.dataset, column.key) for column in table.columns] == [
+        ("cat", "ssim_global"),
+        ("anime", "ssim_global"),
+        ("anime", "mine"),
+    ]
+    assert [note for note in table.notes if "cat" in note] == [
+        "Not measured on cat: Mine, LPIPS-alex (dataset 'cat' has no right answers).",
+        "Not measured on cat: SSIM (windowed) (dataset 'cat' has no maps of parts).",
+    ]
+    chosen = one_table(*cells, metrics=["mine"])  # by name, it has its column with the reason
+    assert texts(chosen)["SGA"] == ["- [1]", "0.500"]
+    assert chosen.notes[0] == "[1] Mine: dataset 'cat' has no right answers"
+
+
+@pytest.mark.parametrize("mendable", [{"failed": True}, {"missing": "net"}])
+def test_a_metric_that_failed_or_lacks_weights_keeps_its_column(mendable):
+    why = "it did not work"
+    fails = [cell(label, numbers={"mine": number("mine", why, **mendable)}) for label in ("SGA", "SCFT")]
+    table = one_table(*fails)
+    assert [column.key for column in table.columns] == ["fid", "ssim_global", "mine"]
+    assert texts(table)["SGA"][2] == "- [1]"
+    table = one_table(cell("SGA", numbers={"mine": why}), cell("SCFT", numbers={"mine": 0.5}))  # as where one has a number
+    assert texts(table)["SGA"][2] == "- [1]"
+
+
+def test_where_no_metric_can_measure_a_dataset_all_have_their_columns():
+    table = one_table(cell("SGA", fid=None, ssim="none", numbers={"mine": "neither"}))
+    assert texts(table)["SGA"] == ["- [1]", "- [2]"]
+    assert table.notes[:2] == ["[1] SSIM (global): none", "[2] Mine: neither"]
+
+
 def test_each_datasets_fid_stands_with_its_own_weights():
     table = one_table(cell("SGA", "cat"), cell("SGA", "anime", **{"fid.weights": "inception=another"}))
     cat, anime = [note for note in table.notes if "weights inception" in note]
@@ -299,6 +355,19 @@ def test_csv_has_the_floor_the_count_and_the_weights_with_their_name():
     assert row["fid.published"] == 34.35
     assert row["fid.difference"] == pytest.approx(-4.35)
     assert frame["fid.weights"].isna().tolist() == [False, True]
+
+
+def test_csv_has_a_column_for_each_value_of_a_mapping():
+    parts = {"hair": 74.0, "eyes": {"left": 51.5, "right": 50}}
+    best = {"mine": number("mine", 0.5, parts={"hair": 80.0})}
+    frame = framed([cell(numbers={"mine": number("mine", 0.4, parts=parts)}), cell("SCFT", numbers={"mine": 0.3})])
+    csv = pd.read_csv(io.StringIO(for_pandas(frame).to_csv(index=False))).set_index("label")
+    assert csv.loc["SGA", ["mine.parts.hair", "mine.parts.eyes.left", "mine.parts.eyes.right"]].tolist() == [74, 51.5, 50]
+    assert csv.loc["SCFT", [name for name in csv if name.startswith("mine.parts")]].isna().all()
+    row = in_frame(
+        made(measurements=[measurement({"mine": 0.4})], best=BestEpoch(step=1, epoch=1, by="mine", metrics=best)), "it"
+    )
+    assert row["best.mine.parts.hair"] == 80
 
 
 def test_csv_has_a_row_for_each_cell_and_measurement():

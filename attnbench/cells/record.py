@@ -89,7 +89,7 @@ class Provenance(_Part):
 
 
 class MetricRecord(_Part):
-    """A number. What else is recorded (`n`, `floor`, ...) depends on the metric."""
+    """A number. What else is recorded (`n`, `floor`, `chance`, ...) depends on the metric."""
 
     value: float | None = Field(description="null where it could not be measured.")
     reason: str | None = Field(None, description="Why there is no value.")
@@ -104,9 +104,9 @@ class MetricRecord(_Part):
 
     @property
     def parts(self) -> dict[str, Any]:
-        """What is recorded beside the value: reason, missing network, weights, source, then what the metric gave."""
+        """What is recorded beside the value: reason, missing network, failure, weights, source, then what the metric gave."""
         given = {}
-        for name in ("reason", "missing", "weights", "source"):
+        for name in ("reason", "missing", "failed", "weights", "source"):
             if value := getattr(self, name):
                 given[name] = value
         return given | (self.model_extra or {})

@@ -71,6 +71,7 @@ def pairs(
 `attnbench score coloured/ --dataset cat --as MangaNinja --note "v1.0, 50 steps" --pairs pairs/ -o results/`
 `attnbench score coloured/ --dataset synthetic --as mine --recipe demo`
 `attnbench score --method recolour --dataset cat -o results/`
+`attnbench score --right-answers --dataset synthetic -o results/`
 
 Exit codes: 0 measured; 2 bad input, or a full disk; 130 interrupted.
 """
@@ -86,6 +87,9 @@ def score(
     method: Annotated[
         str | None, typer.Option("--method", help="Colour the pairs by an installed method, instead of PICTURES.")
     ] = None,
+    right_answers: Annotated[
+        bool, typer.Option("--right-answers", help="The dataset's own right answers, where it knows them, instead of PICTURES.")
+    ] = False,
     written: Annotated[
         Path | None,
         typer.Option(
@@ -129,6 +133,7 @@ def score(
             dataset=dataset,
             pictures=folder,
             method=method,
+            right_answers=right_answers,
             label=label,
             note=note,
             store=store,

@@ -97,6 +97,8 @@ def _metric_row(measurement: MeasurementRecord, number: MetricRecord) -> dict[st
         parts.append(f"{'mean of ' if metric.per_image else ''}{recorded['n']} pairs")
     if recorded.get("floor") is not None:
         parts.append(f"{recorded.get('n_floor')} real training images against the same: {recorded['floor']:.4g}")
+    if isinstance(chance := recorded.get("chance"), int | float):
+        parts.append(f"chance, without a look at the reference: {chance:.4g}")
     if number.source == "small pictures":
         parts.append("from small (lossy) copies of the pictures")
     parts += [metric.note] if metric.note else []

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -271,6 +271,16 @@ def limited(overrides: Sequence[str], limit: int | None, references: object = No
         if given.get(key) is not None:
             raise UserError(f"--set {override} and --{key} say the same thing: leave one of them out")
     return [*overrides, *([] if limit is None else [f"evaluation.limit={limit}"])]
+
+
+def is_set(overrides: Iterable[str], key: str) -> bool:
+    """Whether one of `section.key=value` overrides sets a key, alone or with its whole section.
+
+    >>> [is_set([text], "data.size") for text in ("data.size=64", "data={size: 64}", "data.jitter=none")]
+    [True, True, False]
+    """
+    named = [override.partition("=")[0].strip() for override in overrides]
+    return any(key == name or key.startswith(f"{name}.") for name in named)
 
 
 def changed_evaluation(base: Evaluation, overrides: Sequence[str], metrics: Sequence[str] = ()) -> Evaluation:

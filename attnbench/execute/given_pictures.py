@@ -1,4 +1,5 @@
-"""Pictures that no cell made: read from a folder where each has its pair's number, or made by an installed method.
+"""Pictures that no cell made: read from a folder where each has its pair's number, made by an installed method, or a dataset's
+own right answers.
 
 A method is a function of the entry-point group `attnbench.methods`: `(sketch, reference) -> picture`, all Pillow images; the
 sketch is grey (`L`), the others `RGB`, the picture of the sketch's size. Its docstring says what it does.
@@ -19,11 +20,12 @@ from PIL import Image
 from torch import Tensor
 
 from attnbench.console import progress
-from attnbench.data.images import decode, resize
+from attnbench.data.images import PreparedDataset, decode, resize
 from attnbench.data.layouts import IMAGE_SUFFIXES
 from attnbench.errors import UserError
 from attnbench.execute.pairs import MANIFEST, as_picture, picture_name
 from attnbench.metrics.generate import PairSet, to_bytes
+from attnbench.metrics.measure import answers_of
 from attnbench.plugins import Plugin
 
 _NAMED = 5  # pictures that a message names
@@ -76,6 +78,25 @@ def coloured_by(method: Plugin, pairs: PairSet) -> Tensor:
                 results.append(_coloured(function, as_picture(sketch), as_picture(reference), method, where))
                 update(len(results), len(pairs))
     return torch.from_numpy(np.stack(results).transpose(0, 3, 1, 2).copy())
+
+
+def right_answers(pairs: PairSet, dataset: PreparedDataset) -> Tensor:
+    """What the dataset itself says that each pair should look like: (N, 3, S, S) uint8.
+
+    Raises:
+        UserError: it does not know, or not of references from elsewhere; or its function raises an error.
+    """
+    if pairs.protocol.references == "folder":
+        raise UserError("--right-answers: no dataset knows them of references from elsewhere: leave --references out")
+    if dataset.answer is None:
+        raise UserError(
+            f"--right-answers: dataset '{dataset.name}' has none: choose one that has them, or score pictures, or a --method"
+        )
+    try:
+        return answers_of(pairs, dataset, pairs.data.size)
+    except Exception as error:  # a third party's dataset may raise anything
+        text = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UserError(f"--right-answers: dataset '{dataset.name}' failed to make them: {text}") from error
 
 
 def _coloured(function: Method, sketch: Image.Image, reference: Image.Image, method: Plugin, pair: str) -> np.ndarray:

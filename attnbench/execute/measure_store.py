@@ -13,7 +13,7 @@ import torch
 from attnbench import weights
 from attnbench.cells.identity import was_trained_on
 from attnbench.cells.record import FINISHED, Record
-from attnbench.config.recipe import Evaluation, Recipe, changed_evaluation, limited, load_recipe
+from attnbench.config.recipe import Evaluation, Recipe, changed_evaluation, is_set, limited, load_recipe
 from attnbench.console import log, messages_shown, warn
 from attnbench.devices import pick_device
 from attnbench.errors import DiskFull, Interrupted, UserError
@@ -156,7 +156,8 @@ def measure_store(request: MeasureRequest) -> MeasureOutcome:
         except UserError as error:
             _leave_out(outcome, CellFolder(request.store / stored.folder), stored.record, str(error))
     plans = [(subject, _planned(subject, request, base)) for subject in subjects]
-    _check_metrics(plans)
+    if request.metrics or is_set(request.overrides, "evaluation.metrics"):
+        _check_metrics(plans)
     _measure_all(plans, device, outcome)
     return outcome
 
@@ -225,7 +226,7 @@ def _subject(stored: Stored, request: MeasureRequest) -> Subject:
 
 
 def _check_metrics(plans: Sequence[Planned]) -> None:
-    """Refuse metrics that none of the datasets can be measured by, before any work starts."""
+    """Refuse metrics that can measure none of the datasets, before any work starts."""
     datasets = [subject.dataset for subject, _ in plans if subject.dataset]
     for _, (asked, _) in plans if datasets else ():
         for metric in asked.metrics:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from attnbench import weights
 from attnbench.cells.cell import Cell
 from attnbench.cells.grid import Grid, check_grid
-from attnbench.config.recipe import limited
+from attnbench.config.recipe import is_set, limited
 from attnbench.console import messages_shown, warn
 from attnbench.data.images import prepare
 from attnbench.data.origin import default_data_root
@@ -94,10 +94,11 @@ def check_request(request: RunRequest) -> Grid:
 
 
 def _check_metrics(grid: Grid, request: RunRequest) -> None:
-    """Refuse metrics that none of the datasets can be measured by, and references that cannot be used."""
+    """Refuse metrics that were asked for by name and can measure none of the datasets, and references that cannot be used."""
     Asked.of_options(request.measured_by(grid), grid.recipe.data)
-    for metric in metrics_of(grid.recipe.evaluation):
-        check_uses(metric, grid.datasets)
+    if is_set(request.overrides, "evaluation.metrics"):  # of a recipe's own, some may have no number on these datasets
+        for metric in metrics_of(grid.recipe.evaluation):
+            check_uses(metric, grid.datasets)
 
 
 def cells_of(grid: Grid, *, skip_corrupt: bool = False) -> list[Cell]:

@@ -1,5 +1,7 @@
 """`attnbench score`: pictures of a protocol's pairs, made by any method, measured as those of trained cells are.
 
+A dataset's own right answers are measured likewise: what a method that makes no mistake scores.
+
 They become a row of the store: a folder with a cell.json, whose identity is that of the pictures. It is written together with
 the first numbers, so a process that is killed before leaves no row, and the same command goes on.
 """
@@ -28,7 +30,7 @@ from attnbench.cells.record import (
     RecipeRecord,
     Record,
 )
-from attnbench.config.recipe import Data, Evaluation, Recipe
+from attnbench.config.recipe import Data, Evaluation, Recipe, is_set
 from attnbench.config.yaml_files import validated
 from attnbench.console import log, warn
 from attnbench.data.images import PreparedDataset
@@ -36,7 +38,7 @@ from attnbench.data.origin import Origin
 from attnbench.devices import pick_device
 from attnbench.errors import UserError
 from attnbench.execute.asked import Asked
-from attnbench.execute.given_pictures import coloured_by, read_pictures
+from attnbench.execute.given_pictures import coloured_by, read_pictures, right_answers
 from attnbench.execute.measuring import Subject, measure_cell
 from attnbench.execute.pairs import PairsFile, asked_of, find_dataset, read_pairs, recipe_with
 from attnbench.execute.planned_cell import job_of
@@ -48,6 +50,8 @@ from attnbench.store.folder import CellFolder, check_store, open_store
 from attnbench.store.job import RunOptions, write_job
 from attnbench.store.pictures import pixels_digest
 
+RIGHT_ANSWER = "right answer"  # what the row of a dataset's own is called
+_SAID_OF_ANSWERS = "The dataset's own, each sketch in its reference's colours: what a method that makes no mistake scores"
 _LONGEST = 60  # characters of a row's name
 _OF_PROTOCOL = ("references", "pairing", "pair_seed", "limit", "format")  # keys of `evaluation`
 
@@ -59,8 +63,9 @@ class ScoreRequest:
     Attributes:
         dataset: as on the command line.
         pictures: a folder with a picture for each pair; or
-        method: an installed method that makes them.
-        label: what the row is called; by default the method's name.
+        method: an installed method that makes them; or
+        right_answers: the dataset's own.
+        label: what the row is called; by default the method's name, or `RIGHT_ANSWER`.
         note: what else is to be said of the pictures; by default the first line of the method's docstring.
         pairs: a folder that `attnbench pairs` wrote, whose protocol, data and size the pictures have.
         recipe, overrides: whose `data` and `evaluation` it is; by default `official`.
@@ -73,6 +78,7 @@ class ScoreRequest:
     dataset: str
     pictures: Path | None = None
     method: str | None = None
+    right_answers: bool = False
     label: str | None = None
     note: str | None = None
     store: Path = Path("results")
@@ -132,8 +138,9 @@ def score(request: ScoreRequest) -> Scored:
     check_store(request.store)
     asked = plan.asked.on(dataset)
     pairs = PairSet.of(dataset.test, asked.protocols[0], plan.data, asked.references)
-    given = _pictures(request, method, pairs, plan)
-    record = _record(label, request.note or _said_by(method), given, dataset, plan, method)
+    given = _pictures(request, method, pairs, dataset, plan)
+    note = request.note or (_SAID_OF_ANSWERS if request.right_answers else _said_by(method))
+    record = _record(label, note, given, dataset, plan, method)
     record = record.model_copy(update={"provenance": provenance(device), "started": started, "ended": now()})
     options = RunOptions(evaluation=plan.recipe.evaluation, pictures=request.kept)
     folder = _folder(open_store(request.store), record)
@@ -143,12 +150,13 @@ def score(request: ScoreRequest) -> Scored:
 
 
 def _method(request: ScoreRequest) -> plugins.Plugin | None:
-    if (request.pictures is None) == (request.method is None):
-        raise UserError("name a folder of pictures, or a method with --method: one of the two, and not both")
+    if [request.pictures is not None, request.method is not None, request.right_answers].count(True) != 1:
+        raise UserError("name a folder of pictures, a method with --method, or --right-answers: one of the three, and only one")
+    if request.pairs is not None and request.pictures is None:
+        what = "a method colours" if request.method else "right answers are of"
+        raise UserError(f"--pairs is for pictures in a folder: {what} the pairs of --dataset and --recipe")
     if request.method is None:
         return None
-    if request.pairs is not None:
-        raise UserError("--pairs is for pictures in a folder: a method colours the pairs of --dataset and --recipe")
     method = plugins.find(plugins.METHODS, request.method)
     method.load()
     return method
@@ -156,7 +164,8 @@ def _method(request: ScoreRequest) -> plugins.Plugin | None:
 
 def _label(request: ScoreRequest) -> str:
     """What the row is called."""
-    label = request.method if request.label is None else request.label
+    usual = RIGHT_ANSWER if request.right_answers else request.method
+    label = usual if request.label is None else request.label
     if label is None:
         raise UserError("--as is missing: what the row is called, for example --as MangaNinja")
     label = label.strip()
@@ -168,6 +177,8 @@ def _label(request: ScoreRequest) -> str:
         raise UserError(f"--as {label}: a module has this name, and its rows are trained here: choose another")
     if label != request.method and label in {plugin.name for plugin in plugins.installed(plugins.METHODS)}:
         raise UserError(f"--as {label}: an installed method has this name (--method {label}): choose another")
+    if label.lower() == RIGHT_ANSWER and not request.right_answers:
+        raise UserError(f"--as {label}: the dataset's own have this name (--right-answers): choose another")
     return label
 
 
@@ -200,10 +211,8 @@ def _plan(request: ScoreRequest, written: PairsFile | None) -> _Plan:
 def _check_agrees(request: ScoreRequest, recipe: Recipe, written: PairsFile) -> None:
     """Refuse keys that were set to something else than the pairs that were written have; a recipe's own keys give way."""
     ours, theirs = _keys(recipe), _keys_of(written)
-    named = [override.partition("=")[0].strip() for override in request.overrides]
     for key, value in ours.items():
-        asked = any(key == name or key.startswith(f"{name}.") for name in named)
-        if asked and key in theirs and theirs[key] != value:
+        if is_set(request.overrides, key) and key in theirs and theirs[key] != value:
             raise UserError(
                 f"{key} = {value} contradicts the pairs in '{request.pairs}', which have {theirs[key]}: leave it out, or write "
                 "the pairs again with `attnbench pairs`"
@@ -237,12 +246,17 @@ def _check_dataset(plan: _Plan, dataset: PreparedDataset, request: ScoreRequest,
             f"the pairs in '{request.pairs}' are of other images (dataset '{written.dataset}') than the test images of "
             f"'{request.dataset}' here: pass the --dataset and --data-root that they were written from"
         )
-    for metric in plan.asked.metrics:
-        check_uses(metric, [dataset])
+    if request.metrics or is_set(request.overrides, "evaluation.metrics"):  # of a recipe's own, some may have no number
+        for metric in plan.asked.metrics:
+            check_uses(metric, [dataset])
 
 
-def _pictures(request: ScoreRequest, method: plugins.Plugin | None, pairs: PairSet, plan: _Plan) -> Tensor:
+def _pictures(
+    request: ScoreRequest, method: plugins.Plugin | None, pairs: PairSet, dataset: PreparedDataset, plan: _Plan
+) -> Tensor:
     """(N, 3, S, S) uint8, at the recipe's size."""
+    if request.right_answers:
+        return right_answers(pairs, dataset)
     if method is not None:
         return coloured_by(method, pairs)
     assert request.pictures is not None  # or there would be a method

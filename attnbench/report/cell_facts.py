@@ -158,21 +158,21 @@ def metrics(record: Record) -> list[tuple[str, str, str]]:
         )
         test = f"{measurement.test.images} test images {measurement.test.fingerprint[:8]}"
         for key, number in measurement.metrics.items():
-            parts = [f"{name} {_plain(part)}" for name, part in number.parts.items() if name != "reason"]
+            parts = [f"{name} {_plain(part)}" for name, part in number.parts.items() if name not in ("reason", "failed")]
             value = "-" if number.value is None else f"{number.value:.4f}"
             found.append((", ".join(filter(None, [names[key, ""], label])), value, ", ".join([*parts, test])))
     return found
 
 
 def troubles(record: Record, stale: str | None) -> list[str]:
-    """What is wrong with a cell: a failure, metrics without a number, code changed since its training."""
+    """What is wrong with a cell: a failure, metrics that failed or lack weights, code changed since its training."""
     found = []
     if record.status in (FAILED, DIVERGED):
         why = (record.failure.message if record.failure else "") or "for a reason that was not recorded"
         found.append(why if why.startswith(record.status) else f"{record.status}: {why}")
     for measurement in record.measurements:
         for number in measurement.metrics.values():
-            if number.value is None and number.reason:
+            if number.value is None and (number.missing or number.failed):  # not where a metric does not fit the dataset
                 title = ", ".join(filter(None, [number.metric.title, measurement.protocol.label]))
                 found.append(f"{title} was not measured: {number.reason}")
     if record.status == FINISHED and not record.measurements:

@@ -26,9 +26,10 @@ def results(store: str | Path = "results") -> pd.DataFrame:
     Columns: folder, identity, status, stale (files of the module whose code has changed since, comma-separated), label,
     module, options (JSON; all_options has the defaults as well), dataset, seed, recipe, recipe_digest, package, version;
     measurement, protocol (its label, empty for the usual one), test_images, measured (the folder with its pairs.csv), metrics
-    (a JSON list of their keys); every metric by its key (`mine`, `mine:size=5`), `<metric>.<what is recorded with it>`,
-    `best.<...>`; costs, device, cells_on_device (how many shared it, if several); elsewhere (of pictures made elsewhere: note,
-    size, digest). Absent values are NaN or None. `frame.attrs["metrics"]` describes the metrics, by key.
+    (a JSON list of their keys); every metric by its key (`mine`, `mine:size=5`), `<metric>.<what is recorded with it>`
+    (of a mapping, a column for each of its values: `mine.parts.hair`), `best.<...>`; costs, device, cells_on_device (how many
+    shared it, if several); elsewhere (of pictures made elsewhere: note, size, digest). Absent values are NaN or None.
+    `frame.attrs["metrics"]` describes the metrics, by key.
 
     Raises:
         UserError: there is no such folder, or no cell in it.
@@ -123,7 +124,19 @@ def _add_numbers(
         name = prefix + key
         row[name] = number.value
         for part, value in number.parts.items():
-            row[_column(name, part)] = _as_text(tuple(value.items())) if part == "weights" else value
+            if part == "weights":
+                row[_column(name, part)] = _as_text(tuple(value.items()))
+            else:
+                _add_part(row, _column(name, part), value)
+
+
+def _add_part(row: dict[str, Any], name: str, value: Any) -> None:
+    """A column, or one for each value of a mapping: numbers that pandas can compute with."""
+    if isinstance(value, Mapping):
+        for inner, one in value.items():
+            _add_part(row, _column(name, inner), one)
+    else:
+        row[name] = value
 
 
 @cache

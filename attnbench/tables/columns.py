@@ -91,7 +91,8 @@ def columns_of(cells: Cells, settings: Iterable[Setting], shown: Sequence[str], 
     A setting has those of the metrics that any of its cells was measured with; if there are none, all of them.
 
     Args:
-        chosen: whether a user chose them; else a setting that has none of them shows what it has.
+        chosen: whether a user chose them; else a setting that has none of them shows what it has, and metrics that cannot
+            measure it have no column, see `without_column`.
     """
     every = list(shown) if chosen else list(dict.fromkeys([*shown, *all_metrics(cells)]))
     used: dict[str, list[tuple[Setting, str]]] = {key: _used(cells.finished, key) for key in every}
@@ -101,6 +102,8 @@ def columns_of(cells: Cells, settings: Iterable[Setting], shown: Sequence[str], 
     found = []
     for setting in settings:
         has = [key for key in every if key in cells.asked[setting]]
+        if not chosen:
+            has = [key for key in has if not cells.cannot(setting, key)] or has
         mine = [key for key in shown if key in has] or has or shown
         for key in mine:
             networks = [weights for place, weights in used[key] if place == setting]
@@ -109,6 +112,17 @@ def columns_of(cells: Cells, settings: Iterable[Setting], shown: Sequence[str], 
                 found.append(Column(setting, key, cells.metrics[key], title, weights))
         if not mine:
             found.append(Column(setting, "", _STATUS, _STATUS.title))
+    return found
+
+
+def without_column(cells: Cells, columns: Sequence[Column], shown: Iterable[str]) -> dict[tuple[Setting, str], list[str]]:
+    """Metrics that cannot measure a setting, and have no column there: (setting, reason) -> their titles."""
+    there = {(column.setting, column.key) for column in columns}
+    found: dict[tuple[Setting, str], list[str]] = {}
+    for key in shown:
+        for setting in dict.fromkeys(column.setting for column in columns):
+            for reason in cells.cannot(setting, key) if (setting, key) not in there else ():
+                found.setdefault((setting, reason), []).append(cells.metrics[key].title)
     return found
 
 

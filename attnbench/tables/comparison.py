@@ -22,7 +22,7 @@ from attnbench.plugins import split_options
 from attnbench.store.frame import metrics_in, results
 from attnbench.tables.columns import Column, all_metrics, chosen_metrics, columns_of, values_of
 from attnbench.tables.formats import Entry, Heading, Line, Sheet
-from attnbench.tables.notes import Footnotes, foreign_notes, listed_seeds, recipe_caption, set_notes
+from attnbench.tables.notes import Footnotes, chance_notes, foreign_notes, listed_seeds, recipe_caption, set_notes
 from attnbench.tables.published import PaperValues, published, published_value, published_values
 from attnbench.tables.rows import (
     NOT_TRAINED,
@@ -341,13 +341,15 @@ def sheet(comparison: Comparison, *, with_published: bool = False) -> Sheet:
             theirs = one.column.metric.written(one.paper[0] - one.paper[1], "+") if one.paper else "-"
             entries.append(Entry(theirs))
         lines.append(Line(one.column.heading.title, entries, _section(one)))
+    columns = [one.column for one in comparison.found]
     notes = [
         _improvement_line(f"Mean relative improvement of {a} over {b}", improvements(comparison.found)),
         *([_published_line(comparison)] if with_published else []),
         *footnotes.lines,
         *comparison.notes,
         *_units(comparison.found),
-        *set_notes(comparison.cells, [one.column for one in comparison.found]),
+        *set_notes(comparison.cells, columns),
+        *chance_notes(comparison.cells, columns),
         *_stale(comparison.cells.finished),
         *foreign_notes(comparison.cells, [comparison.a, comparison.b]),
     ]

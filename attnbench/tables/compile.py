@@ -23,10 +23,19 @@ from attnbench.config.grid_files import GridFile
 from attnbench.errors import UserError
 from attnbench.metrics.descriptor import Descriptor, shown_by_default
 from attnbench.store.frame import metrics_in
-from attnbench.tables.columns import Column, all_metrics, chosen_metrics, columns_of, titles, values_of
+from attnbench.tables.columns import Column, all_metrics, chosen_metrics, columns_of, titles, values_of, without_column
 from attnbench.tables.cost_columns import Cost, cost_columns, cost_means, cost_note
 from attnbench.tables.formats import DAGGER, Entry, Line, Sheet, written
-from attnbench.tables.notes import Footnotes, foreign_notes, listed_seeds, recipe_caption, set_notes, spread_notes
+from attnbench.tables.notes import (
+    Footnotes,
+    chance_notes,
+    foreign_notes,
+    listed_seeds,
+    recipe_caption,
+    set_notes,
+    spread_notes,
+    unmeasured_notes,
+)
 from attnbench.tables.published import published_metrics, published_note, published_value, published_values
 from attnbench.tables.rows import Cells, Row, Setting, by_recipe, rows_of, same_weights, without_copies
 from attnbench.tables.statistics import SIGNIFICANT, bootstrap_interval, by_length, over_seeds, sign_flip_p
@@ -118,7 +127,8 @@ def _table(
     significance: bool,
 ) -> Table:
     settings = _ordered(cells.settings, grid)
-    columns = columns_of(cells, settings, metrics or _usual_metrics(cells), chosen=bool(metrics))
+    wanted = metrics or _usual_metrics(cells)
+    columns = columns_of(cells, settings, wanted, chosen=bool(metrics))
     labels = [row.label for row in rows]
     values = {(label, i): values_of(cells, label, column) for label in labels for i, column in enumerate(columns)}
     usual = _usual_count(values.values())
@@ -143,6 +153,8 @@ def _table(
             for i, column in enumerate(columns)
         ]
     notes = [*footnotes.lines, *spread_notes(usual, bool(intervals)), *set_notes(cells, columns)]
+    notes += chance_notes(cells, columns)
+    notes += unmeasured_notes(without_column(cells, columns, wanted))
     notes += foreign_notes(cells, rows)
     notes += _significance_note(untested) if significance else []
     notes += _other_packages(cells.frame)

@@ -1,13 +1,15 @@
-"""The notes below a table: footnotes, spreads, how metrics of whole sets were measured, and what was not trained here."""
+"""The notes below a table: footnotes, spreads, how numbers were measured, chance, and what was not trained here."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from numbers import Real
 
 import pandas as pd
 
 from attnbench.tables.columns import Column
-from attnbench.tables.rows import NOT_TRAINED, Cells, Row, same_weights
+from attnbench.tables.rows import NOT_TRAINED, Cells, Row, Setting, same_weights
 from attnbench.tables.statistics import LEVEL
 
 
@@ -34,13 +36,35 @@ def spread_notes(usual: int, intervals: bool) -> list[str]:
     return [f"{'; '.join(notes)}."] if notes else []
 
 
+def unmeasured_notes(left_out: Mapping[tuple[Setting, str], Sequence[str]]) -> list[str]:
+    """A note for each reason why metrics have no column on a dataset, see `columns.without_column`."""
+    return [f"Not measured on {setting.text}: {', '.join(titles)} ({why})." for (setting, why), titles in left_out.items()]
+
+
+def chance_notes(cells: Cells, columns: Iterable[Column]) -> list[str]:
+    """What a method gets by chance, of every metric that records it, by dataset."""
+    notes = []
+    for title, same in _by_title(columns).items():
+        chances = []
+        for column in same:
+            first = _first_measured(cells, column)
+            chance = None if first is None else first["chance"]
+            if isinstance(chance, Real) and math.isfinite(chance):  # a third party's may be anything
+                value = f"{column.metric.written(float(chance))} {column.metric.unit}".rstrip()
+                chances.append(f"{column.setting.dataset} {value}")
+        if chances:
+            named = ", ".join(dict.fromkeys(chances))  # a comparison has a column for each of its units
+            notes.append(f"{title}: chance, without a look at the reference: {named}.")
+    return notes
+
+
 def set_notes(cells: Cells, columns: Iterable[Column]) -> list[str]:
     """Notes on every metric of whole sets: its networks, the number of images, and the floor.
 
     The floor is the number of real training against real test images, the best that can be expected of a distance.
     """
     notes = []
-    for title, same in _of_sets(columns).items():
+    for title, same in _by_title(column for column in columns if not column.metric.per_image).items():
         counts, floors = [], []
         for column in same:
             first = _first_measured(cells, column)
@@ -58,18 +82,18 @@ def set_notes(cells: Cells, columns: Iterable[Column]) -> list[str]:
     return notes
 
 
-def _of_sets(columns: Iterable[Column]) -> dict[str, list[Column]]:
-    """Columns of metrics of whole sets by title and protocol."""
+def _by_title(columns: Iterable[Column]) -> dict[str, list[Column]]:
+    """Columns by title and protocol, without those that have the statuses alone."""
     found: dict[str, list[Column]] = {}
     for column in columns:
-        if column.key and not column.metric.per_image:
+        if column.key:
             found.setdefault(column.named, []).append(column)
     return found
 
 
 def _first_measured(cells: Cells, column: Column) -> pd.Series | None:
     """What the first cell of a column records beside its number, and for what it lacks, the next; None without a number."""
-    parts = ["n", "floor", "n_floor", "weights"]
+    parts = ["n", "floor", "n_floor", "chance", "weights"]
     finished = cells.finished_in(column.setting)
     if finished is None or column.key not in finished:
         return None

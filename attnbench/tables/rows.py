@@ -121,6 +121,18 @@ class Cells:
             found[Setting(dataset, protocol)] |= dict.fromkeys(keys_in(keys))
         return {setting: list(keys) for setting, keys in found.items()}
 
+    def cannot(self, setting: Setting, key: str) -> list[str]:
+        """Why the metric has no number of any cell of a setting, if it can have none there: not where it failed, or where
+        weights are missing. Empty where it has or could have one.
+        """
+        finished = self.finished_in(setting)
+        if finished is None or f"{key}.reason" not in finished:
+            return []
+        mendable = [key, *(name for name in (f"{key}.missing", f"{key}.failed") if name in finished)]
+        if finished[mendable].notna().any(axis=None):
+            return []
+        return list(finished[f"{key}.reason"].dropna().unique())
+
     def of(self, label: str, setting: Setting, name: str) -> np.ndarray:
         """A column of the frame for an entry's measurements; all None if the frame lacks the column."""
         return self._column(name)[self._measured.get((label, setting.dataset, setting.protocol), [])]
