@@ -19,6 +19,8 @@ from attnbench.cells.cell import Cell
 from attnbench.cells.sources import sources_of
 from attnbench.config.recipe import load_recipe
 from attnbench.data.batches import pair_batch
+from attnbench.data.layouts import Drawing
+from attnbench.data.synthetic import draw, palette
 from attnbench.errors import UserError
 from attnbench.execute import cell_run
 from attnbench.files import replacing, write_text
@@ -332,6 +334,34 @@ def test_load_gives_the_generator_that_was_trained(finished: Path) -> None:
     colours = {tuple(pixel) for pixel in third_row.tolist()}
     generated = to_bytes(loaded).permute(0, 2, 3, 1).reshape(-1, 3).tolist()
     assert all(tuple(pixel) in colours for pixel in generated)  # they are the ones that its sample grid shows
+
+
+def test_samples_show_the_right_answers_where_the_dataset_knows_them(
+    tmp_path: Path, folder_of_heads: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell = 128 + 4  # pixels of a picture in the grid, and a gap
+
+    def samples(name: str) -> Image.Image:
+        with Image.open(only_cell(tmp_path / name) / "samples.png") as grid:
+            return grid.convert("RGB")
+
+    assert attnbench(*tiny(tmp_path / "known")).code == 0
+    known = samples("known")
+    assert known.width == 5 * cell - 4
+    answer = draw(0, 0, 16, colors=palette(0, 1)).resize((128, 128), Image.Resampling.NEAREST)
+    assert known.crop((4 * cell, 16, 4 * cell + 128, 16 + 128)).tobytes() == answer.tobytes()
+    heads = folder_of_heads(train=4, test=2, size=16)
+    assert attnbench(*tiny(tmp_path / "unknown", datasets=f"mine={heads}")).code == 0
+    assert samples("unknown").width == 4 * cell - 4
+
+    def broken(sketch: object, reference: object) -> Image.Image:
+        raise ZeroDivisionError("no palette")
+
+    monkeypatch.setattr(Drawing, "answer", broken)
+    done = attnbench(*tiny(tmp_path / "broken"))
+    assert done.code == 0
+    assert done.err.count("right answers could not be made: ZeroDivisionError: no palette") == 1
+    assert samples("broken").width == 4 * cell - 4
 
 
 def test_load_takes_the_modules_options_from_the_record(tmp_path: Path) -> None:

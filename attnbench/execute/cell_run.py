@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from attnbench.execute.measuring import Subject, measure_cell, measured_in_train
 from attnbench.files import replacing, write_text
 from attnbench.method.backbone import Colorizer, feature_channels
 from attnbench.metrics.generate import PairSet, generate, to_bytes
+from attnbench.metrics.measure import answers_of
 from attnbench.metrics.protocol import measurement_identity
 from attnbench.store.folder import CellFolder
 from attnbench.store.job import RunOptions
@@ -242,18 +244,35 @@ class CellRun:
     def _show_coloured(self, done: int, total: int) -> None:
         self._show("measuring", self.record.step, done=done, of=total, always=done == total)
 
+    @property
+    def _sample_pairs(self) -> PairSet:
+        asked = self.asked
+        return PairSet.of(self.dataset.test, asked.protocols[0], self.recipe.data, asked.references).first(SAMPLE_PAIRS)
+
     def _draw_samples(self, generator: Colorizer, step: int) -> None:
-        asked, data = self.asked, self.recipe.data
-        pairs = PairSet.of(self.dataset.test, asked.protocols[0], data, asked.references).first(SAMPLE_PAIRS)
+        pairs = self._sample_pairs
         generated = generate(generator, pairs, self.device, batch=self.options.evaluation_batch)
         batch = pairs.batch(0, SAMPLE_PAIRS, torch.device("cpu"))
-        grid = sample_grid([to_bytes(batch.sketch), to_bytes(batch.reference), generated, to_bytes(batch.target)])
+        given = to_bytes(batch.sketch), to_bytes(batch.reference)
+        grid = sample_grid([*given, generated, to_bytes(batch.target), *self._sample_answers])
         folder = self.folder.path / "samples"
         folder.mkdir(exist_ok=True)
         for path in (folder / f"step{step:07d}.png", self.folder.path / "samples.png"):
             with replacing(path) as draft:
                 grid.save(draft, "PNG")
         self.log.picture(step, grid)
+
+    @cached_property
+    def _sample_answers(self) -> list[Tensor]:
+        """The right answers of the sampled pairs, (N, 3, S, S), where the dataset knows them."""
+        pairs = self._sample_pairs
+        if self.dataset.answer is None or pairs.references is not None:
+            return []
+        try:
+            return [answers_of(pairs, self.dataset, self.recipe.data.size)]
+        except Exception as error:  # a third party's may raise anything; training goes on without these pictures
+            warn(f"{self.cell.label}: right answers could not be made: {type(error).__name__}: {error}")
+            return []
 
 
 class _Speed:

@@ -5,7 +5,7 @@
         recipe.yaml              the resolved recipe: `--recipe` takes it
         losses.jsonl             one line per step
         gradients.jsonl          one line per epoch: gradient cosines of the module's branches, if recorded
-        samples.png, samples/    sketch, reference, generated, original
+        samples.png, samples/    sketch, reference, generated, original and, where known, the right answer
         measured/<protocol>/     pairs.csv: test pairs with their scores; pictures.zip: the same four for every pair
         generator.safetensors    the trained generator
         analysis/                figures and tables of `attnbench analyze`

@@ -25,24 +25,25 @@ from attnbench.errors import UserError
 if TYPE_CHECKING:
     from torch import Tensor
 
-TITLES = ("sketch", "reference", "generated", "original")
+TITLES = ("sketch", "reference", "generated", "original", "right answer")
 PICTURES = "pictures.zip"
 QUALITY = 90  # of small copies, of 100
 _TITLE_HEIGHT, _GAP, _SMALLEST = 16, 4, 128
 
 
-def sample_grid(columns: Sequence[Tensor], titles: Sequence[str] = TITLES) -> Image.Image:
+def sample_grid(columns: Sequence[Tensor]) -> Image.Image:
     """A grid with one row per pair and one titled column per kind of picture.
 
     Args:
-        columns: each (N, 1 or 3, S, S) uint8, on the CPU. Images under 128 pixels are enlarged by a whole factor.
+        columns: of the first of `TITLES`, each (N, 1 or 3, S, S) uint8, on the CPU. Images under 128 pixels are enlarged by a
+            whole factor.
     """
     count, _, side, _ = columns[0].shape
     scale = max(1, _SMALLEST // side)
     cell = side * scale + _GAP
     grid = Image.new("RGB", (len(columns) * cell - _GAP, count * cell - _GAP + _TITLE_HEIGHT), "white")
     draw = ImageDraw.Draw(grid)
-    for x, (column, title) in enumerate(zip(columns, titles, strict=True)):
+    for x, (column, title) in enumerate(zip(columns, TITLES, strict=False)):  # not all datasets know the last
         draw.text((x * cell + 2, 2), title, fill="black")
         for y, image in enumerate(column):
             array = image.expand(3, -1, -1).permute(1, 2, 0).numpy()
