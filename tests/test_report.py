@@ -167,19 +167,18 @@ def test_a_picture_that_was_not_kept_is_a_gap(store: Path) -> None:
 def test_best_worst_and_most_differing_pairs_are_those_of_the_scores(store: Path) -> None:
     (view,) = collect(store, pairs=4).views
     grid = view.grid
-    assert grid["chosen_by"] == "SSIM (windowed)"
+    assert grid["chosen_by"] == "match"  # the first of the recipe's
     assert grid["test_pairs"] == 9
     sets = {(one["kind"], one["label"]): [grid["pairs"][k]["sketch"] for k in one["pairs"]] for one in grid["sets"]}
     assert len(sets["spread", ""]) == 4
     scores = {}
     for column in grid["columns"]:
         rows = [line.split(",") for line in (measured(store / column["folder"]) / "pairs.csv").read_text().splitlines()]
-        at = rows[0].index("ssim")
+        at = rows[0].index("match")
         scores[column["label"]] = {row[0]: float(row[at]) for row in rows[1:]}
     for label, mine in scores.items():
-        order = sorted(mine, key=lambda sketch: mine[sketch])
-        assert sets["worst", label] == order[:EXTREMES]
-        assert sets["best", label] == order[::-1][:EXTREMES]
+        assert sets["worst", label] == sorted(mine, key=lambda sketch: mine[sketch])[:EXTREMES]
+        assert sets["best", label] == sorted(mine, key=lambda sketch: -mine[sketch])[:EXTREMES]
     gap = {sketch: np.ptp([mine[sketch] for mine in scores.values()]) for sketch in scores["SGA"]}
     assert sets["differ", ""] == sorted(gap, key=lambda sketch: -gap[sketch])[:EXTREMES]
 
@@ -587,14 +586,12 @@ def test_each_protocol_is_a_view_and_cells_are_counted_once(store: Path) -> None
     assert report.counts == {"finished": 3}
     assert len(report.cells) == 3
     (sga,) = [cell for cell in report.cells if cell["variant"] == "SGA"]
-    assert [name for name, _, _ in sga["metrics"]] == [
-        *("SSIM (global)", "SSIM (windowed)"),
-        *("SSIM (global), same", "SSIM (windowed), same"),
-    ]
+    titles = ["match", "bleed", "SSIM (global)", "SSIM (windowed)"]
+    assert [name for name, _, _ in sga["metrics"]] == [*titles, *(f"{title}, same" for title in titles)]
     data = data_of(render(report))
     assert [view["log"] for view in data["views"]] == [0, 0]
     assert len(data["logs"][0]["curves"]) == 3
-    assert report.tables[0].groups == [("synthetic", 2, False), ("synthetic, same", 2, False), *report.tables[0].groups[2:]]
+    assert report.tables[0].groups == [("synthetic", 4, False), ("synthetic, same", 4, False), *report.tables[0].groups[2:]]
 
 
 def test_pictures_made_elsewhere_are_shown_beside_the_cells_and_marked(store: Path) -> None:
@@ -652,7 +649,7 @@ def test_a_store_of_the_old_format_is_shown_with_its_small_pictures(store: Path,
     assert report.notes == []
     (view,), (album,) = report.views, report.albums
     assert [metric["title"] for metric in view.metrics] == ["FID-192", "SSIM (windowed)", "LPIPS-squeeze"]
-    assert view.grid["chosen_by"] == "LPIPS-squeeze"
+    assert view.grid["chosen_by"] == "SSIM (windowed)"
     assert [pair["scores"] for pair in view.grid["pairs"]] == [[[0.4, 0.2]], [[0.6, 0.4]]]
     assert album.files[view.grid["pairs"][1]["generated"][0]] == PairPictures(small.parent).generated(1)  # as it is
     render(report)

@@ -54,6 +54,12 @@ def blurred(images: Tensor, sigma: float) -> Tensor:
     return torch.from_numpy(smooth.round().astype(np.uint8))
 
 
+def noisy(images: Tensor, sigma: float) -> Tensor:
+    """Gaussian noise in every channel, sigma in grey levels; the same noise each time."""
+    noise = sigma * torch.randn(images.shape, generator=torch.Generator().manual_seed(0))
+    return (images + noise).round().clamp(0, 255).to(torch.uint8)
+
+
 def _lab(images: Tensor) -> np.ndarray:
     """(N, S, S, 3)."""
     return np.asarray(rgb2lab(images.permute(0, 2, 3, 1).numpy()))

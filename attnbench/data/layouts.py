@@ -184,10 +184,10 @@ def synthetic(
         difficulty: 1: all look ahead and have the same parts; 2: other poses; 3: also parts that one has and another has not;
             4: also other styles of drawing.
     """
-    if train < 1 or test < 1 or size < cartoon.MIN_SIZE:
-        raise UserError(
-            f"dataset 'synthetic': train={train}, test={test}, size={size}: needs train, test >= 1, size >= {cartoon.MIN_SIZE}"
-        )
+    if train < 1 or test < 1:
+        raise UserError(f"dataset 'synthetic': train={train}, test={test}: expected at least 1 of each")
+    if not cartoon.MIN_SIZE <= size <= cartoon.MAX_SIZE:
+        raise UserError(f"dataset 'synthetic': size={size}: expected {cartoon.MIN_SIZE} to {cartoon.MAX_SIZE}")
     if seed < 0:
         raise UserError(f"dataset 'synthetic': seed={seed}: must not be negative")
     if difficulty not in cartoon.DIFFICULTIES:

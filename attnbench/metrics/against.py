@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from attnbench.metrics.parts import unknowable
@@ -31,13 +32,23 @@ def title_of(title: str, against: str) -> str:
     return title if against == ORIGINAL else f"{title} to the answer"
 
 
-def compared(pictures: Pictures, against: str) -> tuple[Tensor, Tensor]:
-    """The pictures, and what each is compared with: (N, 3, S, S) uint8 both.
+def targets_of(pictures: Pictures, against: str) -> Tensor:
+    """(N, 3, S, S) uint8: what each picture is compared with."""
+    return pictures.wanted if against == ORIGINAL else pictures.answers
 
-    A part that the reference lacks has no colour that one could know. There the answer's own pixels stand in place of the
-    generated ones, so that whatever a picture has there makes its score neither better nor worse.
-    """
+
+def knowable(pictures: Pictures, against: str) -> Tensor:
+    """(N, S, S) bool: where the target can be known; not, in an answer, where the sketch shows what its reference lacks."""
     if against == ORIGINAL:
-        return pictures.generated, pictures.wanted
-    answers = pictures.answers
-    return answers.where(unknowable(pictures)[:, None], pictures.generated), answers
+        return torch.ones_like(pictures.generated[:, 0], dtype=torch.bool)
+    return ~unknowable(pictures)
+
+
+def compared(pictures: Pictures, against: str) -> tuple[Tensor, Tensor]:
+    """The pictures, and what each is compared with: (N, 3, S, S) uint8 both. For measures of whole pictures.
+
+    Where the target cannot be known, its own pixels stand in place of the generated ones: it makes no difference what a
+    picture has there, and such places count as right. The more of them there are, the higher is the score of any picture.
+    """
+    targets = targets_of(pictures, against)
+    return targets.where(~knowable(pictures, against)[:, None], pictures.generated), targets

@@ -6,9 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from attnbench.errors import NotMeasurable
 from attnbench.metrics.metric import Score
 from attnbench.metrics.parts import USES, difference, left_out, mean_colours, over_parts, over_pictures, regions_of
 from attnbench.metrics.pictures import Pictures
+
+CHANCE_PAIRS = 200  # the first ones, by which chance is found: every answer is held against every other
 
 
 class Match:
@@ -16,8 +19,10 @@ class Match:
 
     Each part has one colour, the mean in CIELAB of its pixels that are no lines. It is right if, of the colours of all parts in
     the right answer, none is nearer to it, by CIEDE2000, than the part's own. So it sees whether colours went to where they
-    belong, and neither how exactly they were hit nor where they end: see `ciede2000` and `bleed`. A reference dealt at random
-    scores `chance`, which is recorded with it, as are the shares of each part.
+    belong, and neither how exactly they were hit nor where they end: see `ciede2000` and `bleed`.
+
+    Recorded with it: the shares of each part, and `chance`, what the best of single palettes scores, in which a method that
+    never looks at a reference may paint all pictures.
     """
 
     title, unit, decimals, lower_is_better, per_image = "match", "%", 1, False, True
@@ -25,11 +30,13 @@ class Match:
 
     def measure(self, pictures: Pictures) -> Score:
         regions = regions_of(pictures)
+        if regions.counted.sum(1).max() < 2:
+            raise NotMeasurable("no picture has two parts that count, and of one colour there is nothing to choose")
         palette = mean_colours(pictures, "answers")
         right = 100.0 * nearest_is_own(mean_colours(pictures, "generated"), palette, regions.counted)
         details: dict[str, Any] = {"parts": over_pictures(right, regions.counted, pictures.part_names)}
-        if (at_random := chance(palette, regions.counted)) is not None:
-            details["chance"] = at_random
+        if (blind := chance(palette[:CHANCE_PAIRS], regions.counted[:CHANCE_PAIRS])) is not None:
+            details["chance"] = blind
         return Score(over_parts(right, regions.counted, right=100), details | left_out(regions))
 
 
@@ -47,21 +54,26 @@ def nearest_is_own(colours: np.ndarray, palette: np.ndarray, counted: np.ndarray
 
 
 def chance(palette: np.ndarray, counted: np.ndarray) -> float | None:
-    """What the right answers of all other pairs score in a picture's place, in percent; None for a single picture.
+    """What one palette for all pictures scores at best, in percent; None for a single picture.
 
-    For each picture and part the share of the other answers whose colour of that part is right, then as a score: the mean over
-    the picture's parts, and over the pictures. Parts that count in no other answer are left out.
+    A part's candidates are its colours in the answers. For each picture, it gets the one that is right most often in the
+    others, apart from the picture's own answer; what is right then counts as in the score: the mean over the picture's
+    parts, and over the pictures. A part that counts in no other picture is left out.
 
     Args:
         palette: (N, P, 3): the mean colours of the answers' parts.
         counted: (N, P) bool.
     """
+    fits = np.stack([nearest_is_own(palette, own, has) & has for own, has in zip(palette, counted, strict=True)])
+    usable = counted[:, None] & counted[None]  # (pictures, candidates, P), as `fits`
+    usable[np.arange(len(counted)), np.arange(len(counted))] = False
+    fits &= usable
+    in_all, of_all = fits.sum(0), usable.sum(0)  # (candidates, P)
     shares = []
-    for row, own in enumerate(counted):
-        others = np.arange(len(counted)) != row
-        both = counted[others] & own  # (N - 1, P)
-        right = nearest_is_own(palette[others], palette[row], own) & both
-        known = both.any(0)
+    for fit, may in zip(fits, usable, strict=True):
+        known = may.any(0)
         if known.any():
-            shares.append(float((right.sum(0)[known] / both.sum(0)[known]).mean()))
+            often = np.where(may, (in_all - fit) / np.maximum(of_all - may, 1), -1)  # in the other pictures
+            right = np.take_along_axis(fit, often.argmax(0)[None], axis=0)[0]
+            shares.append(float(right[known].mean()))
     return round(100 * float(np.mean(shares)), 2) if shares else None

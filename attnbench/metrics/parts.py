@@ -82,9 +82,9 @@ def unknowable(pictures: Pictures) -> Tensor:
 
 
 def left_out(regions: Regions) -> dict[str, int]:
-    """For the record: parts that references lack, parts that are too small, and pictures of which no part counts."""
-    no_part = int((~regions.counted.any(1)).sum())
-    return {"lacking": regions.lacking, "too_small": regions.too_small, "no_part": no_part}
+    """For the record: parts that count, that references lack, that are too small; and pictures of which no part counts."""
+    counted, no_part = int(regions.counted.sum()), int((~regions.counted.any(1)).sum())
+    return {"counted": counted, "lacking": regions.lacking, "too_small": regions.too_small, "no_part": no_part}
 
 
 def lab_of(pictures: Pictures, name: str) -> np.ndarray:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from skimage.metrics import peak_signal_noise_ratio
 
-from attnbench.metrics.against import ORIGINAL, checked, compared, title_of, uses_of
+from attnbench.errors import NotMeasurable
+from attnbench.metrics.against import ORIGINAL, checked, knowable, targets_of, title_of, uses_of
 from attnbench.metrics.pictures import Pictures
 
 HIGHEST = 100.0  # dB: one grey level in one channel of one pixel of 240 x 240
@@ -14,8 +15,9 @@ HIGHEST = 100.0  # dB: one grey level in one channel of one pixel of 240 x 240
 class PSNR:
     """Peak signal-to-noise ratio of a picture to the sketch's own original, in dB; in [0, 100], 100 for equal pictures.
 
-    10 log10(255^2 / MSE) over all pixels and channels. Equal pictures, of an infinite ratio, count as 100 dB. It sees every
-    error alike, wherever it is: large plain areas weigh most, and blur costs less than a crisp picture that is a pixel off.
+    10 log10(255^2 / MSE) over all pixels and channels; against the answer, over the pixels of parts that the reference shows.
+    Equal pictures, of an infinite ratio, count as 100 dB. It sees every error alike, wherever it is: large plain areas weigh
+    most, and blur costs less than a crisp picture that is a pixel off.
 
     Args:
         against: original, or answer: the sketch in the reference's colours, where the dataset knows it.
@@ -33,8 +35,11 @@ class PSNR:
         return title_of("PSNR", self.against)
 
     def measure(self, pictures: Pictures) -> np.ndarray:
-        made, targets = compared(pictures, self.against)
-        return np.array([psnr(a.numpy(), b.numpy()) for a, b in zip(made, targets, strict=True)])
+        known = knowable(pictures, self.against).numpy()
+        if not known.any():
+            raise NotMeasurable("no reference shows any part of its sketch")
+        rows = zip(pictures.generated.numpy(), targets_of(pictures, self.against).numpy(), known, strict=True)
+        return np.array([psnr(made[:, where], target[:, where]) if where.any() else HIGHEST for made, target, where in rows])
 
 
 def psnr(a: np.ndarray, b: np.ndarray) -> float:

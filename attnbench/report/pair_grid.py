@@ -68,7 +68,7 @@ class PairGrid:
     Attributes:
         columns: {label, seed, folder} of each.
         metrics: {key, title, falls, decimals} of each score of a pair.
-        chosen_by: title of the metric that ranks pairs: the last of attnbench's own that every column has, else the last.
+        chosen_by: title of the metric that ranks pairs: the first of those that every column has, in the order of the records.
         sets: {kind, label, pairs}: indices of `pairs`; kind is `spread`, `differ`, `best` or `worst`, the last two of a label.
         pairs: {sketch, reference (names), pictures (of sketch, reference, original: places in the album), generated (a place
             per column, None where it cannot be read), scores (a list per column)}.
@@ -114,8 +114,7 @@ def pair_grid(cells: Cells, setting: Setting, labels: Sequence[str], count: int,
         name: np.stack([frame[name].to_numpy(float) if name in frame else lacking for frame in aligned]) for name in metrics
     }
     in_all = [key for key in metrics if all(key in frame for frame in aligned)]
-    own = [key for key in in_all if cells.metrics[key].package == "attnbench"]
-    chosen_by = next(reversed(own or in_all), None)
+    chosen_by = next(iter(in_all), None)
     rising = _rising(scores[chosen_by], cells.metrics[chosen_by]) if chosen_by else None
     sets = _sets([column.label for column in columns], len(common), count, rising)
     names = titles(cells.metrics, [(key, "") for key in metrics])

@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from attnbench.config.recipe import Data
-from attnbench.contract.distortions import blurred, recoloured, shifted, swapped
+from attnbench.contract.distortions import blurred, noisy, recoloured, shifted, swapped
 from attnbench.data.images import prepare
 from attnbench.data.layouts import synthetic
 from attnbench.metrics.generate import PairSet
@@ -31,7 +31,7 @@ from attnbench.metrics.protocol import Protocol
 
 SIZE, PICTURES, WIDTH = 64, 24, 1000  # WIDTH of the figure, in pixels
 METRICS = ("match", "bleed", "ciede2000", "psnr:against=answer", "ssim:against=answer")
-LIMITS = {"match": (-4, 104), "bleed": (0.8, 6), "ciede2000": (-1, 31), "psnr": (6, 42), "ssim": (0, 1.04)}
+LIMITS = {"match": (-4, 104), "bleed": (-1, 31), "ciede2000": (-1, 31), "psnr": (6, 42), "ssim": (0, 1.04)}
 BLUE, GREY = "#1f6f8b", "#8a8a8a"
 
 
@@ -46,8 +46,9 @@ def main(output: Path) -> None:
         "colours swapped,\npairs of parts": (range(len(pairs) + 1), lambda by: all_swapped(answers, parts, pairs[: int(by)])),
         "colours shifted,\npixels": (range(5), lambda by: shifted(answers, int(by))),
         "blurred,\nsigma in pixels": (np.arange(0, 3.1, 0.5).tolist(), lambda by: blurred(answers, by)),
+        "noisy,\nsigma in grey levels": (range(0, 41, 10), lambda by: noisy(answers, by)),
     }
-    figure, grid = plt.subplots(len(rows), len(METRICS) + 1, figsize=(10, 7.2), dpi=WIDTH / 10, layout="constrained")
+    figure, grid = plt.subplots(len(rows), len(METRICS) + 1, figsize=(10, 8.8), dpi=WIDTH / 10, layout="constrained")
     for axes, (title, (steps, distorted)) in zip(grid, rows.items(), strict=True):
         made = {step: distorted(step) for step in steps}
         picture(axes[0], made[steps[len(steps) // 2]][0], title)
