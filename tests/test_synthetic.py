@@ -250,10 +250,12 @@ def test_a_reference_laid_over_the_sketch_has_its_colours_in_wrong_places() -> N
         assert np.mean(met) < most, (part, np.mean(met))
 
 
-def test_sizes_under_16_negative_numbers_and_other_difficulties_are_refused() -> None:
+def test_sizes_under_16_or_above_4096_negative_numbers_and_other_difficulties_are_refused() -> None:
     for make in (draw, part_map):
         with pytest.raises(ValueError, match="size"):
             make(0, 0, 15)
+        with pytest.raises(ValueError, match="size"):
+            make(0, 0, 4097)
         with pytest.raises(ValueError, match="negative"):
             make(0, -1, 16)
         with pytest.raises(ValueError, match="negative"):

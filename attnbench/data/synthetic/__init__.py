@@ -19,8 +19,10 @@ about 1 in radius: eyes at y = 0.24, chin near 1.15, top of the hair at -1.44, s
 
 from __future__ import annotations
 
+import operator
 from dataclasses import astuple
 from functools import lru_cache
+from typing import SupportsIndex
 
 import numpy as np
 import numpy.typing as npt
@@ -32,23 +34,24 @@ from attnbench.data.synthetic.pose import DIFFICULTIES
 from attnbench.data.synthetic.rendering import Rendering, rendered
 
 VERSION = 2  # of the drawings: a change of any pixel is a new version, see tests/test_synthetic.py
-MIN_SIZE = 16
+MIN_SIZE, MAX_SIZE = 16, 4096
 
-__all__ = ["DIFFICULTIES", "MIN_SIZE", "PARTS", "RGB", "VERSION", "Palette", "draw", "palette", "part_map"]
+__all__ = ["DIFFICULTIES", "MAX_SIZE", "MIN_SIZE", "PARTS", "RGB", "VERSION", "Palette", "draw", "palette", "part_map"]
 
 
 def palette(seed: int, index: int) -> Palette:
-    """The colours of head `index`, whatever its difficulty; ValueError if `seed` or `index` is negative."""
-    _check(seed, index, MIN_SIZE, 1)
+    """The colours of head `index`, whatever its difficulty; errors as of `draw`."""
+    seed, index, _, _ = _checked(seed, index, MIN_SIZE, 1)
     return palette_of(seed, index)
 
 
 def draw(seed: int, index: int, size: int, *, difficulty: int = 1, colors: Palette | None = None) -> Image.Image:
     """Head `index` as an RGB picture of `size` x `size`, in its own colours or in `colors`.
 
-    ValueError if `size` is under 16, `difficulty` not in 1..4, or `seed` or `index` negative.
+    ValueError if `size` is not in 16..4096, `difficulty` not in 1..4, or `seed` or `index` negative; TypeError if
+    one of them is no whole number.
     """
-    _check(seed, index, size, difficulty)
+    seed, index, size, difficulty = _checked(seed, index, size, difficulty)
     return _rendering(seed, index, size, difficulty).picture(astuple(colors or palette_of(seed, index)))
 
 
@@ -56,19 +59,30 @@ def part_map(seed: int, index: int, size: int, *, difficulty: int = 1) -> npt.ND
     """The part that each pixel of `draw` shows: (size, size), indices into `PARTS`; a line belongs to the part that it bounds.
 
     Iris and pupil are `eyes`, the white around them is `skin`, eyebrows are `hair`; collars and patterns are `trim`; hats,
-    bows, flowers and ribbons are `accessory`; what is held or floats in front is `thing`. ValueError as of `draw`.
+    bows, flowers and ribbons are `accessory`; what is held or floats in front is `thing`. Errors as of `draw`.
     """
-    _check(seed, index, size, difficulty)
+    seed, index, size, difficulty = _checked(seed, index, size, difficulty)
     return _rendering(seed, index, size, difficulty).parts()
 
 
-def _check(seed: int, index: int, size: int, difficulty: int) -> None:
+def _checked(seed: int, index: int, size: int, difficulty: int) -> tuple[int, int, int, int]:
+    """The four as Python's ints: random numbers go by how they are written, and 1.0 or True would draw another head than 1."""
+    given = {"seed": seed, "index": index, "size": size, "difficulty": difficulty}
+    seed, index, size, difficulty = (_whole(name, value) for name, value in given.items())
     if seed < 0 or index < 0:
         raise ValueError(f"seed and index must not be negative, got {seed} and {index}")
-    if size < MIN_SIZE:
-        raise ValueError(f"size must be at least {MIN_SIZE}, got {size}")
+    if not MIN_SIZE <= size <= MAX_SIZE:
+        raise ValueError(f"size must be from {MIN_SIZE} to {MAX_SIZE}, got {size}")
     if difficulty not in DIFFICULTIES:
         raise ValueError(f"difficulty must be 1, 2, 3 or 4, got {difficulty}")
+    return seed, index, size, difficulty
+
+
+def _whole(name: str, value: SupportsIndex) -> int:
+    try:
+        return int(operator.index(value))
+    except TypeError:
+        raise TypeError(f"{name} must be a whole number, got {value!r}") from None
 
 
 @lru_cache(maxsize=32)
