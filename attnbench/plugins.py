@@ -6,6 +6,7 @@ Nothing is imported until it is asked for, so a plug-in that fails to import aff
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
@@ -83,13 +84,13 @@ def split_options(text: str, kind: str) -> tuple[str, dict[str, Any]]:
     """`name:option=value:...`, values in YAML; `kind` is for messages.
 
     Raises:
-        UserError: a part is not option=value.
+        UserError: a part is not option=value, or has no value.
     """
     name, *assignments = text.split(":")
     options = {}
     for assignment in assignments:
         key, equals, value = assignment.partition("=")
-        if not equals or not key:
+        if not equals or not key or not value.strip():
             raise UserError(f"{kind} '{text}': '{assignment}' is not option=value (for example {name}:option=value)")
         try:
             options[key.strip()] = yaml.safe_load(value)
@@ -113,6 +114,8 @@ def options_of(loaded: Callable[..., Any], name: str, *, first: bool = True) -> 
 
 def check_names(options: Iterable[str], accepted: Mapping[str, Any], where: str) -> None:
     for option in options:
+        if not accepted:
+            raise UserError(f"{where}: unknown option '{option}': it has no options")
         if option not in accepted:
             raise unknown("option", option, accepted, where=where)
 
@@ -128,5 +131,10 @@ def as_default(option: str, value: Any, default: Any, where: str) -> Any:
     if type(default) is float and type(value) is int:
         return float(value)
     if not plain or (type(default) in kinds and type(value) is not type(default)):
-        raise UserError(f"{where}: {option}={value}: expected {kinds.get(type(default), 'a plain value')}")
+        raise UserError(f"{where}: {option}={_typed(value)}: expected {kinds.get(type(default), 'a plain value')}")
     return value
+
+
+def _typed(value: Any) -> str:
+    """A value as it is typed: `null`, not `None`."""
+    return json.dumps(value, default=str) if isinstance(value, (bool, int, float, list, dict, type(None))) else str(value)

@@ -49,7 +49,10 @@ def refused(*arguments: str | Path) -> str:
         (["run", "-m", "sga", "-d", "cat"], ["'cat' needs a data root", "--data-root", "ATTNBENCH_DATA"]),
         (["run", "-m", "sga", "-d", "cat", "--data-root", "/no/where"], ["data root '/no/where' is not a folder"]),
         (["run", "-m", "sga", "-d", "mine=/no/where"], ["dataset 'mine'", "no folder '/no/where'"]),
-        (["run", "-m", "sga", "-d", HEADS, "-r", "demo"], ["has 4 training images", "batch of 8", "train.batch_size=4"]),
+        (
+            ["run", "-m", "sga", "-d", HEADS, "-r", "demo", "--set", "train.batch_size=8"],
+            ["has 4 training images", "batch of 8", "train.batch_size=4"],
+        ),
         (["run", "-m", "sga", "-d", HEADS, "--devices", "abacus"], ["device 'abacus' cannot be used"]),
         (["run", "-m", "sga", "-d", HEADS, "--torch-home", "/no/where"], ["--torch-home '/no/where' is not a folder"]),
         (["run", "-m", "sga"], ["--datasets is missing"]),

@@ -232,10 +232,10 @@ def test_pictures_made_elsewhere_are_compared_over_images_alone(tmp_path, name):
     assert np.isnan(frame.loc["fid", "p"])
     assert frame.loc["fid", "reason"] == "not trained here, and FID has no scores per image"
     (found,) = comparisons(framed([*ours, theirs]), name, "sga")
-    assert "MangaNinja: not trained here (v1.0, 50 steps, made at 512 px, pictures 1a2b3c4d)." in sheet(found).notes
+    assert "MangaNinja: not trained here (v1.0, 50 steps, made at 512 px; pictures 1a2b3c4d)." in sheet(found).notes
     with pytest.raises(UserError, match="did you mean 'MangaNinja'"):
         compared([*ours, theirs], "sga", "MangaNinj")
-    with pytest.raises(UserError, match="matches several variants: .* pictures 99.*: keep one of them"):
+    with pytest.raises(UserError, match=r"matches several variants: .* \[99\]: keep one of them"):
         compared([*ours, theirs, foreign(test="theirs", digest="99")], "sga", name)
 
 

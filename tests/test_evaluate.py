@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -793,6 +794,64 @@ def test_a_metric_that_no_dataset_can_serve_is_refused_before_anything_runs(fold
     with pytest.raises(UserError, match=r"metric 'own' needs right answers, which no dataset here has \(mine\)") as error:
         check_uses(needs_answers, [mine])
     assert "\n" not in str(error.value)
+
+
+HEAD = np.zeros((32, 32), np.uint8)
+
+
+def third_partys(**given: Any) -> PreparedDataset:
+    """A dataset of heads, whose part maps and right answers are these."""
+    functions = {name: (lambda *_, value=value: value) for name, value in given.items() if name in ("parts", "answer")}
+    return replace(heads(), **{"name": "mine", "part_names": ("paper", "hair"), **given, **functions})
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"parts": HEAD + 2}, "has the numbers 2 to 2: expected the indices of its `part_names`, 0 to 1"),
+        ({"parts": HEAD.astype(int) - 1}, "has the numbers -1 to -1: expected the indices"),
+        ({"parts": HEAD, "part_names": ()}, "expected `part_names`, of which the dataset has none"),
+        ({"parts": np.zeros((32, 32, 3), np.uint8)}, "has shape (32, 32, 3) and type uint8: expected (H, W) whole numbers"),
+        ({"parts": HEAD.astype(float)}, "has shape (32, 32) and type float64: expected (H, W) whole numbers"),
+        ({"parts": None}, "has shape () and type object: expected (H, W) whole numbers"),
+        ({"parts": HEAD[:20]}, "is 32 x 20: expected the picture's shape, 32 x 32, or a square"),
+        ({"answer": HEAD}, "is a ndarray: expected a Pillow image"),
+        ({"answer": Image.new("RGB", (20, 32))}, "is 20 x 32: expected the picture's shape, 32 x 32, or a square"),
+    ],
+)
+def test_parts_and_answers_that_cannot_be_right_fail_with_dataset_and_picture(given: dict[str, Any], told: str) -> None:
+    uses = "answers" if "answer" in given else "parts"
+    (number,) = measure(pictured(third_partys(**given)), [own(lambda pictures: getattr(pictures, uses), uses=(uses,))]).values()
+    what = "right answer to" if "answer" in given else "part map of"
+    assert str(number.reason).startswith(f"it failed: ValueError: dataset 'mine': the {what} '00000")
+    assert told in str(number.reason)
+    assert number.failed
+
+
+def test_two_parts_of_one_name_are_refused() -> None:
+    mine = third_partys(parts=HEAD, part_names=("hair", "paper", "hair"))
+    (number,) = measure(pictured(mine), [own(lambda pictures: pictures.parts, uses=("parts",))]).values()
+    assert "dataset 'mine': `part_names` has 'hair' twice" in str(number.reason)
+
+
+@pytest.mark.parametrize("given", [HEAD + 1, Image.new("L", (64, 64), 1), np.ones((16, 16), np.int64), np.ones((8, 8), bool)])
+def test_part_maps_of_any_size_and_kind_of_whole_numbers_will_do(given: object) -> None:
+    parts = pictured(third_partys(parts=given)).parts
+    assert (parts.shape, parts.dtype, parts.unique().tolist()) == ((6, 32, 32), torch.uint8, [1])
+
+
+def test_part_maps_and_answers_of_oblong_pictures_are_resized_as_these_are(folder_of_heads: Callable[..., Path]) -> None:
+    path = folder_of_heads(train=4, test=3)
+    for file in path.rglob("*.png"):
+        Image.open(file).resize((48, 30)).save(file)
+    halves = np.repeat([[0, 1]], 16, 1).repeat(20, 0)  # 20 high, 32 wide, as the pictures are
+    plain = prepare(folder("mine", path), DATA)
+    mine = replace(plain, part_names=("left", "right"), parts=lambda _: halves, answer=lambda sketch, _: sketch.open())
+    pictures = pictured(mine)
+    assert torch.equal(pictures.parts[0], (torch.arange(32) >= 16).to(torch.uint8).expand(32, 32))
+    assert torch.equal(pictures.answers, pictures.wanted)
+    with pytest.raises(ValueError, match="is 28 x 20: expected the picture's shape, 48 x 30"):
+        _ = pictured(replace(mine, parts=lambda _: halves[:, 2:-2])).parts
 
 
 # What cannot be measured

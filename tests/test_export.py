@@ -121,6 +121,8 @@ def test_the_card_says_what_was_measured_and_how(compiler: None, cell: Path, tmp
         },
     }  # fmt: skip
     numbers(stored)["lpips"] = missing("weights 'lpips' are not in '/home/somebody/.cache'")
+    lacks = "dataset 'synthetic' has no right answers"
+    numbers(stored)["mine"] = {**missing(lacks), "missing": None, "metric": {**missing("")["metric"], "title": "Mine"}}
     same = json.loads(json.dumps(stored["measurements"][0]))
     same["protocol"]["references"] = "same"
     stored["measurements"].append({**same, "identity": "same", "metrics": {"ssim": {**same["metrics"]["ssim"], "value": 0.25}}})
@@ -138,6 +140,7 @@ def test_the_card_says_what_was_measured_and_how(compiler: None, cell: Path, tmp
     how = "dims=768, real_size=native; weights inception 31b69c56; 2 generated against 2 real test images"
     assert rows["FID-768 ↓"][1] == f"{how}; 2 real training images against the same: 3.21; a remark"
     assert rows["LPIPS ↓"] == ["not measured", "its network was not on the machine"]
+    assert rows["Mine ↓"] == ["not measured", lacks]
     first, second = (line.split("|")[2:4] for line in text.splitlines() if line.startswith("| SSIM (windowed) ↑ |"))
     assert first[0].strip() == f"{numbers(stored)['ssim']['value']:.4g}"
     assert first[1].strip() == "mean of 2 pairs; 11 x 11 Gaussian window"
@@ -148,10 +151,18 @@ def test_the_card_says_what_was_measured_and_how(compiler: None, cell: Path, tmp
     assert rows["parameters of the generator (M)"][0] == f"{stored['costs']['generator_parameters'] / 1e6:.2f}"
     assert "w/o double-norm" in text
     assert "`double_norm=false`" in text
+    assert "Metrics of right answers, where the dataset knows them, compare results with the sketch in its reference's" in text
     assert 'attnbench.load("mine")' in text
     assert "![sketch, reference, generated, original](pictures/pairs.png)" in text
     assert "\n2 of the 2 test pairs: " in text
     assert "16 x 16 pixels,\nbatches of any size" in text
+
+
+def test_a_single_pair_is_no_mean(cell: Path) -> None:
+    stored = record(cell)
+    numbers(stored)["ssim"]["n"] = 1
+    card = model_card(public_record(parse_record(json.dumps(stored).encode())), "mine", "", None)
+    assert " | 1 pair; 11 x 11 Gaussian window |" in card
 
 
 def test_nothing_of_this_machine_goes_along(compiler: None, cell: Path, tmp_path: Path) -> None:

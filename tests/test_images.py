@@ -648,6 +648,21 @@ def test_a_file_that_the_system_cannot_read_is_no_corrupt_image_and_is_not_remem
     assert len(prepared(path).train) == 2
 
 
+def test_a_picture_that_memory_does_not_suffice_for_is_no_corrupt_image_and_is_not_remembered(
+    tmp_path: Path, folder_of_heads: Heads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, cache = folder_of_heads(train=2, test=2), tmp_path / "cache"
+
+    def too_large(*_: object) -> Image.Image:
+        raise MemoryError
+
+    with monkeypatch.context() as short:
+        short.setattr("attnbench.data.images.decode", too_large)
+        with pytest.raises(UserError, match=r"^'.*\.png': the machine's memory does not suffice to decode it: free some"):
+            prepared(path, cache=cache, skip_corrupt=True)
+    assert prepared(path, cache=cache, skip_corrupt=True).skipped == []
+
+
 def test_images_move_to_a_gpu_if_they_take_a_quarter_of_its_free_memory_at_the_most(monkeypatch: pytest.MonkeyPatch) -> None:
     pixels = torch.zeros(1, 3, 8, 8, dtype=torch.uint8)
     images = ImageSet(["a"], pixels, pixels[:, :1], torch.ones(1))

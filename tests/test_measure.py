@@ -292,7 +292,7 @@ def test_a_recipe_s_metric_that_no_dataset_here_can_have_is_left_out_with_the_re
     assert numbers(cell)["ssim_global"]["value"] is not None
     assert record(cell)["best"]["by"] == "ssim_global"
     assert "Answer" not in done.out.partition("Recipe:")[0]
-    assert "Not measured on mine: Answer (dataset 'mine' has no right answers)." in " ".join(done.out.split())
+    assert "Not measured on mine: Answer, match, bleed (dataset 'mine' has no right answers)." in " ".join(done.out.split())
     assert collect(tmp_path / "results", pairs=2).troubles == []
 
     no_training(monkeypatch)
@@ -508,6 +508,7 @@ def test_the_evaluations_batch_changes_no_number(tmp_path: Path) -> None:
     [
         (["--metrics", "sim"], "unknown metric 'sim': did you mean 'ssim'?"),
         (["--metrics", "ssim:window=3"], "metric 'ssim': unknown option 'window'"),
+        (["--metrics", "match:window=3"], "metric 'match': unknown option 'window': it has no options"),
         (["--metrics", "ssim,ssim"], "evaluation: metrics has 'ssim' twice"),
         (["--set", "train.steps=3"], "--set train.steps=3: a measurement trains nothing"),
         (["--set", "evaluation.fid_dims=100"], "dims=100: expected one of 64, 192, 768, 2048"),

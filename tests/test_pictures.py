@@ -18,10 +18,12 @@ from attnbench.data.synthetic import draw
 from attnbench.errors import UserError
 from attnbench.store.pictures import (
     PICTURES,
+    TITLES,
     PairPictures,
     as_webp,
     pictures_bytes,
     pixels_digest,
+    sample_grid,
     write_pair_pictures,
 )
 
@@ -201,3 +203,9 @@ def test_a_damaged_file_is_named(content: bytes, tmp_path: Path) -> None:
 def test_a_cell_without_pictures_is_not_a_damaged_one(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         PairPictures(tmp_path)
+
+
+def test_the_words_of_a_samples_title_stand_apart() -> None:
+    grid = np.asarray(sample_grid([torch.full((1, 3, 16, 16), 200, dtype=torch.uint8)] * len(TITLES)).convert("L"))
+    ink = np.flatnonzero((grid[:16, -128:] < 128).any(0))  # columns of the last title, "right answer"
+    assert np.diff(ink).max() > 4

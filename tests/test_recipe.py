@@ -87,7 +87,7 @@ def test_a_stored_recipe_reads_back_as_itself(tmp_path):
         ("evaluation.references=cros", "did you mean 'cross'?"),
         ("evaluation.limit=0", "evaluation.limit = 0: input should be greater than or equal to 1"),
         ("evaluation.fid_dim=64", "did you mean 'fid_dims'?"),
-        ("backbone.levels=8", "data.size = 64 leaves no bottleneck: backbone.levels = 8 needs 256 pixels"),
+        ("backbone.levels=8", "data.size = 48 leaves no bottleneck: backbone.levels = 8 needs 256 pixels"),
         ("train=3", "train = 3"),
         ("train.steps.more=3", "--set train.steps.more=3: 'steps' is a value, not a section"),
         ("train.epochs", "expected section.key=value"),

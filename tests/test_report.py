@@ -613,7 +613,7 @@ def test_pictures_made_elsewhere_are_shown_beside_the_cells_and_marked(store: Pa
     assert view.grid["columns"][-1] == {"label": name, "seed": None, "folder": theirs.name}
     (table,) = report.tables
     assert table.rows[-1][0] == name
-    assert ("MangaNinja: not trained here (v1.0, made at 32 px, pictures 1a2b3c4d).", "always") in table.notes
+    assert ("MangaNinja: not trained here (v1.0, made at 32 px; pictures 1a2b3c4d).", "always") in table.notes
     (cell,) = [cell for cell in report.cells if cell["folder"] == theirs.name]
     assert cell["label"] == f"{name} on synthetic"
     assert (cell["command"], cell["remark"]) == ("", "These pictures were not trained here: no command makes them again.")

@@ -179,6 +179,9 @@ def test_a_damaged_job_is_written_anew(tmp_path: Path) -> None:
     ("dataset", "message"),
     [
         ("synthetic:train=abc", "dataset 'synthetic': train=abc: expected a whole number"),
+        ("synthetic:difficulty=", "dataset 'synthetic:difficulty=': 'difficulty=' is not option=value"),
+        ("synthetic:difficulty=null", "dataset 'synthetic': difficulty=null: expected a whole number"),
+        ("synthetic:train=true", "dataset 'synthetic': train=true: expected a whole number"),
         ("a/b=heads", "dataset 'a/b': expected name=folder"),
         ("=heads", "dataset '': expected name=folder"),
         ("mine=", "dataset 'mine': expected name=folder"),

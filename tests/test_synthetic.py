@@ -264,3 +264,17 @@ def test_sizes_under_16_or_above_4096_negative_numbers_and_other_difficulties_ar
             make(0, 0, 16, difficulty=5)
     with pytest.raises(ValueError, match="negative"):
         palette(0, -1)
+
+
+def test_whole_numbers_of_any_type_draw_the_same_and_other_numbers_are_refused() -> None:
+    for make in (draw, part_map):
+        same = np.asarray(make(1, 1, 32))
+        assert np.array_equal(np.asarray(make(True, np.int64(1), np.uint8(32), difficulty=np.int32(1))), same)
+        for given in ((1.0, 1, 32), (1, 1.0, 32), (1, 1, 32.0), ("1", 1, 32)):
+            with pytest.raises(TypeError, match="must be a whole number, got "):
+                make(*given)  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match=r"difficulty must be a whole number, got 2\.5"):
+            make(1, 1, 32, difficulty=2.5)  # type: ignore[arg-type]
+    assert palette(True, np.int64(1)) == palette(1, 1)
+    with pytest.raises(TypeError, match="index must be a whole number"):
+        palette(0, 1.0)  # type: ignore[arg-type]

@@ -280,10 +280,10 @@ def test_entries_of_changed_code_say_which_file_changed():
 
 def test_the_floor_the_count_and_the_weights_stand_with_every_fid():
     table = one_table(cell("SGA", "cat"), cell("SGA", "anime", **{"fid.floor": 7.0, "fid.n_floor": 400.0}))
-    assert any("cat 5.00 (500 images), anime 7.00 (400 images)" in note for note in table.notes)
+    assert any("anime 7.00 (400 images), cat 5.00 (500 images)" in note for note in table.notes)
     assert "test images: " in table.caption
     for style in ("md", "latex", "html"):
-        assert "FID: weights inception feedface; N = cat 500, anime 500 generated images; floor" in render_table(table, style)
+        assert "FID: weights inception feedface; N = anime 500, cat 500 generated images; floor" in render_table(table, style)
 
 
 def test_what_chance_gives_stands_below_the_table_for_every_metric_that_records_it():
@@ -296,7 +296,7 @@ def test_what_chance_gives_stands_below_the_table_for_every_metric_that_records_
     ]
     table = one_table(*by_chance, metrics=["mine", "kid"])
     assert [note for note in table.notes if "chance" in note] == [
-        "Mine: chance, without a look at the reference: cat 0.250, anime 0.125.",
+        "Mine: chance, without a look at the reference: anime 0.125, cat 0.250.",
         "KID: chance, without a look at the reference: anime 2.0000.",
     ]
     assert not any("chance" in note for note in one_table(cell(), cell("SCFT")).notes)
@@ -311,17 +311,17 @@ def test_a_metric_that_cannot_measure_a_dataset_has_a_note_there_and_no_column()
     ]
     table = one_table(*cells)
     assert [(column.setting.dataset, column.key) for column in table.columns] == [
-        ("cat", "ssim_global"),
         ("anime", "ssim_global"),
         ("anime", "mine"),
+        ("cat", "ssim_global"),
     ]
     assert [note for note in table.notes if "cat" in note] == [
         "Not measured on cat: Mine, LPIPS-alex (dataset 'cat' has no right answers).",
         "Not measured on cat: SSIM (windowed) (dataset 'cat' has no maps of parts).",
     ]
-    chosen = one_table(*cells, metrics=["mine"])  # by name, it has its column with the reason
-    assert texts(chosen)["SGA"] == ["- [1]", "0.500"]
-    assert chosen.notes[0] == "[1] Mine: dataset 'cat' has no right answers"
+    chosen = one_table(*cells, metrics=["mine", "lpips"])  # by name, they have their columns with the reason
+    assert texts(chosen)["SGA"] == ["0.500", "- [1]", "- [1]"]
+    assert [note for note in chosen.notes if note.startswith("[")] == ["[1] dataset 'cat' has no right answers"]
 
 
 @pytest.mark.parametrize("mendable", [{"failed": True}, {"missing": "net"}])
@@ -338,12 +338,12 @@ def test_a_metric_that_failed_or_lacks_weights_keeps_its_column(mendable):
 def test_where_no_metric_can_measure_a_dataset_all_have_their_columns():
     table = one_table(cell("SGA", fid=None, ssim="none", numbers={"mine": "neither"}))
     assert texts(table)["SGA"] == ["- [1]", "- [2]"]
-    assert table.notes[:2] == ["[1] SSIM (global): none", "[2] Mine: neither"]
+    assert table.notes[:2] == ["[1] none", "[2] neither"]
 
 
 def test_each_datasets_fid_stands_with_its_own_weights():
     table = one_table(cell("SGA", "cat"), cell("SGA", "anime", **{"fid.weights": "inception=another"}))
-    cat, anime = [note for note in table.notes if "weights inception" in note]
+    anime, cat = [note for note in table.notes if "weights inception" in note]
     assert "feedface; N = cat 500" in cat
     assert "another; N = anime 500" in anime
 
@@ -534,7 +534,7 @@ def test_pictures_made_elsewhere_come_last_and_say_so():
     assert found[:2] == ["28.00", "0.900"]
     assert set(found[2:]) == {"-"}  # costs
     assert ranks(table)["MangaNinja (not trained here)"][:2] == [0, 0]
-    assert "MangaNinja: not trained here (v1.0, 50 steps, made at 512 px, pictures 1a2b3c4d)." in table.notes
+    assert "MangaNinja: not trained here (v1.0, 50 steps, made at 512 px; pictures 1a2b3c4d)." in table.notes
     assert table.caption.startswith("Recipe: official (01234567); test images: cat 500; seed 0")
 
 
@@ -554,10 +554,28 @@ def test_pictures_made_elsewhere_join_every_recipe_that_measured_the_same_images
 def test_pictures_of_one_name_that_differ_are_two_rows():
     table = one_table(foreign(digest="aaaaaaaa"), foreign(digest="bbbbbbbb"), foreign("Other", digest="cc"), metrics=["fid"])
     assert list(table.rows) == [
-        "MangaNinja (not trained here) [v1.0, 50 steps, made at 512 px, pictures aaaaaaaa]",
-        "MangaNinja (not trained here) [v1.0, 50 steps, made at 512 px, pictures bbbbbbbb]",
+        "MangaNinja (not trained here) [aaaaaaaa]",
+        "MangaNinja (not trained here) [bbbbbbbb]",
         "Other (not trained here)",
     ]
+
+
+def test_what_is_said_of_a_methods_pictures_on_several_datasets_is_said_once():
+    rows = [foreign(dataset=name, digest=digest) for name, digest in (("cat", "aaaaaaaa"), ("dog", "bbbbbbbb"))]
+    table = one_table(*rows, metrics=["fid"])
+    assert list(table.rows) == ["MangaNinja (not trained here)"]
+    assert "MangaNinja: not trained here (v1.0, 50 steps, made at 512 px; pictures aaaaaaaa, bbbbbbbb)." in table.notes
+    other = {**foreign(dataset="wild", digest="cccccccc"), "elsewhere": "v2.0; pictures cccccccc"}
+    said = (
+        "MangaNinja: not trained here (v1.0, 50 steps, made at 512 px; pictures aaaaaaaa, bbbbbbbb; v2.0; pictures cccccccc)."
+    )
+    assert said in one_table(*rows, other, metrics=["fid"]).notes
+
+
+def test_datasets_are_ordered_by_name_and_protocols_with_the_usual_one_first():
+    frame = [cell("SGA", name, protocol=one) for name in ("synthetic-2", "synthetic", "cat") for one in (SAME, USUAL)]
+    shown = dict.fromkeys(column.setting.text for column in one_table(*frame).columns)
+    assert list(shown) == [name + more for name in ("cat", "synthetic", "synthetic-2") for more in ("", ", same")]
 
 
 def test_scores_are_read_from_the_measurements_own_file(tmp_path):

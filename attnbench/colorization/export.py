@@ -31,6 +31,7 @@ from attnbench.colorization.program import write_program
 from attnbench.console import warn
 from attnbench.errors import UserError
 from attnbench.files import check_path, check_writable, write_text
+from attnbench.metrics.pictures import is_lack
 from attnbench.store.generators import generator_folder, load, recipe_of
 from attnbench.store.pictures import PairPictures, sample_grid
 
@@ -117,23 +118,28 @@ def _unwritable(target: Path, error: OSError) -> UserError:
 
 def public_record(record: Record) -> Record:
     """A record without machine-specific texts, which reasons and failures quote; without kept pictures."""
+    dataset = record.dataset.name
     public = {
         name: getattr(record, name) for name in Record.model_fields if name in record.model_fields_set and name != "failure"
     }
     if record.measurements:
         public["measurements"] = [
-            one.model_copy(update={"metrics": _without_reasons(one.metrics), "pictures": "none"}) for one in record.measurements
+            one.model_copy(update={"metrics": _without_reasons(one.metrics, dataset), "pictures": "none"})
+            for one in record.measurements
         ]
     if record.best:
-        public["best"] = record.best.model_copy(update={"metrics": _without_reasons(record.best.metrics)})
+        public["best"] = record.best.model_copy(update={"metrics": _without_reasons(record.best.metrics, dataset)})
     return Record(**public)
 
 
-def _without_reasons(metrics: Mapping[str, MetricRecord]) -> dict[str, MetricRecord]:
-    return {
-        key: number.model_copy(update={"reason": UNMEASURED if number.missing else FAILED}) if number.reason else number
-        for key, number in metrics.items()
-    }
+def _without_reasons(metrics: Mapping[str, MetricRecord], dataset: str) -> dict[str, MetricRecord]:
+    """The numbers, with those reasons alone that name nothing of a machine."""
+    public = {}
+    for key, number in metrics.items():
+        private = number.reason is not None and not is_lack(number.reason, dataset)
+        reason = UNMEASURED if number.missing else FAILED
+        public[key] = number.model_copy(update={"reason": reason}) if private else number
+    return public
 
 
 def pair_sheet(cell: Path, record: Record, count: int) -> tuple[Image.Image, str] | None:

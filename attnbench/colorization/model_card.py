@@ -94,7 +94,8 @@ def _metric_row(measurement: MeasurementRecord, number: MetricRecord) -> dict[st
     if "n_real" in recorded:
         parts.append(f"{recorded.get('n')} generated against {recorded['n_real']} real test images")
     elif "n" in recorded:
-        parts.append(f"{'mean of ' if metric.per_image else ''}{recorded['n']} pairs")
+        one = recorded["n"] == 1
+        parts.append(f"{'mean of ' if metric.per_image and not one else ''}{recorded['n']} {'pair' if one else 'pairs'}")
     if recorded.get("floor") is not None:
         parts.append(f"{recorded.get('n_floor')} real training images against the same: {recorded['floor']:.4g}")
     if isinstance(chance := recorded.get("chance"), int | float):

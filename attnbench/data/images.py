@@ -304,7 +304,7 @@ def _decode_one(picture: Picture, data: Data) -> _Decoded | str:
     """The decoded picture, or the reason why it cannot be decoded.
 
     Raises:
-        UserError: the file cannot be read: not a fault of its content, so it must not be cached.
+        UserError: the file cannot be read, or memory does not suffice: not a fault of its content, so it must not be cached.
     """
     try:
         with picture.open() as opened:  # otherwise Pillow keeps files of truncated and animated pictures open
@@ -322,6 +322,11 @@ def _decode_one(picture: Picture, data: Data) -> _Decoded | str:
         if error.errno is not None:  # from the system, not from a decoder
             raise UserError(f"'{picture.name}' cannot be read: {error.strerror}") from error
         return _as_text(error)
+    except MemoryError as error:
+        raise UserError(
+            f"'{picture.name}': the machine's memory does not suffice to decode it: free some, or make the picture "
+            "smaller, and run the same command again"
+        ) from error
     except Exception as error:  # decoders raise many types; any of them means a corrupt file
         return _as_text(error)
 

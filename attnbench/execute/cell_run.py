@@ -23,7 +23,7 @@ from attnbench.execute.measuring import Subject, measure_cell, measured_in_train
 from attnbench.files import replacing, write_text
 from attnbench.method.backbone import Colorizer, feature_channels
 from attnbench.metrics.generate import PairSet, generate, to_bytes
-from attnbench.metrics.measure import answers_of
+from attnbench.metrics.ground_truth import answers_of
 from attnbench.metrics.protocol import measurement_identity
 from attnbench.store.folder import CellFolder
 from attnbench.store.job import RunOptions

@@ -21,11 +21,12 @@ from torch import Tensor
 
 from attnbench.console import progress
 from attnbench.data.images import PreparedDataset, decode, resize
-from attnbench.data.layouts import IMAGE_SUFFIXES
+from attnbench.data.layouts import IMAGE_SUFFIXES, Dataset
 from attnbench.errors import UserError
 from attnbench.execute.pairs import MANIFEST, as_picture, picture_name
 from attnbench.metrics.generate import PairSet, to_bytes
-from attnbench.metrics.measure import answers_of
+from attnbench.metrics.ground_truth import answers_of
+from attnbench.metrics.protocol import Protocol
 from attnbench.plugins import Plugin
 
 _NAMED = 5  # pictures that a message names
@@ -80,18 +81,22 @@ def coloured_by(method: Plugin, pairs: PairSet) -> Tensor:
     return torch.from_numpy(np.stack(results).transpose(0, 3, 1, 2).copy())
 
 
-def right_answers(pairs: PairSet, dataset: PreparedDataset) -> Tensor:
-    """What the dataset itself says that each pair should look like: (N, 3, S, S) uint8.
-
-    Raises:
-        UserError: it does not know, or not of references from elsewhere; or its function raises an error.
-    """
-    if pairs.protocol.references == "folder":
+def check_answers(dataset: Dataset, protocol: Protocol) -> None:
+    """Raises UserError: the dataset does not know the right answers, or not of references from elsewhere."""
+    if protocol.references == "folder":
         raise UserError("--right-answers: no dataset knows them of references from elsewhere: leave --references out")
     if dataset.answer is None:
         raise UserError(
             f"--right-answers: dataset '{dataset.name}' has none: choose one that has them, or score pictures, or a --method"
         )
+
+
+def right_answers(pairs: PairSet, dataset: PreparedDataset) -> Tensor:
+    """What a dataset that `check_answers` passes says that each pair should look like: (N, 3, S, S) uint8.
+
+    Raises:
+        UserError: its function raises an error, or gives something else than pictures.
+    """
     try:
         return answers_of(pairs, dataset, pairs.data.size)
     except Exception as error:  # a third party's dataset may raise anything

@@ -11,7 +11,7 @@ from __future__ import annotations
 import csv
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -26,6 +26,7 @@ from torch import Tensor
 from attnbench.config.recipe import Data, Recipe, load_recipe
 from attnbench.console import progress, warn
 from attnbench.data.images import PreparedDataset, prepare
+from attnbench.data.layouts import Dataset
 from attnbench.data.origin import Origin, default_data_root
 from attnbench.errors import UserError
 from attnbench.execute.asked import Asked
@@ -171,14 +172,24 @@ def asked_of(recipe: Recipe, references: Path | None, name: str) -> Asked:
 
 
 def find_dataset(
-    text: str, data: Data, data_root: Path | None, skip_corrupt: bool, *, train: bool = True
+    text: str,
+    data: Data,
+    data_root: Path | None,
+    skip_corrupt: bool,
+    *,
+    train: bool = True,
+    check: Callable[[Dataset], None] = lambda dataset: None,
 ) -> tuple[Origin, PreparedDataset]:
     """A dataset as on the command line, decoded; without its training images, unless `train`.
 
     Images that are left out are named in a warning.
+
+    Args:
+        check: raises an error if the dataset will not do, before it is decoded.
     """
     origin = replace(Origin.of(text, data_root or default_data_root()), skip_corrupt=skip_corrupt)
     found = origin.find()
+    check(found)
     dataset = prepare(found if train else replace(found, train=()), data, skip_corrupt=skip_corrupt)
     for name in dataset.skipped:
         warn(f"left out, cannot be decoded: {dataset.name}/{name}")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +35,12 @@ from attnbench.config.recipe import Data, Evaluation, Recipe, is_set
 from attnbench.config.yaml_files import validated
 from attnbench.console import log, warn
 from attnbench.data.images import PreparedDataset
+from attnbench.data.layouts import Dataset
 from attnbench.data.origin import Origin
 from attnbench.devices import pick_device
 from attnbench.errors import UserError
 from attnbench.execute.asked import Asked
-from attnbench.execute.given_pictures import coloured_by, read_pictures, right_answers
+from attnbench.execute.given_pictures import check_answers, coloured_by, read_pictures, right_answers
 from attnbench.execute.measuring import Subject, measure_cell
 from attnbench.execute.pairs import PairsFile, asked_of, find_dataset, read_pairs, recipe_with
 from attnbench.execute.planned_cell import job_of
@@ -133,8 +135,9 @@ def score(request: ScoreRequest) -> Scored:
     device = pick_device(request.device)
     written = read_pairs(request.pairs) if request.pairs else None
     plan = _plan(request, written)
-    origin, dataset = find_dataset(request.dataset, plan.data, request.data_root, request.skip_corrupt)
-    _check_dataset(plan, dataset, request, written)
+    check = partial(_check_dataset, plan, request)
+    origin, dataset = find_dataset(request.dataset, plan.data, request.data_root, request.skip_corrupt, check=check)
+    _check_pairs(dataset, request, written)
     check_store(request.store)
     asked = plan.asked.on(dataset)
     pairs = PairSet.of(dataset.test, asked.protocols[0], plan.data, asked.references)
@@ -240,15 +243,21 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def _check_dataset(plan: _Plan, dataset: PreparedDataset, request: ScoreRequest, written: PairsFile | None) -> None:
+def _check_dataset(plan: _Plan, request: ScoreRequest, dataset: Dataset) -> None:
+    """Refuse a dataset that lacks what was asked for by name."""
+    if request.right_answers:
+        check_answers(dataset, plan.asked.protocols[0])
+    if request.metrics or is_set(request.overrides, "evaluation.metrics"):  # of a recipe's own, some may have no number
+        for metric in plan.asked.metrics:
+            check_uses(metric, [dataset])
+
+
+def _check_pairs(dataset: PreparedDataset, request: ScoreRequest, written: PairsFile | None) -> None:
     if written is not None and written.test != dataset.fingerprints["test"]:
         raise UserError(
             f"the pairs in '{request.pairs}' are of other images (dataset '{written.dataset}') than the test images of "
             f"'{request.dataset}' here: pass the --dataset and --data-root that they were written from"
         )
-    if request.metrics or is_set(request.overrides, "evaluation.metrics"):  # of a recipe's own, some may have no number
-        for metric in plan.asked.metrics:
-            check_uses(metric, [dataset])
 
 
 def _pictures(

@@ -14,15 +14,15 @@ from torch import Tensor
 
 from attnbench import weights
 from attnbench.data.images import PreparedDataset, cache_folder
-from attnbench.data.images import resize as resize_picture
 from attnbench.data.layouts import Dataset
 from attnbench.devices import is_out_of_memory
 from attnbench.errors import Interrupted, NotMeasurable, UserError
 from attnbench.method.precision import tf32
 from attnbench.metrics.descriptor import Descriptor
 from attnbench.metrics.generate import PairSet
+from attnbench.metrics.ground_truth import answers_of, parts_of
 from attnbench.metrics.metric import Metric, Score
-from attnbench.metrics.pictures import LACKING, Pictures, RealImages
+from attnbench.metrics.pictures import FROM_ELSEWHERE, LACKING, Pictures, RealImages, has_no
 
 # What every number has; what a metric adds goes by other names.
 _TAKEN = frozenset(
@@ -170,40 +170,23 @@ def pictures_of(
     real = RealImages(dataset, size, pairs.protocol.pair_seed, cache or cache_folder(), has_train)
     available: dict[str, Callable[[], Any]] = {"sketch": pairs.sketches, "reference": pairs.reference_images}
     lacking: dict[str, str] = {}
-    foreign, elsewhere = pairs.protocol.references == "folder", "the references come from elsewhere, so "
+    foreign = pairs.protocol.references == "folder"
     if foreign:
-        lacking = dict.fromkeys(("wanted", "answers"), elsewhere + "no test image shows what the pictures should look like")
-        lacking["real"] = elsewhere + "the pictures should not look like the test images"
+        unseen = FROM_ELSEWHERE + "no test image shows what the pictures should look like"
+        lacking = {"wanted": unseen, "answers": unseen}
+        lacking["real"] = FROM_ELSEWHERE + "the pictures should not look like the test images"
     else:
         available |= {"wanted": pairs.wanted, "real": lambda: real}
     if dataset.answer is not None and not foreign:
         available["answers"] = lambda: answers_of(pairs, dataset, size)
     elif not foreign:
-        lacking["answers"] = f"dataset '{dataset.name}' has no right answers"
+        lacking["answers"] = has_no(dataset.name, "answers")
     if dataset.parts is not None:
-        available["parts"] = lambda: _parts([sketch for sketch, _ in pairs.pairs], dataset, size)
+        available["parts"] = lambda: parts_of([sketch for sketch, _ in pairs.pairs], dataset, size)
     else:
-        lacking["parts"] = f"dataset '{dataset.name}' has no maps of parts"
+        lacking["parts"] = has_no(dataset.name, "parts")
     if dataset.parts is not None and not foreign:
-        available["reference_parts"] = lambda: _parts([reference for _, reference in pairs.pairs], dataset, size)
+        available["reference_parts"] = lambda: parts_of([reference for _, reference in pairs.pairs], dataset, size)
     else:
-        lacking["reference_parts"] = f"{elsewhere}there are no maps of their parts" if foreign else lacking["parts"]
+        lacking["reference_parts"] = f"{FROM_ELSEWHERE}there are no maps of their parts" if foreign else lacking["parts"]
     return Pictures(generated, pairs.names, device, available, lacking, dataset.part_names)
-
-
-def answers_of(pairs: PairSet, dataset: PreparedDataset, size: int) -> Tensor:
-    """The right answers of a dataset that knows them, resized: (N, 3, S, S) uint8."""
-    answer, pictures = dataset.answer, dataset.test_pictures
-    assert answer is not None
-    made = [answer(pictures[sketch], pictures[reference]).convert("RGB") for sketch, reference in pairs.pairs]
-    arrays = [np.asarray(resize_picture(picture, size)).transpose(2, 0, 1) for picture in made]
-    return torch.from_numpy(np.stack(arrays))
-
-
-def _parts(rows: Sequence[int], dataset: PreparedDataset, size: int) -> Tensor:
-    """(N, S, S) uint8, by the nearest pixel, of these test pictures."""
-    parts, pictures = dataset.parts, dataset.test_pictures
-    assert parts is not None
-    maps = [parts(pictures[row]) for row in rows]
-    middles = [[((np.arange(size) + 0.5) * side / size).astype(int) for side in one.shape] for one in maps]
-    return torch.from_numpy(np.stack([one[y][:, x] for one, (y, x) in zip(maps, middles, strict=True)]))

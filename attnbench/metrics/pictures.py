@@ -164,3 +164,18 @@ LACKING = {
     "parts": "maps of parts",
     "reference_parts": "maps of the references' parts",
 }
+FROM_ELSEWHERE = "the references come from elsewhere, so "
+
+
+def has_no(dataset: str, what: str) -> str:
+    """Why a metric that needs what a dataset lacks has no number.
+
+    >>> has_no("mine", "answers")
+    "dataset 'mine' has no right answers"
+    """
+    return f"dataset '{dataset}' has no {LACKING[what]}"
+
+
+def is_lack(reason: str, dataset: str) -> bool:
+    """Whether the reason is what a dataset, or references from elsewhere, lack: it names nothing of the machine."""
+    return reason.startswith(FROM_ELSEWHERE) or reason in {has_no(dataset, what) for what in LACKING}

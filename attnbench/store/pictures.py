@@ -44,7 +44,7 @@ def sample_grid(columns: Sequence[Tensor]) -> Image.Image:
     grid = Image.new("RGB", (len(columns) * cell - _GAP, count * cell - _GAP + _TITLE_HEIGHT), "white")
     draw = ImageDraw.Draw(grid)
     for x, (column, title) in enumerate(zip(columns, TITLES, strict=False)):  # not all datasets know the last
-        draw.text((x * cell + 2, 2), title, fill="black")
+        draw.text((x * cell + 2, 2), title.replace(" ", "  "), fill="black")  # one is hardly seen
         for y, image in enumerate(column):
             array = image.expand(3, -1, -1).permute(1, 2, 0).numpy()
             tile = Image.fromarray(np.ascontiguousarray(array)).resize((side * scale,) * 2, Image.Resampling.NEAREST)

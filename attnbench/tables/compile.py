@@ -302,10 +302,11 @@ def _about_numbers(cells: Cells, label: str, column: Column) -> list[str]:
     finished = of("status") == FINISHED
     lacking = finished & pd.isna(of(column.key))
     reasons = [text for text in pd.unique(of(f"{column.key}.reason")[lacking]) if pd.notna(text)]
+    lacks = cells.cannot(column.setting, column.key) if reasons else []  # which several metrics may have in common
     mine = finished & ~lacking & same_weights(of(f"{column.key}.weights"), column.weights)
     small = (of(f"{column.key}.source")[mine] == _SMALL).any()
     return [
-        *(f"{column.title}: {text}" for text in reasons),
+        *(text if text in lacks else f"{column.title}: {text}" for text in reasons),
         *(["measured from small (lossy) copies of the pictures"] if small else []),
     ]
 
@@ -340,7 +341,7 @@ def _test_images(finished: pd.DataFrame) -> list[str]:
         found.setdefault(dataset, {})[protocol] = int(count)
     return [
         f"{Setting(dataset, protocol if len(set(counts.values())) > 1 else '').text} {count}"
-        for dataset, counts in found.items()
+        for dataset, counts in sorted(found.items())
         for protocol, count in (counts.items() if len(set(counts.values())) > 1 else [*counts.items()][:1])
     ]
 

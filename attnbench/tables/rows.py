@@ -22,7 +22,7 @@ from attnbench.config.grid_files import COMPARISON, GridFile, GridVariant, built
 from attnbench.console import warn
 from attnbench.errors import UserError
 from attnbench.metrics.descriptor import Descriptor
-from attnbench.store.frame import keys_in
+from attnbench.store.frame import keys_in, with_digests, without_digests
 
 NOT_TRAINED = "not trained here"
 RowKey = tuple[str, str, int]  # module, all options as JSON, and which of several sets of pictures; -1 for a trained module
@@ -44,6 +44,7 @@ class Row:
         options: all of them; for a row without cells, those that its grid names.
         given: those that differ from the defaults.
         pictures: what is known of pictures that were not made by a network that was trained here; None for trained ones.
+        digests: the beginnings of the digests of these pictures, of each dataset.
     """
 
     label: str
@@ -51,6 +52,7 @@ class Row:
     options: Mapping[str, Any]
     given: Mapping[str, Any]
     pictures: str | None = None
+    digests: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -107,8 +109,8 @@ class Cells:
 
     @cached_property
     def settings(self) -> list[Setting]:
-        """Datasets in order, each with its protocols, the usual one first; one without a measurement has the usual one."""
-        protocols: dict[str, list[str]] = {dataset: [] for dataset in self.frame["dataset"]}
+        """Datasets by name, each with its protocols, the usual one first; one without a measurement has the usual one."""
+        protocols: dict[str, list[str]] = {dataset: [] for dataset in sorted(self.frame["dataset"].unique())}
         for dataset, protocol in self.frame[["dataset", "protocol"]].dropna().drop_duplicates().to_numpy():
             protocols[dataset].append(protocol)
         return [Setting(dataset, name) for dataset, names in protocols.items() for name in sorted(names or [""], key=bool)]
@@ -351,13 +353,16 @@ def _turns(frame: pd.DataFrame) -> list[int]:
 def variants_in(frame: pd.DataFrame) -> dict[RowKey, Row]:
     """The variants that have cells, each with the label of its cell that was given the fewest options."""
     found: dict[RowKey, Row] = {}
-    parts = frame[["module", "all_options", "options", "label"]].assign(pictures=frame.get("elsewhere"), turn=_turns(frame))
-    for module, everything, options, label, pictures, turn in parts.drop_duplicates().to_numpy():
+    said: dict[RowKey, dict[str, list[str]]] = {}  # of pictures made elsewhere -> the digests of those of which it is said
+    foreign = {name: frame.get(name) for name in ("elsewhere", "pictures")}
+    parts = frame[["module", "all_options", "options", "label"]].assign(**foreign, turn=_turns(frame))
+    for module, everything, options, label, elsewhere, digest, turn in parts.drop_duplicates().to_numpy():
         key, given = (module, everything, turn), json.loads(options)
         if turn != _TRAINED:
-            known = found[key].pictures if key in found else None
-            text = "; ".join(dict.fromkeys(filter(None, [known, pictures])))
-            found[key] = Row(f"{label} ({NOT_TRAINED})", module, json.loads(everything), given, text)
+            said.setdefault(key, {}).setdefault(without_digests(elsewhere, [digest]), []).append(digest)
+            text = "; ".join(with_digests(*one) for one in said[key].items())
+            digests = tuple(digest for theirs in said[key].values() for digest in theirs)
+            found[key] = Row(f"{label} ({NOT_TRAINED})", module, json.loads(everything), given, text, digests)
         elif key not in found or len(given) < len(found[key].given):
             found[key] = Row(paper_label(module, given) or label, module, json.loads(everything), given)
     return found
@@ -388,7 +393,7 @@ def _place(row: Row) -> tuple[bool, int, int, str]:
 
 
 def _with_distinct_labels(rows: Sequence[Row]) -> list[Row]:
-    """Append what distinguishes rows that share a label: the module's name, options, or what is known of the pictures."""
+    """Append what distinguishes rows that share a label: the module's name, options, or the pictures' digests."""
     return [replace(row, label=_with_difference(row, [other for other in rows if other.label == row.label])) for row in rows]
 
 
@@ -398,8 +403,8 @@ def _with_difference(row: Row, namesakes: Sequence[Row]) -> str:
     module = [row.module] if _differ(other.module for other in namesakes) else []
     named = dict.fromkeys(name for other in namesakes for name in other.options)
     options = [_option_text(row, name) for name in named if _differ(_option_text(other, name) for other in namesakes)]
-    pictures = [row.pictures] if row.pictures and _differ(other.pictures for other in namesakes) else []
-    return f"{row.label} [{' '.join([*module, *options, *pictures])}]"
+    digests = row.digests if _differ(other.digests for other in namesakes) else ()
+    return f"{row.label} [{' '.join([*module, *options, *digests])}]"
 
 
 def _option_text(row: Row, name: str) -> str:
