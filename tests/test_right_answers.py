@@ -316,7 +316,7 @@ def test_a_picture_of_which_no_part_counts_scores_as_the_right_answer_and_a_set_
 
 
 def test_chance_is_what_a_naive_loop_over_single_palettes_finds() -> None:
-    """Each part in the colour, of another answer's, that is right most often in the pictures that it is not asked of."""
+    """Each part in the colour, of those that it has in the answers, that is right in most of the other pictures."""
     rng = np.random.default_rng(1)
     edges = [(20, 40), (10, 30), (30,), (20, 50), (16, 32), (8, 40)]
     parts = torch.stack([stripes(*one) for one in edges])
@@ -330,18 +330,12 @@ def test_chance_is_what_a_naive_loop_over_single_palettes_finds() -> None:
         distances = {other: float(difference(colour, entry)) for other, entry in entries[picture].items()}
         return min(distances, key=distances.__getitem__) == part
 
-    scores = []
-    for i, own in enumerate(entries):
-        hits = []
-        for part in own:
-            candidates = [j for j, other in enumerate(entries) if j != i and part in other]
+    def often(j: int, part: int) -> float:
+        asked = [k for k, other in enumerate(entries) if k != j and part in other]
+        return float(np.mean([right(k, part, entries[j][part]) for k in asked]))
 
-            def often(j: int, part: int = part, i: int = i) -> float:
-                asked = [k for k, other in enumerate(entries) if k not in (i, j) and part in other]
-                return float(np.mean([right(k, part, entries[j][part]) for k in asked])) if asked else 0.0
-
-            hits.append(right(i, part, entries[max(candidates, key=often)][part]))
-        scores.append(np.mean(hits))
+    best = {part: max(often(j, part) for j, other in enumerate(entries) if part in other) for part in range(3)}
+    scores = [np.mean([best[part] for part in own]) for own in entries]
     found = numbers(pictures, "match")["match"].details["chance"]
     assert found == pytest.approx(100 * np.mean(scores), abs=0.006)
     assert 0 < found < 100

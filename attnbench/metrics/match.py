@@ -56,24 +56,17 @@ def nearest_is_own(colours: np.ndarray, palette: np.ndarray, counted: np.ndarray
 def chance(palette: np.ndarray, counted: np.ndarray) -> float | None:
     """What one palette for all pictures scores at best, in percent; None for a single picture.
 
-    A part's candidates are its colours in the answers. For each picture, it gets the one that is right most often in the
-    others, apart from the picture's own answer; what is right then counts as in the score: the mean over the picture's
-    parts, and over the pictures. A part that counts in no other picture is left out.
+    A part's candidates are its colours in the answers; the best of them is right in the largest share of the other pictures.
+    These shares stand in place of what is right or wrong in the score: the mean over a picture's parts, and over the pictures. A
+    part that counts in no other picture is left out.
 
     Args:
         palette: (N, P, 3): the mean colours of the answers' parts.
         counted: (N, P) bool.
     """
-    fits = np.stack([nearest_is_own(palette, own, has) & has for own, has in zip(palette, counted, strict=True)])
-    usable = counted[:, None] & counted[None]  # (pictures, candidates, P), as `fits`
-    usable[np.arange(len(counted)), np.arange(len(counted))] = False
-    fits &= usable
-    in_all, of_all = fits.sum(0), usable.sum(0)  # (candidates, P)
-    shares = []
-    for fit, may in zip(fits, usable, strict=True):
-        known = may.any(0)
-        if known.any():
-            often = np.where(may, (in_all - fit) / np.maximum(of_all - may, 1), -1)  # in the other pictures
-            right = np.take_along_axis(fit, often.argmax(0)[None], axis=0)[0]
-            shares.append(float(right[known].mean()))
-    return round(100 * float(np.mean(shares)), 2) if shares else None
+    fits = np.stack([nearest_is_own(palette, own, has) for own, has in zip(palette, counted, strict=True)])
+    usable = counted[:, None] & counted[None] & ~np.eye(len(counted), dtype=bool)[..., None]  # (pictures, candidates, P)
+    often = (fits & usable).sum(0) / np.maximum(usable.sum(0), 1)  # (candidates, P)
+    known = counted & usable.any((0, 1))
+    of_pictures = [often.max(0)[mine].mean() for mine in known if mine.any()]
+    return round(100 * float(np.mean(of_pictures)), 2) if of_pictures else None
