@@ -57,8 +57,8 @@ def chance(palette: np.ndarray, counted: np.ndarray) -> float | None:
     """What one palette for all pictures scores at best, in percent; None for a single picture.
 
     A part's candidates are its colours in the answers; the best of them is right in the largest share of the other pictures.
-    These shares stand in place of what is right or wrong in the score: the mean over a picture's parts, and over the pictures. A
-    part that counts in no other picture is left out.
+    These shares stand in place of right and wrong in the score: the mean over a picture's parts, and over the pictures. A part
+    that counts in no other picture is left out.
 
     Args:
         palette: (N, P, 3): the mean colours of the answers' parts.
