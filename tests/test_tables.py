@@ -643,10 +643,22 @@ def test_a_store_of_the_old_format_gives_its_table(tmp_path):
     assert "test images: cat 400; seed 0; LPIPS-squeeze: weights lpips-squeeze 31b69c56." in table.caption
 
 
-@pytest.mark.parametrize("name", ["seeds", "small", "variants"])
-def test_committed_results_give_the_tables_beside_them(name):
+USUAL = ["fid", "ssim_global", "ssim", "lpips"]
+
+
+@pytest.mark.parametrize(
+    ("name", "metrics"),
+    [
+        ("seeds", USUAL),
+        ("small", USUAL),
+        ("variants", USUAL),
+        ("right-answers", ["match", "bleed", "ciede2000"]),
+        ("right-answers", ["fid:dims=192:real_size=target", "ssim_global"]),
+    ],
+)
+def test_committed_results_give_the_tables_beside_them(name, metrics):
     root = Path(__file__).parents[1] / "results"
-    (table,) = tables(results(root / name), metrics=["fid", "ssim_global", "ssim", "lpips"], store=root / name)
+    (table,) = tables(results(root / name), metrics=metrics, store=root / name)
     written = (root / f"{name}.md").read_text()
     lines = [line for line in render_table(table, "md").splitlines() if line.startswith("| S")]
     for line in lines:
