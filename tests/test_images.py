@@ -633,9 +633,9 @@ def test_progress_is_reported_up_to_the_last_image(
 
 
 def test_a_file_that_the_system_cannot_read_is_no_corrupt_image_and_is_not_remembered(
-    folder_of_heads: Heads, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, folder_of_heads: Heads, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = folder_of_heads(train=2, test=2)
+    path, cache = folder_of_heads(train=2, test=2), tmp_path / "cache"  # other tests have decoded the same heads
     whole = ImageFile.open
 
     def too_many_open_files(self: ImageFile) -> Image.Image:
@@ -643,9 +643,9 @@ def test_a_file_that_the_system_cannot_read_is_no_corrupt_image_and_is_not_remem
 
     monkeypatch.setattr(ImageFile, "open", too_many_open_files)
     with pytest.raises(UserError, match="cannot be read: Too many open files"):
-        prepared(path)
+        prepared(path, cache=cache)
     monkeypatch.setattr(ImageFile, "open", whole)
-    assert len(prepared(path).train) == 2
+    assert len(prepared(path, cache=cache).train) == 2
 
 
 def test_a_picture_that_memory_does_not_suffice_for_is_no_corrupt_image_and_is_not_remembered(

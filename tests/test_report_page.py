@@ -121,7 +121,7 @@ def test_plots_are_drawn_when_they_come_into_view_with_words_for_who_cannot_see_
     every = "[...document.querySelectorAll('.plot')]"
     wait_for(page, f"{every}.length > 4 && {every}.every(plot => plot.querySelector('.main-svg'))")
     captions = page.locator("#curve-panels figcaption").all_inner_texts()
-    assert captions[:2] == ["SSIM (global) over epochs", "Reconstruction loss"]  # the metric that chooses the best epoch first
+    assert captions[:2] == ["match over epochs", "Reconstruction loss"]  # the metric that chooses the best epoch first
     assert "SSIM (windowed) over epochs" in captions
     for plot in page.locator(".plot").all():
         text = plot.get_attribute("aria-label") or ""
@@ -209,7 +209,7 @@ def test_each_protocol_has_its_view_with_the_datasets_curves(store: Path, opened
     assert page.locator("#grid thead th").count() == 2 + 2
     through(page)
     captions = page.locator("#curve-panels figcaption").all_inner_texts()
-    assert captions[0] == "SSIM (global) over epochs"  # by which the best epoch is chosen
+    assert captions[0] == "match over epochs"  # by which the best epoch is chosen
     assert "Reconstruction loss" in captions
 
 

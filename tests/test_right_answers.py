@@ -409,7 +409,7 @@ def test_numbers_that_were_stored_before_a_metric_had_the_option_still_stand() -
         described = parsed(key).descriptor
         assert described.options == number["metric"]["options"]
         assert described.title == number["metric"]["title"]
-        assert number_identity(measurement, described.name, described.options, number["weights"]) == number["identity"]
+        assert number_identity(measurement, described.name, described.options, number.get("weights", {})) == number["identity"]
     assert parse_metric("ssim:against=answer").descriptor.options == {"against": "answer"}
 
 

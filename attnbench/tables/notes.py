@@ -99,7 +99,7 @@ def _first_measured(cells: Cells, column: Column) -> pd.Series | None:
         return None
     measured = finished[["test_images"]].assign(**{part: finished.get(f"{column.key}.{part}") for part in parts})
     measured = measured[finished[column.key].notna().to_numpy() & same_weights(measured["weights"], column.weights)]
-    return measured.bfill().iloc[0] if len(measured) else None
+    return measured.apply(lambda part: next(iter(part.dropna()), None)) if len(measured) else None
 
 
 def foreign_notes(cells: Cells, rows: Iterable[Row]) -> list[str]:
