@@ -565,7 +565,7 @@ def test_what_is_said_of_a_methods_pictures_on_several_datasets_is_said_once():
     table = one_table(*rows, metrics=["fid"])
     assert list(table.rows) == ["MangaNinja (not trained here)"]
     assert "MangaNinja: not trained here (v1.0, 50 steps, made at 512 px; pictures aaaaaaaa, bbbbbbbb)." in table.notes
-    other = {**foreign(dataset="wild", digest="cccccccc"), "elsewhere": "v2.0; pictures cccccccc"}
+    other = {**foreign(dataset="wild", digest="cccccccc"), "elsewhere": "v2.0"}
     said = (
         "MangaNinja: not trained here (v1.0, 50 steps, made at 512 px; pictures aaaaaaaa, bbbbbbbb; v2.0; pictures cccccccc)."
     )

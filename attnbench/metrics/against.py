@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from attnbench.metrics.parts import unknowable
+from attnbench.metrics.parts import shown_by_reference
 from attnbench.metrics.pictures import Pictures
 
 ORIGINAL, ANSWER = AGAINST = ("original", "answer")
@@ -41,7 +41,7 @@ def knowable(pictures: Pictures, against: str) -> Tensor:
     """(N, S, S) bool: where the target can be known; not, in an answer, where the sketch shows what its reference lacks."""
     if against == ORIGINAL:
         return torch.ones_like(pictures.generated[:, 0], dtype=torch.bool)
-    return ~unknowable(pictures)
+    return shown_by_reference(pictures)
 
 
 def compared(pictures: Pictures, against: str) -> tuple[Tensor, Tensor]:

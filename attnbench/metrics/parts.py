@@ -76,9 +76,9 @@ def _regions(pictures: Pictures) -> Regions:
     )
 
 
-def unknowable(pictures: Pictures) -> Tensor:
-    """(N, S, S) bool: where the sketch shows a part that its reference lacks; lines are of the part that they bound."""
-    return torch.from_numpy(~_by_pixel(_shown(pictures), pictures.parts.long().numpy()))
+def shown_by_reference(pictures: Pictures) -> Tensor:
+    """(N, S, S) bool: where the sketch shows a part that its reference shows, too; lines are of the part that they bound."""
+    return torch.from_numpy(_by_pixel(_shown(pictures), pictures.parts.long().numpy()))
 
 
 def left_out(regions: Regions) -> dict[str, int]:

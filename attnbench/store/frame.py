@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -28,9 +28,8 @@ def results(store: str | Path = "results") -> pd.DataFrame:
     measurement, protocol (its label, empty for the usual one), test_images, measured (the folder with its pairs.csv), metrics
     (a JSON list of their keys); every metric by its key (`mine`, `mine:size=5`), `<metric>.<what is recorded with it>`
     (of a mapping, a column for each of its values: `mine.parts.hair`), `best.<...>`; costs, device, cells_on_device (how many
-    shared it, if several); elsewhere (of pictures made elsewhere: note, size, digest), pictures (the beginning of their digest
-    alone). Absent values are NaN or None.
-    `frame.attrs["metrics"]` describes the metrics, by key.
+    shared it, if several); elsewhere (of pictures made elsewhere: note and size), pictures (the beginning of their digest).
+    Absent values are NaN or None. `frame.attrs["metrics"]` describes the metrics, by key.
 
     Raises:
         UserError: there is no such folder, or no cell in it.
@@ -171,30 +170,12 @@ def _size(record: Record) -> int | None:
 
 
 def _made_elsewhere(record: Record) -> str | None:
-    """Of a row that was not trained here: the note, the size and the digest of its pictures."""
+    """Of a row that was not trained here: what is said of its pictures, and their size; empty if that is nothing."""
     given = record.pictures
     if not given:
         return None
     size = f"made at {given.side} px" if given.side != given.size else ""
-    return with_digests(", ".join(filter(None, [given.note, size])), [given.digest[:8]])
-
-
-def with_digests(said: str, digests: Sequence[str]) -> str:
-    """What is said of pictures that were made elsewhere, with the beginnings of their digests.
-
-    >>> with_digests("made at 512 px", ["1a2b3c4d", "5e6f7a8b"])
-    'made at 512 px; pictures 1a2b3c4d, 5e6f7a8b'
-    """
-    return "; ".join(filter(None, [said, f"pictures {', '.join(digests)}"]))
-
-
-def without_digests(text: str, digests: Sequence[str]) -> str:
-    """What was said before `with_digests`.
-
-    >>> without_digests("made at 512 px; pictures 1a2b3c4d", ["1a2b3c4d"]), without_digests("pictures 1a2b3c4d", ["1a2b3c4d"])
-    ('made at 512 px', '')
-    """
-    return text.removesuffix(with_digests("", digests)).removesuffix("; ")
+    return ", ".join(filter(None, [given.note, size]))
 
 
 def _columns_of_module(module: ModuleRecord, known: dict[str, dict[str, Any]]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from attnbench.config.grid_files import COMPARISON, GridFile, GridVariant, built
 from attnbench.console import warn
 from attnbench.errors import UserError
 from attnbench.metrics.descriptor import Descriptor
-from attnbench.store.frame import keys_in, with_digests, without_digests
+from attnbench.store.frame import keys_in
 
 NOT_TRAINED = "not trained here"
 RowKey = tuple[str, str, int]  # module, all options as JSON, and which of several sets of pictures; -1 for a trained module
@@ -359,13 +359,22 @@ def variants_in(frame: pd.DataFrame) -> dict[RowKey, Row]:
     for module, everything, options, label, elsewhere, digest, turn in parts.drop_duplicates().to_numpy():
         key, given = (module, everything, turn), json.loads(options)
         if turn != _TRAINED:
-            said.setdefault(key, {}).setdefault(without_digests(elsewhere, [digest]), []).append(digest)
-            text = "; ".join(with_digests(*one) for one in said[key].items())
+            said.setdefault(key, {}).setdefault(elsewhere, []).append(digest)
+            text = "; ".join(_with_digests(*one) for one in said[key].items())
             digests = tuple(digest for theirs in said[key].values() for digest in theirs)
             found[key] = Row(f"{label} ({NOT_TRAINED})", module, json.loads(everything), given, text, digests)
         elif key not in found or len(given) < len(found[key].given):
             found[key] = Row(paper_label(module, given) or label, module, json.loads(everything), given)
     return found
+
+
+def _with_digests(said: str, digests: Sequence[str]) -> str:
+    """What is said of pictures that were made elsewhere, with the beginnings of their digests.
+
+    >>> _with_digests("made at 512 px", ["1a2b3c4d", "5e6f7a8b"])
+    'made at 512 px; pictures 1a2b3c4d, 5e6f7a8b'
+    """
+    return "; ".join(filter(None, [said, f"pictures {', '.join(digests)}"]))
 
 
 def _of_entry(entry: GridVariant, found: Mapping[RowKey, Row]) -> list[tuple[RowKey | None, Row]]:

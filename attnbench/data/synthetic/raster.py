@@ -104,11 +104,11 @@ class Outlines:
 
         What has shrunk to nothing has none: its edges, or its inside, are turned round.
         """
-        owner, row, first, stop = self._runs(_rounded(points), side)
+        owner, row, first, stop = self._all_runs(_rounded(points), side)
         bounds = np.searchsorted(owner, np.arange(self.count + 1))
         return [Runs(row[a:b], first[a:b], stop[a:b]) for a, b in pairwise(bounds)]
 
-    def _runs(self, start: Whole, side: int) -> tuple[Whole, Whole, Whole, Whole]:
+    def _all_runs(self, start: Whole, side: int) -> tuple[Whole, Whole, Whole, Whole]:
         """Runs of pixels: outline, row, first column, column behind the last; in this order."""
         end = start[self.following]
         down = end[:, 1] > start[:, 1]
@@ -121,8 +121,8 @@ class Outlines:
         along = upper[edge, 0] * height + width * (row * FINE + FINE // 2 - upper[edge, 1])  # where it crosses, times height
         column = np.clip(-((FINE // 2 * height - along) // (FINE * height)), 0, side)
         order = np.argsort((self.owner[edge] * side + row) * (side + 1) + column, kind="stable")
-        along_before = ((end - start) * (self.points[self.following] - self.points)).sum(1)
-        turn = np.where(np.bincount(self.owner, along_before, self.count) > 0, self.turn, 0)
+        kept = ((end - start) * (self.points[self.following] - self.points)).sum(1)
+        turn = np.where(np.bincount(self.owner, kept, self.count) > 0, self.turn, 0)
         winding = np.cumsum((np.where(down, -1, 1) * turn[self.owner])[edge][order])
         inside = winding > 0
         before = np.concatenate([[False], inside[:-1]])
