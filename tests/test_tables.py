@@ -846,6 +846,17 @@ def test_latex_escapes_and_marks(tmp_path):
     typeset(text, tmp_path)
 
 
+def test_greek_letters_of_a_metrics_title_are_latex_commands(tmp_path):
+    labelled = render_table(one_table(cell("λ, μ, Ω")), "latex")
+    assert r"$\lambda$, $\mu$, $\Omega$" in labelled
+    root = Path(__file__).parents[1] / "results" / "right-answers"
+    (table,) = tables(results(root), metrics=["ciede2000"], store=root)
+    text = render_table(table, "latex")
+    assert r"$\Delta$E00" in text
+    assert "Δ" not in text
+    typeset(text, tmp_path)
+
+
 def test_the_papers_eight_columns_with_all_that_can_stand_in_them_fit_a_page(tmp_path):
     rows = [
         cell(label, dataset, seed, fid=30 + seed, stale="sga.py")

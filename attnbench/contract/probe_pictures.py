@@ -9,14 +9,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from attnbench.config.recipe import Data
+from attnbench.contract.distortions import blurred, noisy
 from attnbench.contract.traces import no_progress_lines
 from attnbench.data.images import PreparedDataset, prepare
 from attnbench.data.layouts import synthetic
-from attnbench.metrics.generate import PairSet, to_bytes
+from attnbench.metrics.generate import PairSet
 from attnbench.metrics.measure import pictures_of
 from attnbench.metrics.pictures import Pictures
 from attnbench.metrics.protocol import Protocol
@@ -72,13 +72,7 @@ def probe_pictures() -> Iterator[Probes]:
 
 def distorted(images: Tensor) -> dict[str, Tensor]:
     """(N, 3, S, S) uint8, three times over: blurred, noisy and in other colours."""
-    signed = images.float() / 127.5 - 1
-    noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(0))
-    return {
-        "blurred": to_bytes(F.avg_pool2d(F.pad(signed, (2, 2, 2, 2), mode="reflect"), 5, 1)),
-        "noisy": to_bytes(signed + 0.2 * noise),
-        "recoloured": images.roll(1, 1),
-    }
+    return {"blurred": blurred(images, 1.5), "noisy": noisy(images, 25), "recoloured": images.roll(1, 1)}
 
 
 def plain(images: Tensor) -> dict[str, Tensor]:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import TYPE_CHECKING
+from unicodedata import lookup
 
 from attnbench.errors import unknown
 
@@ -218,11 +219,24 @@ def _latex_below(entry: Entry, joined: bool) -> list[str]:
     return [part for part in (*re.split(r" (?=n=)", entry.spread), *paper) if part]
 
 
+# Those that LaTeX has a command for, as in the titles of metrics; Unicode spells lambda without its b.
+_CAPITALS = ("Gamma", "Delta", "Theta", "Lambda", "Xi", "Pi", "Sigma", "Upsilon", "Phi", "Psi", "Omega")
+_SMALL = (
+    *("alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa", "lambda", "mu", "nu", "xi"),
+    *("pi", "rho", "sigma", "tau", "upsilon", "phi", "chi", "psi", "omega"),
+)
+_GREEK = {
+    lookup(f"GREEK {case} LETTER {name.upper().replace('LAMBDA', 'LAMDA')}"): rf"$\{name}$"
+    for case, names in (("CAPITAL", _CAPITALS), ("SMALL", _SMALL))
+    for name in names
+}
+
+
 def _escape_latex(text: str) -> str:
     replacements: dict[str, str | int | None] = {
         "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
         "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "↓": r"$\downarrow$", "↑": r"$\uparrow$", "±": r"$\pm$",
-        "<": r"$<$", ">": r"$>$", "≥": r"$\geq$", DAGGER: r"\dag{}",
+        "<": r"$<$", ">": r"$>$", "≥": r"$\geq$", DAGGER: r"\dag{}", **_GREEK,
     }  # fmt: skip
     return re.sub(r"(?<![\w-])-(?=\d)", "$-$", text.translate(str.maketrans(replacements)))  # a minus sign, not a hyphen
 
