@@ -16,12 +16,15 @@ attention with a bias for each position of the reference, and this is what is co
 
 The defaults are the UNITE row of the comparison (Table 2), and what the authors' code computes. It differs from their paper:
 
-- The paper's transport is unbalanced: rho KL holds the marginals near a and b. The code's is balanced, and unbalanced only in
-  that a and b are learned. `reach=rho` is the paper's; its value of rho could not be verified.
+- The code broadcasts b along the rows of the plan, where it cancels with a: T^ = softmax_j((q_i . k_j + g_j) / eps). The masses
+  reach T^ through the iteration alone, where no gradient flows: their four convolutions keep their initial weights.
 - The cost is sqrt(1 - cos) in the iteration but 1 - cos in the plan, whose marginals are then not a and b, nor its mass 1.
-  `cost=consistent` has 1 - cos in both places.
-- Gradients pass through the last iteration alone, where g's reaches the reference's vectors only: a gets none, b does.
+- The paper's transport is unbalanced: rho KL holds the marginals near a and b. The code's is balanced, and unbalanced only in
+  that the masses differ from position to position. `reach=rho` is the paper's; its value of rho could not be verified.
+- Gradients pass through the last iteration alone, where g's reaches the reference's vectors only.
 - eps is annealed by halves from the diameter of the features' bounding box to the last value above 0.025; the plan has 0.025.
+
+`cost=consistent` has 1 - cos in both places, and log b in T^, as the paper has them: b gets a gradient then, a gets none.
 
 The code measures that diameter over the batch (6.5 to 7.9 at full size), so that a sample's result depends on its neighbours.
 Here it is 7, which gives the code's eleven iterations. More choices of ours, since SGA's authors published no code of their
@@ -57,7 +60,8 @@ class UNITE(nn.Module):
 
     Args:
         channels: C.
-        cost: `released`, sqrt(1 - cos) in Sinkhorn's iteration and 1 - cos in the plan; `consistent`, 1 - cos in both.
+        cost: `released`, sqrt(1 - cos) in Sinkhorn's iteration and 1 - cos in the plan, without b; `consistent`, 1 - cos in
+            both, and b in the plan.
         reach: rho, the weight of the KL that holds the marginals; null holds them exactly.
     """
 
@@ -105,7 +109,8 @@ class UNITE(nn.Module):
             query, key = unit_vectors(query, 3), unit_vectors(key, 3)
             log_a, log_b = log_masses(unit_vectors(query_mass), unit_vectors(key_mass))
             g = self.reference_potential(query.detach(), key, log_a.detach(), log_b.detach())
-            return ((query @ key.mT + g[:, None, :]) / EPSILON + log_b[:, None, :]).softmax(-1)
+            logits = (query @ key.mT + g[:, None, :]) / EPSILON
+            return (logits if self.cost == "released" else logits + log_b[:, None, :]).softmax(-1)
 
     def reference_potential(self, query: Tensor, key: Tensor, log_a: Tensor, log_b: Tensor) -> Tensor:
         """g, (B, m): Sinkhorn's iteration, and one more update, through which alone a gradient passes."""

@@ -72,14 +72,15 @@ def naive_masses(module, sketch, reference):
 
 
 def naive_plan(module, sketch, reference, *, cost="released", reach=None):
-    """The transport plan T (n, m) of one sample, before its rows are normalised."""
+    """The transport plan T (n, m) of one sample, before its rows are normalised; the released one has b along the rows."""
     queries = naive_vectors(naive_conv(sketch, module.theta), 3)
     keys = naive_vectors(naive_conv(reference, module.phi), 3)
     log_a, log_b = naive_masses(module, sketch, reference)
     plain = [[1 - float(query @ key) for key in keys] for query in queries]
     inside = [[math.sqrt(max(c, 1e-6)) for c in row] for row in plain] if cost == "released" else plain
     f, g = naive_potentials(inside, log_a, log_b, reach)
-    logits = [[(f[i] + g[j] - c) / EPSILON + log_a[i] + log_b[j] for j, c in enumerate(row)] for i, row in enumerate(plain)]
+    mass = [[log_b[i % len(log_b)] if cost == "released" else b for b in log_b] for i in range(len(log_a))]
+    logits = [[(f[i] + g[j] - c) / EPSILON + log_a[i] + mass[i][j] for j, c in enumerate(row)] for i, row in enumerate(plain)]
     return torch.tensor(logits, dtype=torch.float64).exp()
 
 
@@ -208,7 +209,8 @@ def differentiable_plan(module, f_s, f_r, *, cost="released", reach=None, throug
         h = torch.tensor([m + p / last for m, p in zip(masses[0], f, strict=True)], dtype=torch.float64)
         g.append((1 if reach is None else 1 / (1 + last / reach)) * -last * (h[:, None] - inside[b] / last).logsumexp(0))
     g = torch.stack(g) if through_g else torch.stack(g).detach()
-    return ((torch.einsum("bid,bjd->bij", query, key) + g[:, None]) / EPSILON + log_b[:, None]).softmax(-1)
+    logits = (torch.einsum("bid,bjd->bij", query, key) + g[:, None]) / EPSILON
+    return (logits if cost == "released" else logits + log_b[:, None]).softmax(-1)
 
 
 def gradients_of(module, plan, *inputs):
@@ -226,18 +228,20 @@ def test_gradients_pass_through_the_last_update_of_g_alone_and_there_to_the_refe
     got = gradients_of(module, module.plan(f_s, f_r), f_s, f_r)
     expected = gradients_of(module, differentiable_plan(module, f_s, f_r, **options), f_s, f_r)
     constant = gradients_of(module, differentiable_plan(module, f_s, f_r, **options, through_g=False), f_s, f_r)
-    learned = {"theta.weight", "phi.weight", "theta_mass.weight", "phi_mass.weight", "sketch", "reference"}
+    masses = ["theta_mass.weight", "phi_mass.weight"] if options.get("cost") == "consistent" else []
+    learned = {"theta.weight", "phi.weight", *masses, "sketch", "reference"}
     assert {name for name, gradient in got.items() if gradient is not None} == learned
     for name in learned:
         assert torch.allclose(got[name], expected[name], rtol=1e-6, atol=1e-9)
-    for name in ("theta.weight", "theta_mass.weight", "phi_mass.weight", "sketch"):  # g has no part in theirs
+    for name in ("theta.weight", *masses, "sketch"):  # g has no part in theirs
         assert torch.allclose(got[name], constant[name], rtol=1e-6, atol=1e-9)
     for name in ("phi.weight", "reference"):
         assert not torch.allclose(got[name], constant[name], rtol=1e-2)
 
 
-def test_the_masses_of_the_reference_have_a_gradient_and_those_of_the_sketch_have_none(monkeypatch):
-    module = build(UNITE, {})
+@pytest.mark.parametrize("cost", ["released", "consistent"])
+def test_the_masses_change_the_plan_and_only_the_references_of_the_consistent_cost_have_a_gradient(cost, monkeypatch):
+    module = build(UNITE, {"cost": cost})
     f_s, f_r = maps()
     log_a = torch.linspace(-1, 1, 24, dtype=torch.float64).view(2, 12).log_softmax(-1).requires_grad_()
     log_b = torch.linspace(1, -1, 24, dtype=torch.float64).view(2, 12).log_softmax(-1).requires_grad_()
@@ -245,9 +249,10 @@ def test_the_masses_of_the_reference_have_a_gradient_and_those_of_the_sketch_hav
     plan = module.plan(f_s, f_r)
     at_a, at_b = torch.autograd.grad((plan * weight_like(plan)).sum(), (log_a, log_b), allow_unused=True)
     assert at_a is None
-    assert at_b.abs().max() > 1e-3
-    monkeypatch.setattr(unite, "log_masses", lambda u, v: (log_a.roll(1, -1), log_b))
-    assert not torch.allclose(module.plan(f_s, f_r), plan)  # though a does change the plan, through g
+    assert at_b is None if cost == "released" else at_b.abs().max() > 1e-3
+    for masses in ((log_a.roll(1, -1), log_b), (log_a, log_b.roll(1, -1))):  # through g
+        monkeypatch.setattr(unite, "log_masses", lambda u, v, masses=masses: masses)
+        assert not torch.allclose(module.plan(f_s, f_r), plan)
 
 
 @pytest.mark.parametrize("enabled", [True, False])
