@@ -25,6 +25,7 @@ from attnbench.execute.asked import GENERATOR, Asked, ToMeasure, can_be_measured
 from attnbench.files import replacing
 from attnbench.method.backbone import Colorizer
 from attnbench.metrics.generate import PairSet, generate
+from attnbench.metrics.line_art import drawn_by
 from attnbench.metrics.measure import Number, measure, pictures_of
 from attnbench.metrics.pictures import Pictures
 from attnbench.metrics.protocol import number_identity
@@ -32,7 +33,7 @@ from attnbench.store.folder import MEASURED, CellFolder
 from attnbench.store.generators import load
 from attnbench.store.job import RunOptions
 from attnbench.store.pictures import PICTURES, PairPictures, pixels_digest, write_pair_pictures
-from attnbench.store.scores import add_scores
+from attnbench.store.scores import add_scores, read_scores
 
 Progressed = Callable[[int, int], None]  # pairs coloured, and in total
 
@@ -202,11 +203,20 @@ def _from_pictures_alone(kept: PairPictures, subject: Subject, device: torch.dev
         "wanted": lambda: kept.all_of(kept.original),
         "sketch": lambda: kept.all_of(kept.sketch, channels=1),
         "reference": lambda: kept.all_of(kept.reference),
+        "draw": lambda: drawn_by(subject.data.sketch, [sketch for sketch, _ in names]),
     }
     generated = kept.all_of(kept.generated)
-    names = [(str(sketch), str(reference)) for sketch, reference in kept.pairs]
+    names = _names_of(kept)
     lacking = dict.fromkeys(("real", "answers", "parts", "reference_parts"), why)
     return _Made(generated, _source(kept), Pictures(generated, names, device, available, lacking))
+
+
+def _names_of(kept: PairPictures) -> list[tuple[str, str]]:
+    """(sketch, reference) of each pair, names of images; where they are not known, numbers."""
+    scores = read_scores(kept.path.parent)
+    if scores is None or len(scores) != len(kept):
+        return [(str(sketch), str(reference)) for sketch, reference in kept.pairs]
+    return list(zip(scores["sketch"], scores["reference"], strict=True))
 
 
 def _written(

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import binary_dilation, distance_transform_edt
 
+from attnbench.metrics.line_art import sketch_lines
 from attnbench.metrics.metric import Score
-from attnbench.metrics.parts import LINE, MIN_PIXELS, NO_PART, USES, difference, lab_of, left_out, part_means, regions_of
+from attnbench.metrics.parts import MIN_PIXELS, NO_PART, USES, difference, lab_of, left_out, part_means, regions_of
 from attnbench.metrics.pictures import Pictures
 
 WIDTH = 1 / 16  # of the band beside a border, as a share of the picture's side
@@ -35,7 +36,7 @@ class Bleed:
 
     def measure(self, pictures: Pictures) -> Score:
         regions = regions_of(pictures)
-        lines = pictures.sketch[:, 0].numpy() < LINE
+        lines = sketch_lines(pictures).numpy()
         labels = [clear_of_lines(*pair) for pair in zip(regions.labels, lines, strict=True)]
         rows = zip(labels, pictures.parts.numpy(), lab_of(pictures, "generated"), lab_of(pictures, "answers"), strict=True)
         found = [bleeding(*row, count=regions.counted.shape[1]) for row in rows]

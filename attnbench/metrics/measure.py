@@ -21,6 +21,7 @@ from attnbench.method.precision import tf32
 from attnbench.metrics.descriptor import Descriptor
 from attnbench.metrics.generate import PairSet
 from attnbench.metrics.ground_truth import answers_of, parts_of
+from attnbench.metrics.line_art import drawn_by
 from attnbench.metrics.metric import Metric, Score
 from attnbench.metrics.pictures import FROM_ELSEWHERE, LACKING, Pictures, RealImages, has_no
 
@@ -168,7 +169,11 @@ def pictures_of(
     """
     size = generated.shape[-1]
     real = RealImages(dataset, size, pairs.protocol.pair_seed, cache or cache_folder(), has_train)
-    available: dict[str, Callable[[], Any]] = {"sketch": pairs.sketches, "reference": pairs.reference_images}
+    available: dict[str, Callable[[], Any]] = {
+        "sketch": pairs.sketches,
+        "reference": pairs.reference_images,
+        "draw": lambda: drawn_by(pairs.data.sketch, [sketch for sketch, _ in pairs.names]),
+    }
     lacking: dict[str, str] = {}
     foreign = pairs.protocol.references == "folder"
     if foreign:

@@ -5,7 +5,7 @@ A part of a picture counts if its right colour can be known, and seen:
 - its reference shows it, too, on at least MIN_SHARE of its pixels, and on one: nobody can take a colour from what is not there;
 - its sketch shows it on at least MIN_PIXELS pixels that are no lines.
 
-Lines, where the sketch is darker than LINE, belong to no part: they are dark whatever colours a picture gets. A picture of
+Lines, see `line_art`, belong to no part: they are dark whatever colours a picture gets. A picture of
 which no part counts scores what the right answer scores, since nothing in it is known to be wrong; `left_out` counts them.
 
 Colours are CIELAB (D65) of sRGB, differences CIEDE2000: Sharma, Wu and Dalal, "The CIEDE2000 Color-Difference Formula:
@@ -23,12 +23,12 @@ from skimage.color import deltaE_ciede2000, rgb2lab
 from torch import Tensor
 
 from attnbench.errors import NotMeasurable
+from attnbench.metrics.line_art import sketch_lines
 from attnbench.metrics.pictures import Pictures
 
 USES = ("answers", "parts", "reference_parts", "sketch")  # what metrics of parts cannot do without
 MIN_SHARE = 0.002  # 8 pixels of 64 x 64
 MIN_PIXELS = 4
-LINE = 128  # grey levels
 NO_PART = -1
 
 
@@ -63,7 +63,7 @@ def regions_of(pictures: Pictures) -> Regions:
 
 def _regions(pictures: Pictures) -> Regions:
     parts, names = pictures.parts.long().numpy(), pictures.part_names
-    inside = np.where(pictures.sketch[:, 0].numpy() < LINE, NO_PART, parts)
+    inside = np.where(sketch_lines(pictures).numpy(), NO_PART, parts)
     in_sketch, in_reference = _sizes(parts, len(names)) > 0, _shown(pictures)
     large = _sizes(inside, len(names)) >= MIN_PIXELS
     counted = in_sketch & in_reference & large

@@ -18,7 +18,7 @@ from attnbench.files import replacing
 
 Made = TypeVar("Made")
 # What a metric may name in `uses`.
-USABLE = ("wanted", "sketch", "reference", "real", "answers", "parts", "reference_parts")
+USABLE = ("wanted", "sketch", "reference", "draw", "real", "answers", "parts", "reference_parts")
 
 # Pictures that a metric takes at once. On a CPU few enough that a layer of the Inception stays below 32 MB: above that, glibc
 # requests the memory of every tensor anew from the system, and page faults add a third to the time.
@@ -99,6 +99,11 @@ class Pictures:
         return self._get("reference")
 
     @property
+    def draw(self) -> Callable[[Tensor, Sequence[int]], Tensor]:
+        """Line art of any images as the recipe draws it, see `line_art.drawn_by`."""
+        return self._get("draw")
+
+    @property
     def real(self) -> RealImages:
         """The dataset's real images."""
         return self._get("real")
@@ -159,6 +164,7 @@ LACKING = {
     "wanted": "originals",
     "sketch": "sketches",
     "reference": "references",
+    "draw": "constants of line art",
     "real": "real images",
     "answers": "right answers",
     "parts": "maps of parts",
