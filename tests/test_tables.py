@@ -297,7 +297,7 @@ def test_what_chance_gives_stands_below_the_table_for_every_metric_that_records_
     table = one_table(*by_chance, metrics=["mine", "kid"])
     assert [note for note in table.notes if "chance" in note] == [
         "Mine: chance, without a look at the reference: anime 0.125, cat 0.250.",
-        "KID: chance, without a look at the reference: anime 2.0000.",
+        "KID: N = anime 500 generated images; chance, without a look at the reference: anime 2.0000.",
     ]
     assert not any("chance" in note for note in one_table(cell(), cell("SCFT")).notes)
 
@@ -558,6 +558,19 @@ def test_pictures_of_one_name_that_differ_are_two_rows():
         "MangaNinja (not trained here) [bbbbbbbb]",
         "Other (not trained here)",
     ]
+
+
+def test_a_methods_pictures_of_several_protocols_are_one_row_and_those_of_one_protocol_are_not():
+    cross, same, again = (
+        foreign(digest=digest, protocol=one) for digest, one in (("aaaaaaaa", USUAL), ("bbbbbbbb", SAME), ("cccccccc", SAME))
+    )
+    table = one_table(cross, same, metrics=["fid"])
+    assert texts(table) == {"MangaNinja (not trained here)": ["28.00", "28.00"]}
+    assert "MangaNinja: not trained here (v1.0, 50 steps, made at 512 px; pictures aaaaaaaa, bbbbbbbb)." in table.notes
+    assert texts(one_table(cross, same, again, metrics=["fid"])) == {
+        "MangaNinja (not trained here) [aaaaaaaa bbbbbbbb]": ["28.00", "28.00"],
+        "MangaNinja (not trained here) [cccccccc]": ["-", "28.00"],
+    }
 
 
 def test_what_is_said_of_a_methods_pictures_on_several_datasets_is_said_once():

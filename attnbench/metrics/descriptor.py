@@ -26,13 +26,21 @@ class Descriptor(BaseModel):
     per_image: bool = Field(description="Whether each picture has a score; else it is one number for the whole set.")
     in_paper: bool = Field(False, description="Whether the SGA paper reports this quantity.")
     note: str = Field("", description="A remark, for the model card.")
+    truth: bool = Field(False, description="Whether it holds pictures to right answers, which only some datasets know.")
+    companion: str = Field("", description="Name of the metric that copying a reference would lose, where it would win this.")
+    gap: bool = Field(False, description="Whether tables show how it differs between the protocols `same` and `cross`.")
+    floor_is: str = Field("", description="What `floor` among its details is the number of, for notes below tables.")
+    ceiling_is: str = Field("", description="The same of `ceiling`.")
     package: str = "attnbench"
     version: str = ""
 
     @property
     def heading(self) -> str:
-        unit = f" ({self.unit})" if self.unit else ""
-        return f"{self.title}{unit} {'↓' if self.lower_is_better else '↑'}"
+        return f"{self.title_with_unit} {'↓' if self.lower_is_better else '↑'}"
+
+    @property
+    def title_with_unit(self) -> str:
+        return f"{self.title} ({self.unit})" if self.unit else self.title
 
     def written(self, value: float, sign: str = "") -> str:
         return f"{value:{sign}.{self.decimals}f}"
@@ -56,7 +64,8 @@ def _plain(value: Any) -> str:
 
 
 def shown_by_default(metrics: Mapping[str, Descriptor], asked: Iterable[str], papers: Sequence[str]) -> list[str]:
-    """Columns of a table: a paper's metrics and those of other packages; or all, where the paper's first was not asked for.
+    """Columns of a table, whatever the dataset: a paper's metrics and those of other packages; or all, where the paper's first
+    was not asked for.
 
     Args:
         asked: keys.

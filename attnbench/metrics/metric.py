@@ -9,6 +9,7 @@ A metric is a class that says all that is known of it:
         per_image = True        # a score for each picture; False: one number for the whole set
         needs = ()              # names of pretrained networks; `net-{size}` names one by an option
         uses = ("wanted",)      # what of `Pictures` it cannot do without, besides `generated`
+        smallest = 1            # side in pixels below which pictures have no number
 
         def __init__(self, *, size=3): ...
 
@@ -19,6 +20,11 @@ among a number's options, so that the earlier numbers, which are the same, go on
 
 `networks()` lists the `Weights` that `needs` may name; `settings` maps keys of a recipe's `evaluation` to options, as
 `{"net_size": "size"}`; `note` is a remark for model cards; `packages` are those whose versions are recorded with a number.
+
+A metric that a copy of the reference would win names in `companion` one that the copy would lose: this is measured with it, and
+no table shows the first without it. With `gap = True`, tables show how much higher a number is where the reference is the
+sketch's own original. `floor`, `ceiling` and `chance` among a score's details stand below tables; `floor_is` and `ceiling_is`
+say of what they are the numbers.
 
 What `attnbench check-metric` holds it to, if it says so: `range = (low, high)`, None for no bound; `symmetric = True`, where
 `generated` and `wanted` may change places.
@@ -53,7 +59,8 @@ class Score:
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
-_SAID = [name for name in Descriptor.model_fields if name not in ("name", "options", "package", "version")]
+_SAID = [name for name in Descriptor.model_fields if name not in ("name", "options", "truth", "package", "version")]
+_TRUTH = frozenset({"answers", "parts", "reference_parts"})  # what only some datasets know
 
 
 class Scorer(Protocol):
@@ -76,6 +83,7 @@ class Metric:
         needs: names of the pretrained networks that it uses, as `attnbench weights` has them.
         uses: what of `Pictures` it cannot do without.
         packages: those whose versions are recorded with its numbers.
+        smallest: side in pixels below which pictures have no number.
     """
 
     key: str
@@ -85,6 +93,7 @@ class Metric:
     needs: tuple[str, ...]
     uses: tuple[str, ...]
     packages: tuple[str, ...]
+    smallest: int = 1
 
 
 def parse_metric(text: str, settings: Mapping[str, Any] | None = None) -> Metric:
@@ -135,21 +144,24 @@ def metric_of(
     options = {**defaults, **given}
     added = getattr(scorer, "added_options", ())
     stored = {option: value for option, value in options.items() if option not in added or value != defaults[option]}
+    uses = tuple(getattr(scorer, "uses", ("wanted",)))
     said = {field_: getattr(scorer, field_) for field_ in _SAID if hasattr(scorer, field_)}
-    described = {**said, "name": name, "options": stored, "package": package, "version": version}
+    truth = not _TRUTH.isdisjoint(uses)
+    described = {**said, "name": name, "options": stored, "truth": truth, "package": package, "version": version}
     return Metric(
         key=key_of(name, given),
         given=given,
         scorer=scorer,
         descriptor=Descriptor.model_validate(described, strict=True),
         needs=tuple(network.format(**options) for network in getattr(scorer, "needs", ())),
-        uses=tuple(getattr(scorer, "uses", ("wanted",))),
+        uses=uses,
         packages=tuple(getattr(scorer, "packages", ())),
+        smallest=getattr(scorer, "smallest", 1),
     )
 
 
 def metrics_of(evaluation: Evaluation) -> list[Metric]:
-    """The metrics that a recipe asks for, in its order.
+    """The metrics that a recipe asks for, in its order, then their companions.
 
     Raises:
         UserError: as `parse_metric`; or one is named twice.
@@ -158,14 +170,20 @@ def metrics_of(evaluation: Evaluation) -> list[Metric]:
 
 
 def parse_metrics(texts: Iterable[str], settings: Mapping[str, Any] | None = None) -> list[Metric]:
-    """Raises UserError as `parse_metric`; or one is named twice."""
+    """Metrics in the order of the texts, then the companions that they lack.
+
+    Raises:
+        UserError: as `parse_metric`; or one is named twice.
+    """
     found: dict[str, Metric] = {}
     for text in texts:
         metric = parse_metric(text, settings)
         if metric.key in found:
             raise UserError(f"metric '{metric.key}' is named twice")
         found[metric.key] = metric
-    return list(found.values())
+    names = {metric.descriptor.name for metric in found.values()}
+    companions = dict.fromkeys(metric.descriptor.companion for metric in found.values())
+    return [*found.values(), *(parse_metric(name, settings) for name in companions if name and name not in names)]
 
 
 def networks_needed(metrics: Iterable[Metric]) -> list[str]:

@@ -19,11 +19,13 @@ from attnbench.report.figures import Analysed, find_figures
 from attnbench.report.pair_grid import Album, finite_numbers, pair_grid
 from attnbench.store.frame import frame_of, metrics_in
 from attnbench.store.reading import Stored, each_record
-from attnbench.tables.columns import Column, all_metrics, columns_of, titles, values_of
+from attnbench.tables.columns import Column, columns_of, titles, values_of
 from attnbench.tables.compile import for_pandas, render_table, tables
 from attnbench.tables.cost_columns import COSTS, Cost, cost_means, devices_of
 from attnbench.tables.formats import Entry
-from attnbench.tables.rows import NOT_TRAINED, Cells, Row, Setting, by_recipe, rows_of, without_copies
+from attnbench.tables.gaps import Gap
+from attnbench.tables.rows import NOT_TRAINED, Cells, Row, by_recipe, rows_of, without_copies
+from attnbench.tables.selection import all_metrics, select
 from attnbench.tables.status import row_label, running_now, statuses_now
 
 
@@ -198,7 +200,7 @@ def _tables(frame: pd.DataFrame, groups: Sequence[Cells], store: Path) -> list[P
     return found
 
 
-def _groups(columns: Sequence[Column | Cost]) -> list[tuple[str, int, bool]]:
+def _groups(columns: Sequence[Column | Gap | Cost]) -> list[tuple[str, int, bool]]:
     found: list[tuple[str, int, bool]] = []
     for column in columns:
         name, is_cost = column.heading.group, isinstance(column, Cost)
@@ -209,6 +211,7 @@ def _groups(columns: Sequence[Column | Cost]) -> list[tuple[str, int, bool]]:
 
 def _views(cells: Cells, rows: Sequence[Row], pairs: int, *, several: bool) -> Iterator[tuple[View, Album]]:
     of_datasets = {dataset: _of_dataset(cells, dataset) for dataset in dict.fromkeys(cells.frame["dataset"])}
+    columns = columns_of(cells, select(cells, cells.settings, all_metrics(cells)).shown)
     for setting in cells.settings:
         labels = [row.label for row in rows if len(cells.every(row.label, setting.dataset, "folder"))]
         album = Album()
@@ -220,7 +223,8 @@ def _views(cells: Cells, rows: Sequence[Row], pairs: int, *, several: bool) -> I
             else f"{NOT_TRAINED}, {first['size']} px"
         )
         title = f"{setting.text} · {recipe}" if several else setting.text
-        yield View(title, labels, _qualities(cells, setting, labels), **of_datasets[setting.dataset], grid=grid), album
+        qualities = _qualities(cells, [column for column in columns if column.setting == setting], labels)
+        yield View(title, labels, qualities, **of_datasets[setting.dataset], grid=grid), album
 
 
 def _of_dataset(cells: Cells, dataset: str) -> dict[str, Any]:
@@ -230,10 +234,10 @@ def _of_dataset(cells: Cells, dataset: str) -> dict[str, Any]:
     return {"costs": _costs(cells.trained[cells.trained["dataset"] == dataset]), "curves": curves, "epochs": epochs}
 
 
-def _qualities(cells: Cells, setting: Setting, labels: Sequence[str]) -> list[dict[str, Any]]:
+def _qualities(cells: Cells, columns: Iterable[Column], labels: Sequence[str]) -> list[dict[str, Any]]:
     """Values of each metric that any of the cells has."""
     found = []
-    for column in columns_of(cells, [setting], all_metrics(cells)):
+    for column in columns:
         values = {label: values_of(cells, label, column) for label in labels}
         entries = {
             label: (rounded(series.mean(), 6), rounded(series.std(), 3) if len(series) > 1 else None, len(series))

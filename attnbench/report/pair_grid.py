@@ -23,6 +23,7 @@ from attnbench.report.curves import rounded
 from attnbench.store.pictures import PICTURES, PairPictures
 from attnbench.tables.columns import titles
 from attnbench.tables.rows import Cells, Setting, keys_of_scores
+from attnbench.tables.selection import select
 
 EXTREMES = 3  # number of best pairs, of worst pairs, and of pairs in which modules differ most
 BUDGET = 24_000_000  # bytes of pictures in a page; beyond it, they are scaled down: docs/the-report.md has the costs
@@ -107,7 +108,7 @@ def pair_grid(cells: Cells, setting: Setting, labels: Sequence[str], count: int,
     index = pd.MultiIndex.from_tuples(common, names=_NAMES)
     aligned = [column.scores.loc[index] for column in columns]
     places = np.stack([frame["place"].to_numpy(int) for frame in aligned])  # (columns, pairs), as are the scores
-    per_image = [key for key in cells.asked[setting] if cells.metrics[key].per_image]
+    per_image = [key for key in select(cells, [setting], cells.asked[setting]).shown[setting] if cells.metrics[key].per_image]
     metrics = [key for key in per_image if any(key in frame for frame in aligned)]
     lacking = np.full(len(common), np.nan)
     scores = {

@@ -120,8 +120,8 @@ def _add_numbers(
     row: dict[str, Any], prefix: str, metrics: Mapping[str, MetricRecord], described: dict[str, Descriptor]
 ) -> None:
     for key, number in metrics.items():
-        if key not in described:
-            described[key] = number.metric
+        if key not in described or len(number.metric.model_fields_set) > len(described[key].model_fields_set):
+            described[key] = number.metric  # of a record that is older than some of these fields, another's tells more
         name = prefix + key
         row[name] = number.value
         for part, value in number.parts.items():

@@ -9,8 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from attnbench.errors import UserError, unknown
-from attnbench.metrics.descriptor import Descriptor, matching
+from attnbench.metrics.descriptor import Descriptor
 from attnbench.tables.formats import Heading
 from attnbench.tables.rows import Cells, Setting
 
@@ -85,44 +84,26 @@ def titles(metrics: Mapping[str, Descriptor], used: Iterable[Measured]) -> dict[
     return found
 
 
-def columns_of(cells: Cells, settings: Iterable[Setting], shown: Sequence[str], *, chosen: bool = True) -> list[Column]:
+def columns_of(cells: Cells, shown: Mapping[Setting, Sequence[str]]) -> list[Column]:
     """One column for each setting and metric, or one for each set of weights where the cells used several.
 
-    A setting has those of the metrics that any of its cells was measured with; if there are none, all of them.
-
     Args:
-        chosen: whether a user chose them; else a setting that has none of them shows what it has, and metrics that cannot
-            measure it have no column, see `without_column`.
+        shown: the keys of each setting, see `selection`. One without any has a column for the cells' statuses.
     """
-    every = list(shown) if chosen else list(dict.fromkeys([*shown, *all_metrics(cells)]))
+    every = list(dict.fromkeys(key for keys in shown.values() for key in keys))
     used: dict[str, list[tuple[Setting, str]]] = {key: _used(cells.finished, key) for key in every}
     named = titles(
         cells.metrics, [(key, weights) for key in every for weights in {weights: None for _, weights in used[key]} or [""]]
     )
     found = []
-    for setting in settings:
-        has = [key for key in every if key in cells.asked[setting]]
-        if not chosen:
-            has = [key for key in has if not cells.cannot(setting, key)] or has
-        mine = [key for key in shown if key in has] or has or shown
-        for key in mine:
+    for setting, keys in shown.items():
+        for key in keys:
             networks = [weights for place, weights in used[key] if place == setting]
             for weights in networks or [""]:
                 title = named.get((key, weights), cells.metrics[key].title)
                 found.append(Column(setting, key, cells.metrics[key], title, weights))
-        if not mine:
+        if not keys:
             found.append(Column(setting, "", _STATUS, _STATUS.title))
-    return found
-
-
-def without_column(cells: Cells, columns: Sequence[Column], shown: Iterable[str]) -> dict[tuple[Setting, str], list[str]]:
-    """Metrics that cannot measure a setting, and have no column there: (setting, reason) -> their titles."""
-    there = {(column.setting, column.key) for column in columns}
-    found: dict[tuple[Setting, str], list[str]] = {}
-    for key in shown:
-        for setting in dict.fromkeys(column.setting for column in columns):
-            for reason in cells.cannot(setting, key) if (setting, key) not in there else ():
-                found.setdefault((setting, reason), []).append(cells.metrics[key].title)
     return found
 
 
@@ -136,29 +117,18 @@ def _used(finished: pd.DataFrame, key: str) -> list[tuple[Setting, str]]:
     return [(Setting(dataset, protocol), weights) for dataset, protocol, weights in plain]
 
 
-def chosen_metrics(metrics: Mapping[str, Descriptor], asked: Iterable[str]) -> list[str]:
-    """The keys that names and keys stand for: a name stands for the metric with any options.
-
-    Raises:
-        UserError: one is not among the metrics.
-    """
-    found: dict[str, None] = {}
-    for one in asked:
-        keys = matching(metrics, one)
-        if not keys and not metrics:
-            raise UserError(f"there is no number of '{one}', and none of any other metric: `attnbench measure` measures cells")
-        if not keys:
-            measured = unknown("metric", one, {*metrics, *(metric.name for metric in metrics.values())}, where="measured here")
-            raise UserError(f"{measured}; `attnbench measure` measures others")
-        found |= dict.fromkeys(keys)
-    return list(found)
-
-
-def all_metrics(cells: Cells) -> list[str]:
-    """The keys of the metrics that any of the cells was measured with, in the order of the records."""
-    return list(dict.fromkeys(key for keys in cells.asked.values() for key in keys if key in cells.metrics))
-
-
 def values_of(cells: Cells, label: str, column: Column) -> pd.Series:
     """A row's numbers in a column, by seed."""
     return cells.values(label, column.setting, column.key, column.weights)
+
+
+def spread_of(metric: Descriptor, values: pd.Series, interval: Sequence[float] | None, usual: int) -> str:
+    """`± 2.00`, or `[0.52, 0.57]`; with `n=2` where most entries of the table have another number of seeds."""
+    parts = []
+    if len(values) > 1:
+        parts.append(f"± {metric.written(values.std())}")
+    if interval is not None:
+        parts.append(f"[{metric.written(interval[0])}, {metric.written(interval[1])}]")
+    if len(values) and len(values) != usual:
+        parts.append(f"n={len(values)}")
+    return " ".join(parts)

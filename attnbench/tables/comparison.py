@@ -20,9 +20,9 @@ from attnbench.errors import UserError, unknown
 from attnbench.metrics.descriptor import Descriptor
 from attnbench.plugins import split_options
 from attnbench.store.frame import metrics_in, results
-from attnbench.tables.columns import Column, all_metrics, chosen_metrics, columns_of, values_of
+from attnbench.tables.columns import Column, columns_of, values_of
 from attnbench.tables.formats import Entry, Heading, Line, Sheet
-from attnbench.tables.notes import Footnotes, chance_notes, foreign_notes, listed_seeds, recipe_caption, set_notes
+from attnbench.tables.notes import Footnotes, foreign_notes, listed_seeds, metric_notes, recipe_caption, withheld_notes
 from attnbench.tables.published import PaperValues, published, published_value, published_values
 from attnbench.tables.rows import (
     NOT_TRAINED,
@@ -36,6 +36,7 @@ from attnbench.tables.rows import (
     variants_in,
     without_copies,
 )
+from attnbench.tables.selection import all_metrics, chosen_metrics, select
 from attnbench.tables.statistics import (
     LEVEL,
     SIGNIFICANT,
@@ -90,6 +91,7 @@ class Comparison:
     cells: Cells
     found: Sequence[Compared]
     notes: Sequence[str]  # on datasets and protocols that only one of them has, and missing scores
+    withheld: Sequence[str]  # notes on metrics that are not shown without their companions
 
 
 def compare(store: str | Path = "results", a: str = "sga", b: str = "scft", *, metrics: Sequence[str] = ()) -> pd.DataFrame:
@@ -105,7 +107,8 @@ def compare(store: str | Path = "results", a: str = "sga", b: str = "scft", *, m
         metrics: to compare, in this order: keys, or names that stand for a metric with any options; by default all.
 
     Raises:
-        UserError: a module has no finished cells, A equals B, or they have no dataset and seed in common.
+        UserError: a module has no finished cells, A equals B, or they have no dataset and seed in common; or none of the
+            metrics is shown, for want of their companions.
     """
     return as_frame(comparisons(results(store), a, b, metrics=metrics, store=Path(store)))
 
@@ -134,10 +137,11 @@ def comparisons(
     if keys[0] == keys[1]:
         raise UserError(f"'{a}' and '{b}' are the same variant: a comparison needs two")
     mine, (row_a, row_b) = labelled(finished, [(key, variants[key]) for key in keys])
-    found = [_comparison(cells, row_a, row_b, chosen) for cells in by_recipe(mine, known, store)]
-    found = [one for one in found if one.found]
+    every = [_comparison(cells, row_a, row_b, chosen) for cells in by_recipe(mine, known, store)]
+    found = [one for one in every if one.found]
     if not found:
-        raise UserError(_nothing_in_common(mine, row_a, row_b))
+        withheld = [note.rstrip(".") for one in every for note in one.withheld]
+        raise UserError(withheld[0] if withheld else _nothing_in_common(mine, row_a, row_b))
     return found
 
 
@@ -190,20 +194,19 @@ def _nothing_in_common(mine: pd.DataFrame, a: Row, b: Row) -> str:
 
 
 def _comparison(cells: Cells, a: Row, b: Row, metrics: Sequence[str]) -> Comparison:
-    shown = list(metrics) or all_metrics(cells)
     paper = published_values(a), published_values(b)
+    lacking = {setting: _lacking(cells, a, b, setting) for setting in cells.settings}
+    notes = [note for note in lacking.values() if note]
+    selection = select(cells, [setting for setting, note in lacking.items() if not note], metrics or all_metrics(cells))
+    columns = columns_of(cells, selection.shown)
     found: list[Compared] = []
-    notes = []
-    for setting in cells.settings:
-        if lacking := _lacking(cells, a, b, setting):
-            notes.append(lacking)
-            continue
-        columns = columns_of(cells, [setting], shown)
-        over_all = [one for column in columns for one in _over_seeds(cells, a, b, column, paper)]
+    for setting in selection.shown:
+        mine = [column for column in columns if column.setting == setting]
+        over_all = [one for column in mine for one in _over_seeds(cells, a, b, column, paper)]
         compared, unscored = _with_images(cells, a, b, over_all)
         found += compared
         notes += unscored
-    return Comparison(a, b, cells, found, list(dict.fromkeys(notes)))
+    return Comparison(a, b, cells, found, list(dict.fromkeys(notes)), withheld_notes(cells.metrics, selection))
 
 
 def _lacking(cells: Cells, a: Row, b: Row, setting: Setting) -> str | None:
@@ -347,9 +350,9 @@ def sheet(comparison: Comparison, *, with_published: bool = False) -> Sheet:
         *([_published_line(comparison)] if with_published else []),
         *footnotes.lines,
         *comparison.notes,
+        *comparison.withheld,
         *_units(comparison.found),
-        *set_notes(comparison.cells, columns),
-        *chance_notes(comparison.cells, columns),
+        *metric_notes(comparison.cells, columns),
         *_stale(comparison.cells.finished),
         *foreign_notes(comparison.cells, [comparison.a, comparison.b]),
     ]

@@ -21,23 +21,25 @@ import pandas as pd
 from attnbench.cells.record import DIVERGED, FAILED, FINISHED, Source
 from attnbench.config.grid_files import GridFile
 from attnbench.errors import UserError
-from attnbench.metrics.descriptor import Descriptor, shown_by_default
+from attnbench.metrics.descriptor import Descriptor
 from attnbench.store.frame import metrics_in
-from attnbench.tables.columns import Column, all_metrics, chosen_metrics, columns_of, titles, values_of, without_column
+from attnbench.tables.columns import Column, columns_of, spread_of, titles, values_of
 from attnbench.tables.cost_columns import Cost, cost_columns, cost_means, cost_note
 from attnbench.tables.formats import DAGGER, Entry, Line, Sheet, written
+from attnbench.tables.gaps import Gap, gap_entries, gaps_of
 from attnbench.tables.notes import (
     Footnotes,
-    chance_notes,
     foreign_notes,
+    gap_notes,
     listed_seeds,
+    metric_notes,
     recipe_caption,
-    set_notes,
     spread_notes,
     unmeasured_notes,
 )
-from attnbench.tables.published import published_metrics, published_note, published_value, published_values
+from attnbench.tables.published import published_note, published_value, published_values
 from attnbench.tables.rows import Cells, Row, Setting, by_recipe, rows_of, same_weights, without_copies
+from attnbench.tables.selection import chosen_metrics, select
 from attnbench.tables.statistics import SIGNIFICANT, bootstrap_interval, by_length, over_seeds, sign_flip_p
 
 _MISSING = "-"
@@ -49,7 +51,7 @@ Place = tuple[str, int]  # of an entry: label of its row, index of its column
 class Table:
     """Rows of entries, with caption and notes."""
 
-    columns: Sequence[Column | Cost]
+    columns: Sequence[Column | Gap | Cost]
     rows: dict[str, list[Entry]]  # label -> one entry per column
     caption: str
     notes: list[str] = field(default_factory=list)
@@ -76,8 +78,8 @@ def tables(
     Args:
         frame: as from `attnbench.results`.
         grid: rows are its variants, all of them, in its order; by default every variant that has a cell.
-        metrics: columns, in this order: keys, or names that stand for a metric with any options. By default the paper's and
-            those of other packages, or all where the paper's first was not measured.
+        metrics: columns, in this order: keys, or names that stand for a metric with any options; by default as
+            `selection.usual_metrics`.
         epoch: `last`, or `best` (recipes with `evaluation.when: each_epoch`).
         with_published: add the paper's number and the difference from it, where the metric is the same.
         costs: add parameters, operations, speed and memory.
@@ -111,11 +113,6 @@ def _best_epochs(frame: pd.DataFrame, metrics: Iterable[str]) -> pd.DataFrame:
     return frame.drop(columns=own).rename(columns=lambda name: str(name).removeprefix("best."))
 
 
-def _usual_metrics(cells: Cells) -> list[str]:
-    """The keys of the columns of a table, unless others are chosen."""
-    return shown_by_default(cells.metrics, all_metrics(cells), published_metrics())
-
-
 def _table(
     cells: Cells,
     rows: Sequence[Row],
@@ -126,9 +123,8 @@ def _table(
     costs: bool,
     significance: bool,
 ) -> Table:
-    settings = _ordered(cells.settings, grid)
-    wanted = metrics or _usual_metrics(cells)
-    columns = columns_of(cells, settings, wanted, chosen=bool(metrics))
+    selection = select(cells, _ordered(cells.settings, grid), metrics)
+    columns = columns_of(cells, selection.shown)
     labels = [row.label for row in rows]
     values = {(label, i): values_of(cells, label, column) for label in labels for i, column in enumerate(columns)}
     usual = _usual_count(values.values())
@@ -145,29 +141,35 @@ def _table(
                 column,
                 values[label, i],
                 ranks[i][y],
-                _spread(values[label, i], intervals.get((label, i)), usual, column),
+                spread_of(column.metric, values[label, i], intervals.get((label, i)), usual),
                 [DAGGER] if (label, i) in alike else [],
                 _footnotes(cells, label, column, values[label, i], footnotes),
                 published_value(paper.get(label, {}), column),
             )
             for i, column in enumerate(columns)
         ]
-    notes = [*footnotes.lines, *spread_notes(usual, bool(intervals)), *set_notes(cells, columns)]
-    notes += chance_notes(cells, columns)
-    notes += unmeasured_notes(without_column(cells, columns, wanted))
+    gaps = gaps_of(cells, columns)
+    shown: list[Column | Gap | Cost] = [*columns]
+    for place, gap in reversed(gaps.items()):  # the last one first, so that the others' places stay
+        shown.insert(place + 1, gap)
+        for label, entry in gap_entries(cells, gap, labels, usual).items():
+            body[label].insert(place + 1, entry)
+    has_intervals = any("[" in entry.spread for entries in body.values() for entry in entries)
+    notes = [*footnotes.lines, *spread_notes(usual, has_intervals), *gap_notes(gaps.values()), *metric_notes(cells, columns)]
+    notes += unmeasured_notes(cells.metrics, selection)
     notes += foreign_notes(cells, rows)
     notes += _significance_note(untested) if significance else []
     notes += _other_packages(cells.frame)
     if with_published:
         notes.append(published_note(columns, paper.values()))
     if not costs:
-        return Table(columns, body, _caption(cells, columns, epoch), notes)
+        return Table(shown, body, _caption(cells, columns, epoch), notes)
     priced = cost_columns(cells.trained)
     for cost in priced:
         means = cost_means(cells.trained, cost)
         for label in labels:
             body[label].append(Entry(cost.written(means[label]) if label in means else _MISSING))
-    return Table([*columns, *priced], body, _caption(cells, columns, epoch), [*notes, *cost_note(priced)])
+    return Table([*shown, *priced], body, _caption(cells, columns, epoch), [*notes, *cost_note(priced)])
 
 
 def _usual_count(values: Iterable[pd.Series]) -> int:
@@ -242,18 +244,6 @@ def _significance_note(untested: bool) -> list[str]:
         "sets never have."
     )
     return [note, missing] if untested else [note]
-
-
-def _spread(values: pd.Series, interval: Sequence[float] | None, usual: int, column: Column) -> str:
-    """`± 2.00`, or `[0.52, 0.57]`; with `n=2` where most entries of the table have another number of seeds."""
-    parts = []
-    if len(values) > 1:
-        parts.append(f"± {column.metric.written(values.std())}")
-    if interval is not None:
-        parts.append(f"[{column.metric.written(interval[0])}, {column.metric.written(interval[1])}]")
-    if len(values) and len(values) != usual:
-        parts.append(f"n={len(values)}")
-    return " ".join(parts)
 
 
 def _entry(

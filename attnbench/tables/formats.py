@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 FORMATS = ("text", "md", "latex", "csv", "html")
-DAGGER = "†"
+DAGGER, MINUS = "†", "\N{MINUS SIGN}"
 _TEXT_WIDTH = 345  # points: the text of LaTeX's article class
 
 
@@ -236,7 +236,7 @@ def _escape_latex(text: str) -> str:
     replacements: dict[str, str | int | None] = {
         "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
         "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "↓": r"$\downarrow$", "↑": r"$\uparrow$", "±": r"$\pm$",
-        "<": r"$<$", ">": r"$>$", "≥": r"$\geq$", DAGGER: r"\dag{}", **_GREEK,
+        "<": r"$<$", ">": r"$>$", "≥": r"$\geq$", MINUS: "$-$", DAGGER: r"\dag{}", **_GREEK,
     }  # fmt: skip
     return re.sub(r"(?<![\w-])-(?=\d)", "$-$", text.translate(str.maketrans(replacements)))  # a minus sign, not a hyphen
 

@@ -1,16 +1,22 @@
-"""The notes below a table: footnotes, spreads, how numbers were measured, chance, and what was not trained here."""
+"""The notes below a table: footnotes, spreads, what numbers can be compared with, what is not shown, or not trained here."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
+from typing import Any
 
 import pandas as pd
 
+from attnbench.metrics.descriptor import Descriptor
 from attnbench.tables.columns import Column
-from attnbench.tables.rows import NOT_TRAINED, Cells, Row, Setting, same_weights
+from attnbench.tables.gaps import Gap
+from attnbench.tables.rows import NOT_TRAINED, Cells, Row, same_weights
+from attnbench.tables.selection import Selection
 from attnbench.tables.statistics import LEVEL
+
+_BOUNDS = ("floor", "ceiling", "chance")  # details of a number, with `n_floor` ... the number of their images
 
 
 class Footnotes:
@@ -36,50 +42,76 @@ def spread_notes(usual: int, intervals: bool) -> list[str]:
     return [f"{'; '.join(notes)}."] if notes else []
 
 
-def unmeasured_notes(left_out: Mapping[tuple[Setting, str], Sequence[str]]) -> list[str]:
-    """A note for each reason why metrics have no column on a dataset, see `columns.without_column`."""
-    return [f"Not measured on {setting.text}: {', '.join(titles)} ({why})." for (setting, why), titles in left_out.items()]
+def unmeasured_notes(metrics: Mapping[str, Descriptor], selection: Selection) -> list[str]:
+    """Why metrics have no column: for each reason why they cannot measure a setting, and for each companion that is lacking."""
+    unable = [
+        f"Not measured on {setting.text}: {', '.join(metrics[key].title for key in keys)} ({why})."
+        for (setting, why), keys in selection.unable.items()
+    ]
+    return [*unable, *withheld_notes(metrics, selection)]
 
 
-def chance_notes(cells: Cells, columns: Iterable[Column]) -> list[str]:
-    """What a method gets by chance, of every metric that records it, by dataset."""
+def withheld_notes(metrics: Mapping[str, Descriptor], selection: Selection) -> list[str]:
+    """A note for each metric that is not shown for want of its companion."""
+    return [
+        f"{', '.join(setting.text for setting in settings)}: {metrics[key].title} is not shown without "
+        f"{metrics[key].companion}, which copying the reference would lose: "
+        f"`attnbench measure --metrics {metrics[key].companion}` measures it."
+        for key, settings in selection.withheld.items()
+    ]
+
+
+def gap_notes(gaps: Iterable[Gap]) -> list[str]:
+    """What a gap says; none without gaps."""
+    named = ", ".join(dict.fromkeys(gap.title for gap in gaps))
+    what = "the difference that it makes if the reference is the sketch's own original, warped"
+    why = "a method that takes colours from where they are gains more from its own original than one that guesses"
+    return [f"{named}: {what}; {why}."] if named else []
+
+
+def metric_notes(cells: Cells, columns: Iterable[Column]) -> list[str]:
+    """A note on every metric of whole sets, and on every other that records numbers with which its own can be compared."""
     notes = []
     for title, same in _by_title(columns).items():
-        chances = []
-        for column in same:
-            first = _first_measured(cells, column)
-            chance = None if first is None else first["chance"]
-            if isinstance(chance, Real) and math.isfinite(chance):  # a third party's may be anything
-                value = f"{column.metric.written(float(chance))} {column.metric.unit}".rstrip()
-                chances.append(f"{column.setting.dataset} {value}")
-        if chances:
-            named = ", ".join(dict.fromkeys(chances))  # a comparison has a column for each of its units
-            notes.append(f"{title}: chance, without a look at the reference: {named}.")
+        measured = [(column, first) for column in same if (first := _first_measured(cells, column)) is not None]
+        facts = [*_about_sets(measured), *(bound for name in _BOUNDS if (bound := _bound(name, measured)))]
+        notes += [f"{title}: {'; '.join(facts)}."] if facts else []
     return notes
 
 
-def set_notes(cells: Cells, columns: Iterable[Column]) -> list[str]:
-    """Notes on every metric of whole sets: its networks, the number of images, and the floor.
+def _about_sets(measured: Sequence[tuple[Column, pd.Series]]) -> list[str]:
+    """The networks of a metric of whole sets, and the number of images of each dataset."""
+    of_sets = [(column, first) for column, first in measured if not column.metric.per_image]
+    networks = [f"weights {column.networks}" for column, _ in of_sets[:1] if column.weights]
+    counts = dict.fromkeys(
+        f"{column.setting.dataset} {int(first['test_images'] if pd.isna(first['n']) else first['n'])}"
+        for column, first in of_sets
+    )
+    return [*networks, f"N = {', '.join(counts)} generated images"] if counts else []
 
-    The floor is the number of real training against real test images, the best that can be expected of a distance.
-    """
-    notes = []
-    for title, same in _by_title(column for column in columns if not column.metric.per_image).items():
-        counts, floors = [], []
-        for column in same:
-            first = _first_measured(cells, column)
-            if first is None:
-                continue
-            where = column.setting.dataset
-            counts.append(f"{where} {int(first['test_images'] if pd.isna(first['n']) else first['n'])}")
-            if pd.notna(first["floor"]):
-                of = f" ({int(first['n_floor'])} images)" if pd.notna(first["n_floor"]) else ""
-                floors.append(f"{where} {column.metric.written(first['floor'])}{of}")
-        if counts:
-            networks = f"weights {same[0].networks}; " if same[0].weights else ""
-            floor = f"; floor, real training against real test images: {', '.join(floors)}" if floors else ""
-            notes.append(f"{title}: {networks}N = {', '.join(counts)} generated images{floor}.")
-    return notes
+
+def _bound(name: str, measured: Iterable[tuple[Column, pd.Series]]) -> str:
+    """`floor, real training against real test images: anime 7.00 (400 images), cat 5.00`; empty where none is recorded."""
+    found: dict[str, str] = {}  # each once: a comparison has a column for each of its units
+    for column, first in measured:
+        if _is_number(first[name]):
+            metric = column.metric
+            number = f"{column.setting.dataset} {metric.written(float(first[name]))} {metric.unit}".rstrip()
+            of = f" ({int(first[f'n_{name}'])} images)" if _is_number(first[f"n_{name}"]) else ""
+            found[number + of] = _meaning(name, metric)
+    meaning = next(filter(None, found.values()), "")
+    return f"{', '.join(filter(None, [name, meaning]))}: {', '.join(found)}" if found else ""
+
+
+def _meaning(name: str, metric: Descriptor) -> str:
+    """Of what a bound is the number, by the metric's own words or by the usual ones; empty where neither tells."""
+    own = {"floor": metric.floor_is, "ceiling": metric.ceiling_is, "chance": "without a look at the reference"}[name]
+    return own or ("" if metric.per_image else "real training against real test images")
+
+
+def _is_number(value: Any) -> bool:
+    """Whether it is one; what a third party's metric records may be anything."""
+    return isinstance(value, Real) and math.isfinite(value)
 
 
 def _by_title(columns: Iterable[Column]) -> dict[str, list[Column]]:
@@ -93,7 +125,7 @@ def _by_title(columns: Iterable[Column]) -> dict[str, list[Column]]:
 
 def _first_measured(cells: Cells, column: Column) -> pd.Series | None:
     """What the first cell of a column records beside its number, and for what it lacks, the next; None without a number."""
-    parts = ["n", "floor", "n_floor", "chance", "weights"]
+    parts = ["n", "weights", *_BOUNDS, *(f"n_{name}" for name in _BOUNDS)]
     finished = cells.finished_in(column.setting)
     if finished is None or column.key not in finished:
         return None

@@ -158,8 +158,8 @@ class Cells:
         return pd.Series(values[wanted], index=self.of(label, setting, "seed")[wanted])
 
     def unmeasured(self, label: str, setting: Setting, metric: str) -> bool:
-        """Whether a finished cell of the entry, trained here, was not measured with the metric at all."""
-        asked = [metric in keys_in(keys) for keys in self.of(label, setting, "metrics")]
+        """Whether a finished cell of the entry, trained here, was not measured with the metric at all; "" for any metric."""
+        asked = [metric in keys_in(keys) if metric else keys_in(keys) != () for keys in self.of(label, setting, "metrics")]
         measured = set(self.of(label, setting, "identity")[np.array(asked, dtype=bool)])
         cells = zip(*(self.every(label, setting.dataset, name) for name in ("identity", "status", "elsewhere")), strict=True)
         return any(status == FINISHED and identity not in measured and pd.isna(given) for identity, status, given in cells)
@@ -338,15 +338,27 @@ def _keys(frame: pd.DataFrame) -> Iterable[RowKey]:
 
 
 def _turns(frame: pd.DataFrame) -> list[int]:
-    """-1 for trained cells; of pictures with one name for one dataset, which of them they are: 0, 1, ..."""
+    """-1 for trained cells; of pictures with one name for one dataset, which of them they are: 0, 1, ...
+
+    Those that were made under different protocols go together: another reference gives another picture.
+    """
+    names = ["module", "all_options", "dataset", "identity", "protocol"]
+    foreign = np.flatnonzero(frame["elsewhere"].notna()) if "elsewhere" in frame else np.array([], dtype=int)
+    pictures = [(tuple(row[:-1]), row[-1]) for row in frame.reindex(columns=names).iloc[foreign].to_numpy()]
+    protocols: dict[tuple[Hashable, ...], set[Hashable]] = {}  # of each set of pictures
+    for one, protocol in pictures:
+        protocols.setdefault(one, set()).add(protocol if isinstance(protocol, str) else None)
+    taken: dict[tuple[Hashable, ...], list[set[Hashable]]] = {}  # by the turns of each name
+    turn_of: dict[tuple[Hashable, ...], int] = {}
+    for one, own in protocols.items():
+        others = taken.setdefault(one[:-1], [])
+        turn_of[one] = next((turn for turn, theirs in enumerate(others) if theirs.isdisjoint(own)), len(others))
+        if turn_of[one] == len(others):
+            others.append(set())
+        others[turn_of[one]] |= own
     turns = [_TRAINED] * len(frame)
-    seen: dict[Hashable, list[str]] = {}
-    for place in np.flatnonzero(frame["elsewhere"].notna()) if "elsewhere" in frame else ():
-        *name, identity = (frame[column].iloc[place] for column in ("module", "all_options", "dataset", "identity"))
-        others = seen.setdefault(tuple(name), [])
-        if identity not in others:
-            others.append(identity)
-        turns[place] = others.index(identity)
+    for place, (one, _) in zip(foreign, pictures, strict=True):
+        turns[place] = turn_of[one]
     return turns
 
 
