@@ -789,10 +789,10 @@ def test_where_the_dataset_knows_no_answers_their_metrics_say_so(folder_of_heads
 def test_a_metric_that_no_dataset_can_serve_is_refused_before_anything_runs(folder_of_heads: Callable[..., Path]) -> None:
     mine, cartoons = folder("mine", folder_of_heads(train=4, test=3)), synthetic(train=4, test=2, size=32)
     needs_answers = own(brightness, uses=("answers",))
-    check_uses(needs_answers, [mine, cartoons])
-    check_uses(own(brightness), [mine])
+    check_uses(needs_answers, [mine, cartoons], [Protocol()])
+    check_uses(own(brightness), [mine], [Protocol()])
     with pytest.raises(UserError, match=r"metric 'own' needs right answers, which no dataset here has \(mine\)") as error:
-        check_uses(needs_answers, [mine])
+        check_uses(needs_answers, [mine], [Protocol()])
     assert "\n" not in str(error.value)
 
 

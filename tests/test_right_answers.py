@@ -117,9 +117,9 @@ def test_where_nobody_knows_the_references_parts_the_metrics_say_so(folder_of_he
     pictures = pictures_of(drawn.test.images, PairSet.of(drawn.test, elsewhere, data, drawn.test), drawn, CPU)
     with pytest.raises(NotMeasurable, match="the references come from elsewhere, so there are no maps of their parts"):
         _ = pictures.reference_parts
-    check_uses(parse_metric("match"), [drawn])
+    check_uses(parse_metric("match"), [drawn], [Protocol()])
     with pytest.raises(UserError, match="metric 'match' needs right answers"):
-        check_uses(parse_metric("match"), [mine])
+        check_uses(parse_metric("match"), [mine], [Protocol()])
 
 
 # Colours
@@ -379,7 +379,7 @@ def test_the_option_against_makes_another_column_that_needs_answers(name: str) -
     assert other.descriptor.title == f"{usual.descriptor.title} to the answer"
     assert usual.uses == ("wanted",)
     assert other.uses == ("answers", "parts", "reference_parts")
-    with pytest.raises(UserError, match=f"metric '{name}' .*against=both: expected original or answer"):
+    with pytest.raises(UserError, match=f"metric '{name}' .*against=both: expected original(,| or) answer"):
         parse_metric(f"{name}:against=both")
 
 

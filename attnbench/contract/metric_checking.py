@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from attnbench.contract.metric_promises import METRIC_CHECKS
-from attnbench.contract.metric_subject import Constructor, find_metric, listed_networks
-from attnbench.contract.probe_pictures import COUNT, SIZE, probe_pictures
+from attnbench.contract.metric_subject import Constructor, listed_networks, metric_under_check
+from attnbench.contract.probe_pictures import COUNT
 from attnbench.contract.report import Finding, Report, run_checks
 
 
@@ -19,7 +19,7 @@ def check_metric(
     device: str | torch.device | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> Report:
-    """Hold a metric to its contract, with a dozen small pictures that are drawn for it.
+    """Hold a metric to its contract, with a dozen pictures that are drawn for it, as small as it allows.
 
     Args:
         metric: a class `(*, options...)`; or text as on the command line: a registered name (`my_metric:block=4`) or an import
@@ -30,11 +30,11 @@ def check_metric(
     Raises:
         UserError: unknown metric, option or device.
     """
-    with probe_pictures() as probes:
-        subject = find_metric(metric, probes, device=device, options=options)
+    with metric_under_check(metric, device=device, options=options) as subject:
         with listed_networks(subject):
             findings = run_checks(METRIC_CHECKS, subject, _is_the_end)
-    return Report(subject.name, f"{COUNT} pictures, {SIZE} x {SIZE}, {subject.device}", findings)
+        side = subject.probes.side
+    return Report(subject.name, f"{COUNT} pictures, {side} x {side}, {subject.device}", findings)
 
 
 def _is_the_end(finding: Finding) -> bool:

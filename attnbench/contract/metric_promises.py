@@ -59,6 +59,8 @@ def descriptor(subject: MetricSubject) -> Verdict:
         return "failed", f"`title` is {said.title!r}: it must be one line, the heading of a column"
     if unknown := [name for name in metric.uses if name not in USABLE]:
         return "failed", f"`uses` names {listed(unknown)}; pictures have {listed(USABLE)}"
+    if not isinstance(smallest := metric.smallest, int) or isinstance(smallest, bool) or smallest < 1:
+        return "failed", f"`smallest` is {smallest!r}: it must be a side in pixels, a whole number from 1 up"
     _declared_range(subject)
     options = {option.name for option in named(parameters(subject.construct))}
     if unknown := [option for option in subject.said("settings", {}).values() if option not in options]:

@@ -15,9 +15,10 @@ from torch import Tensor
 
 from attnbench import plugins, weights
 from attnbench.contract.import_paths import imported
-from attnbench.contract.probe_pictures import Probes
+from attnbench.contract.probe_pictures import SIZE, Probes, probe_pictures
 from attnbench.contract.report import Broken
 from attnbench.contract.subject import computing
+from attnbench.contract.traces import undisturbed
 from attnbench.errors import UserError
 from attnbench.metrics.measure import Number, measure
 from attnbench.metrics.metric import Metric, metric_of
@@ -82,14 +83,13 @@ class MetricSubject:
         return values_of(number)
 
 
-def find_metric(
-    metric: str | Constructor,
-    probes: Probes,
-    *,
-    device: str | torch.device | None = None,
-    options: Mapping[str, Any] | None = None,
-) -> MetricSubject:
-    """Look up the metric, and refuse options that it does not have; arguments and errors as for `check_metric`."""
+@contextmanager
+def metric_under_check(
+    metric: str | Constructor, *, device: str | torch.device | None = None, options: Mapping[str, Any] | None = None
+) -> Iterator[MetricSubject]:
+    """Look up the metric, refuse options that it does not have, and draw pictures that are large enough for it, which live as
+    long as the block; arguments and errors as for `check_metric`.
+    """
     if isinstance(metric, str):
         name, construct, given = _find(metric)
     elif callable(metric):
@@ -99,7 +99,19 @@ def find_metric(
     given, accepted, where = {**given, **(options or {})}, options_of(construct, name, first=False), f"metric '{name}'"
     check_names(given, accepted, where)
     typed = {key: as_default(key, given[key], default, where) for key, default in accepted.items() if key in given}
-    return MetricSubject(name, construct, typed, computing(device), probes)
+    on = computing(device)
+    with probe_pictures(_side(construct, typed)) as probes:
+        yield MetricSubject(name, construct, typed, on, probes)
+
+
+def _side(construct: Constructor, given: Mapping[str, Any]) -> int:
+    """Of the pictures to measure: the usual one, or the smallest that has a number if that is more."""
+    try:
+        with undisturbed():
+            smallest = getattr(construct(**given), "smallest", SIZE)
+    except (Exception, SystemExit):  # a finding of the checks
+        return SIZE
+    return max(SIZE, smallest) if isinstance(smallest, int) else SIZE
 
 
 def _find(text: str) -> tuple[str, Constructor, dict[str, Any]]:

@@ -31,17 +31,19 @@ class Probes:
 
     Attributes:
         cache: a folder for features of real images.
+        side: of the pictures, S, in pixels.
     """
 
     pairs: PairSet
     dataset: PreparedDataset
     cache: Path
+    side: int = SIZE
 
     def pictures(self, generated: Tensor, device: torch.device, rows: Sequence[int] | None = None) -> Pictures:
         """Generated pictures with all that belongs to them. Calls give equal values in new memory.
 
         Args:
-            generated: (COUNT, 3, SIZE, SIZE) uint8.
+            generated: (COUNT, 3, S, S) uint8.
             rows: of the pairs, those to take, in this order; None: all.
         """
         rows = range(COUNT) if rows is None else rows
@@ -61,13 +63,13 @@ class Probes:
 
 
 @contextmanager
-def probe_pictures() -> Iterator[Probes]:
-    """The probes, which live as long as the block."""
-    data = Data(size=SIZE)
+def probe_pictures(side: int = SIZE) -> Iterator[Probes]:
+    """The probes, of so many pixels a side, which live as long as the block."""
+    data = Data(size=side)
     with TemporaryDirectory(prefix="attnbench-check-") as folder:
         with no_progress_lines():
-            dataset = prepare(synthetic(train=COUNT, test=COUNT, size=SIZE), data, cache=Path(folder))
-        yield Probes(PairSet.of(dataset.test, Protocol(), data), dataset, Path(folder))
+            dataset = prepare(synthetic(train=COUNT, test=COUNT, size=side), data, cache=Path(folder))
+        yield Probes(PairSet.of(dataset.test, Protocol(), data), dataset, Path(folder), side)
 
 
 def distorted(images: Tensor) -> dict[str, Tensor]:

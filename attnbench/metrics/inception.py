@@ -44,10 +44,11 @@ class Features:
     train: np.ndarray | None
 
 
-class SetDistance:
-    """A distance between generated and real test images, in features of the Inception. FID and KID are its kinds.
+class SetMetric:
+    """A number of the generated and the real test images as two sets, in features of the Inception.
 
-    Its floor is the distance between as many real training images and the same test images: the best that can be expected.
+    Recorded with it, by the name `limit`: the number of as many real training images and the same test images, the best that
+    can be expected.
 
     Args:
         dims: width of the Inception layer: 64, 192, 768 or 2048; numbers of different widths are different quantities.
@@ -55,8 +56,8 @@ class SetDistance:
     """
 
     name: ClassVar[str]
-    usual_decimals: ClassVar[int]
-    lower_is_better, per_image = True, False
+    limit: ClassVar[str]
+    per_image = False
     needs, uses, packages = (NETWORK,), ("real",), ("pytorch-fid",)
     settings: ClassVar = {"fid_dims": "dims", "real_size": "real_size"}
     networks = staticmethod(networks)
@@ -68,9 +69,16 @@ class SetDistance:
             raise ValueError(f"real_size={real_size}: expected native or target")
         self.dims, self.real_size = dims, real_size
 
-    def distance(self, a: np.ndarray, b: np.ndarray) -> float:
-        """Of (N, dims) and (M, dims)."""
+    def lack(self, generated: int, real: int) -> str | None:
+        """Why so many pictures, generated and real ones, have no number; None if they have one."""
         raise NotImplementedError
+
+    def between(self, pictures: Pictures, side: str) -> float:
+        """The number of one side of `Features`, `generated` or `train`, and the test images."""
+        raise NotImplementedError
+
+    def features(self, pictures: Pictures) -> Features:
+        return features_for(pictures, self.dims, self.real_size)
 
     @property
     def title(self) -> str:
@@ -78,20 +86,39 @@ class SetDistance:
         width = f"-{self.dims}" if self.dims != USUAL_DIMS else ""
         return f"{self.name}{width}" + (" (real at target size)" if self.real_size == "target" else "")
 
+    def measure(self, pictures: Pictures) -> Score:
+        real = len(pictures.real.dataset.test_pictures)
+        if lack := self.lack(len(pictures), real):
+            raise NotMeasurable(lack)
+        details: dict[str, Any] = {"n_real": real}
+        train = self.features(pictures).train
+        if train is not None and not self.lack(len(train), real):
+            best = self.between(pictures, "train")
+            details |= {self.limit: best if np.isfinite(best) else None, f"n_{self.limit}": len(train)}
+        return Score(self.between(pictures, "generated"), details)
+
+
+class SetDistance(SetMetric):
+    """A distance between generated and real test images. FID and KID are its kinds; what is expected at best is its floor."""
+
+    usual_decimals: ClassVar[int]
+    lower_is_better, limit, floor_is = True, "floor", "real training against real test images"
+
+    def distance(self, a: np.ndarray, b: np.ndarray) -> float:
+        """Of (N, dims) and (M, dims)."""
+        raise NotImplementedError
+
     @property
     def decimals(self) -> int:
         """Two more at widths where distances are far smaller."""
         return self.usual_decimals + 2 * (self.dims in (64, 768))
 
-    def measure(self, pictures: Pictures) -> Score:
-        if len(pictures) < 2:
-            raise NotMeasurable("a distance between sets needs at least two pictures")
-        features = features_for(pictures, self.dims, self.real_size)
-        details: dict[str, Any] = {"n_real": len(features.test)}
-        if features.train is not None and len(features.train) > 1:
-            floor = self.distance(features.train, features.test)
-            details |= {"floor": floor if np.isfinite(floor) else None, "n_floor": len(features.train)}
-        return Score(self.distance(features.generated, features.test), details)
+    def lack(self, generated: int, real: int) -> str | None:
+        return "a distance between sets needs at least two pictures" if min(generated, real) < 2 else None
+
+    def between(self, pictures: Pictures, side: str) -> float:
+        features = self.features(pictures)
+        return self.distance(getattr(features, side), features.test)
 
 
 def features_for(pictures: Pictures, dims: int, real_size: str) -> Features:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from attnbench import weights
-from attnbench.metrics.against import ORIGINAL, checked, compared, title_of, uses_of
+from attnbench.metrics.against import ANSWER, ORIGINAL, REFERENCE, checked, compared, title_of, uses_of
 from attnbench.metrics.pictures import Pictures
 
 NETWORKS = ("alex", "vgg", "squeeze")
@@ -21,9 +21,13 @@ class LPIPS:
 
     It sees what an image classifier's features see: texture, objects, and colour where it changes these.
 
+    Against the reference, as the SGA paper's released code has it, a picture is compared with one of another outline: a copy
+    of the reference has 0, and the right answer has not. It is to be read beside a metric that sees whether a picture keeps
+    its sketch, which `companion` names.
+
     Args:
         network: alex, vgg or squeeze. Numbers of different networks are different quantities.
-        against: original, or answer: the sketch in the reference's colours, where the dataset knows it.
+        against: original; answer: the sketch in the reference's colours, where the dataset knows it; or reference.
     """
 
     decimals, lower_is_better, per_image = 3, True, True
@@ -34,8 +38,12 @@ class LPIPS:
     def __init__(self, *, network: str = "alex", against: str = "original"):
         if network not in NETWORKS:
             raise ValueError(f"network={network}: expected one of {', '.join(NETWORKS)}")
-        self.network, self.against = network, checked(against)
+        self.network, self.against = network, checked(against, (ORIGINAL, ANSWER, REFERENCE))
         self.uses, self.symmetric = uses_of(against), against == ORIGINAL
+
+    @property
+    def companion(self) -> str:
+        return "outline" if self.against == REFERENCE else ""
 
     @property
     def title(self) -> str:

@@ -29,6 +29,7 @@ class PSNR:
     def __init__(self, *, against: str = "original"):
         self.against = checked(against)
         self.uses, self.symmetric = uses_of(against), against == ORIGINAL
+        self.gap = against == ORIGINAL
 
     @property
     def title(self) -> str:

@@ -49,13 +49,19 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
     Returns:
         (B,) in [-1, 1].
     """
+    contrast, luminance = contrast_and_luminance(a, b)
+    return (luminance * contrast).mean((1, 2, 3))
+
+
+def contrast_and_luminance(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """SSIM's contrast with structure, and its luminance, in every window: (B, 1, H - 10, W - 10) each; see `ssim`."""
     rows, columns = (gaussian_windows(size).to(a.device) for size in a.shape[2:])
     moments = torch.stack([a, b, a * a + b * b, a * b]).double()
     mean_a, mean_b, squares, product = rows @ moments @ columns.mT  # the window is separable
     variances = squares - mean_a**2 - mean_b**2
     covariance = product - mean_a * mean_b
     luminance = (2 * mean_a * mean_b + C1) / (mean_a**2 + mean_b**2 + C1)
-    return (luminance * (2 * covariance + C2) / (variances + C2)).mean((1, 2, 3))
+    return (2 * covariance + C2) / (variances + C2), luminance
 
 
 @cache
