@@ -20,7 +20,8 @@ from torch import Tensor
 
 from attnbench import branch, observe
 from attnbench.analysis.analysed_cells import find_cells
-from attnbench.analysis.attention import Looked, Maps, entropy, normalized, points_on_lines, store_section
+from attnbench.analysis.attention import AttentionMap, Looked, entropy, normalized, points_on_lines, store_section
+from attnbench.method.attention_maps import Maps
 from attnbench.method.probe import listening
 
 
@@ -54,8 +55,8 @@ def test_a_map_between_branches_of_one_tensor_is_self_attention() -> None:
             key, _ = branch(message, "key", "value")
             observe("attention", (query @ key.mT).softmax(-1))
         observe("confidence", torch.rand(1, 1, 2, 2))
-    assert [(one.name, one.within) for one in seen.maps] == [("cross", False), ("self", True), ("self 2", True)]
-    assert seen.maps[1].rows.shape == (4, 4)
+    assert [(one.name, one.within) for one in seen.shown] == [("cross", False), ("self", True), ("self 2", True)]
+    assert seen.shown[1].weights.shape == (1, 4, 4)
 
 
 class Addresses:
@@ -85,7 +86,7 @@ def test_a_key_in_the_querys_freed_memory_is_still_another_tensor() -> None:
         look(addresses := Addresses())
         reused += len(set(addresses.found)) == 1
         look(seen := Maps())
-        assert [one.name for one in seen.maps] == ["cross"]
+        assert [one.name for one in seen.shown] == ["cross"]
     if not reused:
         pytest.skip("here the key never came into the query's freed memory")
 
@@ -96,14 +97,14 @@ def test_two_halves_of_one_tensor_are_two_tensors() -> None:
     with listening(seen := Maps()):
         (query,), (key,) = branch(sketch, "query"), branch(reference, "key")
         observe("attention", (query @ key.mT).softmax(-1))
-    assert not seen.maps[0].within
+    assert not seen.shown[0].within
 
 
 def test_heads_are_averaged() -> None:
     heads = torch.stack([torch.eye(4), torch.eye(4).flip(0)])[None]
     with listening(seen := Maps()):
         observe("attention", heads)
-    assert torch.equal(seen.maps[0].rows, (torch.eye(4) + torch.eye(4).flip(0)).double() / 2)
+    assert torch.equal(seen.shown[0].weights[0], (torch.eye(4) + torch.eye(4).flip(0)) / 2)
 
 
 def test_points_are_on_the_lines() -> None:
@@ -188,9 +189,8 @@ def test_cells_that_cannot_be_shown_are_named_and_the_others_go_on(store: Path, 
 
 def test_a_stores_figure_has_one_cell_per_module_and_dataset_and_an_end(store: Path) -> None:
     (cell,) = find_cells([only_cell_named(store, "sga")])
-    picture, map_of_two = np.zeros((4, 4, 3)), Maps()
-    for _ in range(2):
-        map_of_two.observed("attention", torch.rand(1, 4, 4).softmax(-1))
+    picture = np.zeros((4, 4, 3))
+    two = [AttentionMap(name, False, *normalized(torch.rand(4, 4).softmax(-1))) for name in ("cross", "cross 2")]
     found = [
         Looked(
             replace(cell, label=f"{variant}, seed {seed}", variant_label=f"{variant}"),
@@ -200,7 +200,7 @@ def test_a_stores_figure_has_one_cell_per_module_and_dataset_and_an_end(store: P
             picture,
             picture,
             picture,
-            map_of_two.maps,
+            two,
         )
         for seed in range(2)
         for variant in range(20)
@@ -214,13 +214,10 @@ def test_a_stores_figure_has_one_cell_per_module_and_dataset_and_an_end(store: P
 
 def test_headings_stay_on_the_page(store: Path) -> None:
     (cell,) = find_cells([only_cell_named(store, "sga")])
-    seen = Maps()
-    seen.observed("attention", torch.full((1, 4, 4), 0.25))
+    shown = [AttentionMap("cross", False, *normalized(torch.full((4, 4), 0.25)))]
     pictures = [np.zeros((4, 4, 3))] * 3
     both = [
-        Looked(
-            replace(cell, label=f"{label} on cat, seed 0", variant_label=label), 0, ("a", "b"), ((1, 1),), *pictures, seen.maps
-        )
+        Looked(replace(cell, label=f"{label} on cat, seed 0", variant_label=label), 0, ("a", "b"), ((1, 1),), *pictures, shown)
         for label in ("SGA", "SGA w/o stop-gradient and w/o self-SGA")
     ]
     figure = store_section(both).figure

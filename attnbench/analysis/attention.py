@@ -30,6 +30,7 @@ from attnbench.console import log
 from attnbench.data.batches import pair_batch
 from attnbench.data.images import PreparedDataset
 from attnbench.errors import UserError
+from attnbench.method.attention_maps import Maps
 from attnbench.method.backbone import Colorizer
 from attnbench.method.precision import tf32
 from attnbench.method.probe import listening
@@ -113,55 +114,11 @@ def entropy(rows: Tensor) -> Tensor:
     return torch.special.entr(rows).sum(-1)
 
 
-class Maps:
-    """A listener that keeps the attention maps of one image, and whether each has its query and key from one tensor.
-
-    It also holds the latest tensors that were split, since freed memory may be reused by another tensor.
-    """
-
-    def __init__(self) -> None:
-        self.maps: list[AttentionMap] = []
-        self._query: Tensor | None = None
-        self._key: Tensor | None = None
-
-    def branched(self, total: Tensor, branches: dict[str, Tensor]) -> None:
-        self._query = total if "query" in branches else self._query
-        self._key = total if "key" in branches else self._key
-
-    def observed(self, name: str, value: Tensor) -> None:
-        if name != "attention":
-            return
-        attention = value.detach()[0].cpu()
-        if attention.dim() == 3:  # heads
-            attention = attention.mean(0)
-        within = self._query is not None and self._key is not None and overlap(self._query, self._key)
-        kind = "self" if within else "cross"
-        before = sum(one.within == within for one in self.maps)
-        self.maps.append(AttentionMap(f"{kind} {before + 1}" if before else kind, within, *normalized(attention)))
-
-
-def overlap(a: Tensor, b: Tensor) -> bool:
-    """Whether two live tensors share memory: views of one tensor do, its two halves do not.
-
-    >>> both = torch.zeros(2, 6, 4)
-    >>> overlap(both.mT, both.flatten(1)), overlap(both[:1], both[1:])
-    (True, False)
-    """
-    (first_a, last_a), (first_b, last_b) = map(_addresses, (a, b))
-    return first_a <= last_b and first_b <= last_a
-
-
-def _addresses(x: Tensor) -> tuple[int, int]:
-    """The addresses of the first and the last entry."""
-    steps = sum((count - 1) * stride for count, stride in zip(x.shape, x.stride(), strict=True))
-    return x.data_ptr(), x.data_ptr() + steps * x.element_size()
-
-
 def maps_of(generator: Colorizer, sketch: Tensor, reference: Tensor) -> tuple[Tensor, list[AttentionMap]]:
     """The generated picture of one pair, and the attention maps that the module shows on the way."""
     with listening(seen := Maps()):
         generated = generator(sketch, reference)
-    return generated, seen.maps
+    return generated, [AttentionMap(one.name, one.within, *normalized(one.weights[0].cpu())) for one in seen.shown]
 
 
 def analyze_attention(

@@ -14,7 +14,7 @@ from attnbench.errors import UserError
 
 analyze = typer.Typer(
     cls=PlainGroup,
-    help="Look into trained modules: gradients of their branches, spectra of their features, their attention.",
+    help="Look into trained modules: gradients of their branches, spectra of their features, their attention, what they match.",
     no_args_is_help=True,
 )
 app.add_typer(analyze, name="analyze")
@@ -86,6 +86,23 @@ def analyze_attention_(
 
     wanted = [_point(text) for text in points or ()]
     _analyze(analyze_attention, short_table, cells, data_root, device, pair=pair, points=wanted)
+
+
+@analyze.command("correspondence", epilog=f"{IN_ANALYSIS} Example: `attnbench analyze correspondence results/`")
+def analyze_correspondence_(
+    cells: CellsArgument,
+    data_root: RunsDataRoot = None,
+    device: Device = None,
+    pairs: Annotated[int, typer.Option("--pairs", min=1, help="Test images for each cell.")] = 64,
+) -> None:
+    """Show whether a module finds what corresponds.
+
+    The reference is each sketch's own original under a known warp. Curves: how often attention, and a coloured mark painted
+    into the reference, fall within a distance of the true place; beside them, what can be had without a look.
+    """
+    from attnbench.analysis.correspondence import analyze_correspondence, short_table
+
+    _analyze(analyze_correspondence, short_table, cells, data_root, device, pairs=pairs)
 
 
 def _point(text: str) -> tuple[int, int]:

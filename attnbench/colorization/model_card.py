@@ -115,6 +115,7 @@ def _protocols_as_text(record: Record) -> str:
     meanings = {
         "cross": "Every test sketch was coloured with another test image as its reference",
         "same": "Under `same`, the reference is the sketch's own original, warped as in training",
+        "marked": "Under `marked`, that reference has two coloured discs, and what is measured is where they appear",
         "folder": "Under `references`, the references are pictures from elsewhere",
     }
     used = {one.protocol.references for one in record.measurements}

@@ -137,8 +137,9 @@ class Evaluation(_Section):
     """Names, with options as `name:option=value`. `attnbench list` shows them."""
     when: Literal["last", "each_epoch"] = "last"
     """`each_epoch` measures after every epoch too, and reports the best epoch, by the first of the metrics, beside the last."""
-    references: tuple[Literal["cross", "same"], ...] = ("cross",)
-    """`cross`: another test image; `same`: the sketch's own original under the recipe's warp, as in training. Or both."""
+    references: tuple[Literal["cross", "same", "marked"], ...] = ("cross",)
+    """`cross`: another test image; `same`: the sketch's own original under the recipe's warp, as in training; `marked`: this
+    with two coloured discs, each pair twice, the second time with their colours swapped. Or several of them."""
     pairing: Literal["derangement", "official"] = "derangement"
     """Of `cross`. `derangement`: every test sketch once, never with its own image. `official`: shift by one within shuffled
     batches of 16, incomplete batch dropped."""
@@ -169,7 +170,7 @@ class Evaluation(_Section):
     @model_validator(mode="after")
     def _named_once(self) -> Evaluation:
         if not self.references:
-            raise ValueError("references is empty: expected cross, same, or both")
+            raise ValueError("references is empty: expected cross, same, marked, or several of them")
         for key, names in (("metrics", self.metrics), ("references", self.references)):
             if twice := sorted(name for name in set(names) if names.count(name) > 1):
                 raise ValueError(f"{key} has '{twice[0]}' twice: name it once")

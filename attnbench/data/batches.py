@@ -9,8 +9,9 @@ file's own size and resizes afterwards.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -19,10 +20,11 @@ from torch import Tensor
 from attnbench.config.recipe import Data, Sketch, Warp
 from attnbench.data.images import ImageSet, draw_sketches
 from attnbench.data.jitter import jitter
-from attnbench.data.warp import grid_points, official_points, tps_offsets, warp
+from attnbench.data.marks import mark_places, with_marks
+from attnbench.data.warp import grid_points, official_points, places_shown, tps_offsets, warp
 from attnbench.devices import send
 
-_ORDER, _JITTER, _WARP, _SIGMA, _OWN_REFERENCE = range(5)  # independent random streams
+_ORDER, _JITTER, _WARP, _SIGMA, _OWN_REFERENCE, _MARKS = range(6)  # independent random streams
 
 
 @dataclass(frozen=True)
@@ -66,21 +68,44 @@ def pair_batch(
     device: torch.device,
     references: ImageSet | None = None,
     warp_seed: int | None = None,
+    swapped: Sequence[bool] | None = None,
 ) -> Batch:
     """The first images of `pairs` as sketches and targets, the second as references; nothing depends on the batch.
 
     Args:
         references: where the second images are; by default in `images`.
         warp_seed: references are warped as in training, by a warp that depends on this seed and the image's index alone.
+        swapped: warped references get two marks; of each pair, whether these have changed their colours.
     """
     first, second = (torch.tensor(column) for column in zip(*pairs, strict=True))
     original = _selected(images.images, first, device)
     reference = _selected((references or images).images, second, device).float() / 255
     if warp_seed is not None:
-        rngs = [np.random.default_rng([_OWN_REFERENCE, warp_seed, int(index)]) for index in second]
-        reference = _warped(reference, rngs, data.warp)
+        reference = _warped(reference, _own_reference(warp_seed, second), data.warp)
+    if warp_seed is not None and swapped is not None:
+        places = torch.from_numpy(np.stack([own_marks(int(index), data, warp_seed)[0] for index in second]))
+        reference = with_marks(reference, send(places, device), send(torch.tensor(swapped), device))
     sketch = _sketches(images, first, original, data, None)
     return Batch(_signed(original.float() / 255), _signed(sketch), _signed(reference))
+
+
+def own_reference_shows(index: int, data: Data, warp_seed: int) -> np.ndarray:
+    """(S, S, 2): the place in the sketch that each pixel of its own warped reference shows, see `warp.places_shown`."""
+    offsets = _offsets(_own_reference(warp_seed, [index]), data.warp, data.size, torch.device("cpu"))
+    if offsets is None:
+        middles = (np.arange(data.size) + 0.5) / data.size
+        return np.stack(np.meshgrid(middles, middles), axis=-1)
+    return places_shown(offsets)[0].numpy()
+
+
+@lru_cache(maxsize=4096)
+def own_marks(index: int, data: Data, warp_seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Where the marks of an image's own warped reference are, and where in its sketch they belong: (2, 2) each."""
+    return mark_places(own_reference_shows(index, data, warp_seed), np.random.default_rng([_MARKS, warp_seed, index]))
+
+
+def _own_reference(warp_seed: int, indices: Iterable[int | Tensor]) -> list[np.random.Generator]:
+    return [np.random.default_rng([_OWN_REFERENCE, warp_seed, int(index)]) for index in indices]
 
 
 @torch.no_grad()
@@ -110,16 +135,20 @@ def _sketches(images: ImageSet, rows: Tensor, original: Tensor, data: Data, choi
 
 
 def _warped(target: Tensor, rngs: Sequence[np.random.Generator], recipe: Warp) -> Tensor:
+    offsets = _offsets(rngs, recipe, target.shape[-1], target.device)
+    return target if offsets is None else warp(target, offsets, border=recipe.border)
+
+
+def _offsets(rngs: Sequence[np.random.Generator], recipe: Warp, size: int, device: torch.device) -> Tensor | None:
+    """(B, size, size, 2) as from `tps_offsets`; None without a warp."""
     if recipe.kind == "none":
-        return target
+        return None
     if recipe.kind == "official":
         points = [official_points(rng) for rng in rngs]
     else:
         points = [grid_points(rng, recipe.points, recipe.magnitude) for rng in rngs]
     sources, destinations = (torch.from_numpy(np.stack(column)) for column in zip(*points, strict=True))
-    height, width = target.shape[-2:]
-    offsets = tps_offsets(sources, destinations, height, width, target.device)
-    return warp(target, offsets, border=recipe.border)
+    return tps_offsets(sources, destinations, size, size, device)
 
 
 def _signed(x: Tensor) -> Tensor:

@@ -61,10 +61,7 @@ def tps_offsets(sources: Tensor, destinations: Tensor, height: int, width: int, 
     weights = send(torch.linalg.solve(system, values), device)  # (B, K + 3, 2)
     destinations = send(destinations, device)
 
-    axis_y = torch.linspace(0, 1, height, dtype=destinations.dtype, device=destinations.device)
-    axis_x = torch.linspace(0, 1, width, dtype=destinations.dtype, device=destinations.device)
-    y, x = torch.meshgrid(axis_y, axis_x, indexing="ij")
-    lattice = torch.stack([x, y], dim=-1).view(1, -1, 2).expand(batch, -1, -1)
+    lattice = _lattice(height, width, destinations).view(1, -1, 2).expand(batch, -1, -1)
     basis = torch.cat([_kernel(lattice, destinations), torch.ones_like(lattice[..., :1]), lattice], dim=-1)
     return (basis @ weights).view(batch, height, width, 2)
 
@@ -81,14 +78,33 @@ def warp(images: Tensor, offsets: Tensor, *, border: str = "constant") -> Tensor
         border: constant (black), replicate or reflect.
     """
     _, _, height, width = images.shape
-    x = torch.linspace(0, 1, width, dtype=offsets.dtype, device=offsets.device)
-    y = torch.linspace(0, 1, height, dtype=offsets.dtype, device=offsets.device)
-    lattice = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)
-    place = (lattice + offsets).unbind(-1)
+    place = (_lattice(height, width, offsets) + offsets).unbind(-1)
     # From pixels, place * side, to grid_sample's units with align_corners.
     where = torch.stack([2 * (along * side) / (side - 1) - 1 for along, side in zip(place, (width, height), strict=True)], -1)
     sampled = F.grid_sample(images, where.to(images.dtype), mode="bicubic", padding_mode=_PADDING[border], align_corners=True)
     return sampled.clamp(0, 1)
+
+
+def places_shown(offsets: Tensor) -> Tensor:
+    """What each pixel of a warped image shows: its place in the original, in shares of the sides, as `warp` samples it.
+
+    Args:
+        offsets: (B, H, W, 2) as from `tps_offsets`.
+
+    Returns:
+        (B, H, W, 2): (x, y); outside of [0, 1] where the border is shown.
+    """
+    height, width = offsets.shape[1:3]
+    lattice = _lattice(height, width, offsets)
+    half = torch.tensor([0.5 / width, 0.5 / height], dtype=offsets.dtype, device=offsets.device)  # to the pixel's middle
+    return lattice + offsets + half
+
+
+def _lattice(height: int, width: int, like: Tensor) -> Tensor:
+    """(H, W, 2): (x, y) of linspace(0, 1) along both axes."""
+    x = torch.linspace(0, 1, width, dtype=like.dtype, device=like.device)
+    y = torch.linspace(0, 1, height, dtype=like.dtype, device=like.device)
+    return torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)
 
 
 def _kernel(a: Tensor, b: Tensor) -> Tensor:

@@ -228,9 +228,10 @@ def _subject(stored: Stored, request: MeasureRequest) -> Subject:
 def _check_metrics(plans: Sequence[Planned]) -> None:
     """Refuse metrics that can measure none of the datasets, before any work starts."""
     datasets = [subject.dataset for subject, _ in plans if subject.dataset]
+    protocols = [protocol for _, (asked, _) in plans for protocol in asked.protocols]
     for _, (asked, _) in plans if datasets else ():
         for metric in asked.metrics:
-            check_uses(metric, datasets)
+            check_uses(metric, datasets, protocols)
 
 
 def _measure_all(plans: Sequence[Planned], device: torch.device, outcome: MeasureOutcome) -> None:

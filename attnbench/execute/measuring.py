@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -27,7 +28,7 @@ from attnbench.method.backbone import Colorizer
 from attnbench.metrics.generate import PairSet, generate
 from attnbench.metrics.line_art import drawn_by
 from attnbench.metrics.measure import Number, measure, pictures_of
-from attnbench.metrics.pictures import Pictures
+from attnbench.metrics.pictures import USABLE, Pictures
 from attnbench.metrics.protocol import number_identity
 from attnbench.store.folder import MEASURED, CellFolder
 from attnbench.store.generators import load
@@ -114,7 +115,7 @@ def measured_in_training(
     """The numbers of a network in training, under the first protocol; no file is written."""
     pairs = PairSet.of(dataset.test, asked.protocols[0], data, asked.references)
     generated = generate(generator, pairs, device, batch=batch, progress=coloured)
-    numbers = measure(pictures_of(generated, pairs, dataset, device), asked.metrics)
+    numbers = measure(pictures_of(generated, pairs, dataset, device, generator=lambda: generator), asked.metrics)
     return {key: _as_record(number, "generator") for key, number in numbers.items()}
 
 
@@ -143,7 +144,8 @@ def _pictures(
     if kept is not None and kept.pairs == pairs.pairs and (kept.lossless or not has_generator):
         found = _as_measured(kept, todo, or_raise=not has_generator)
         if found is not None:
-            pictures = pictures_of(found, pairs, dataset, device, has_train=subject.has_train)
+            generator = partial(_generator, subject, device) if has_generator else None
+            pictures = pictures_of(found, pairs, dataset, device, has_train=subject.has_train, generator=generator)
             return _Made(found, _source(kept), pictures)
 
     def after(done: int, total: int) -> None:
@@ -153,10 +155,15 @@ def _pictures(
             coloured(done, total)
         update(done, total)
 
-    generator = subject.generator or load(subject.folder.path, str(device))
+    network = _generator(subject, device)
     with progress(f"{subject.label}: colouring test pairs") as update:
-        generated = generate(generator, pairs, device, batch=options.evaluation_batch, progress=after)
-    return _Made(generated, "generator", pictures_of(generated, pairs, dataset, device, has_train=subject.has_train))
+        generated = generate(network, pairs, device, batch=options.evaluation_batch, progress=after)
+    pictures = pictures_of(generated, pairs, dataset, device, has_train=subject.has_train, generator=lambda: network)
+    return _Made(generated, "generator", pictures)
+
+
+def _generator(subject: Subject, device: torch.device) -> Colorizer:
+    return subject.generator or load(subject.folder.path, str(device))
 
 
 def _kept(subject: Subject, todo: ToMeasure) -> PairPictures | None:
@@ -207,7 +214,7 @@ def _from_pictures_alone(kept: PairPictures, subject: Subject, device: torch.dev
     }
     generated = kept.all_of(kept.generated)
     names = _names_of(kept)
-    lacking = dict.fromkeys(("real", "answers", "parts", "reference_parts"), why)
+    lacking = dict.fromkeys(USABLE, why)
     return _Made(generated, _source(kept), Pictures(generated, names, device, available, lacking))
 
 

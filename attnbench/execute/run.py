@@ -25,7 +25,6 @@ from attnbench.execute.migrate import migrate_for
 from attnbench.execute.slurm import Slurm
 from attnbench.execute.state import with_work
 from attnbench.metrics.measure import check_uses
-from attnbench.metrics.metric import metrics_of
 from attnbench.store.folder import open_store
 from attnbench.store.frame import results
 from attnbench.store.job import RunOptions, run_options
@@ -95,10 +94,10 @@ def check_request(request: RunRequest) -> Grid:
 
 def _check_metrics(grid: Grid, request: RunRequest) -> None:
     """Refuse metrics that were asked for by name and can measure none of the datasets, and references that cannot be used."""
-    Asked.of_options(request.measured_by(grid), grid.recipe.data)
+    asked = Asked.of_options(request.measured_by(grid), grid.recipe.data)
     if is_set(request.overrides, "evaluation.metrics"):  # of a recipe's own, some may have no number on these datasets
-        for metric in metrics_of(grid.recipe.evaluation):
-            check_uses(metric, grid.datasets)
+        for metric in asked.metrics:
+            check_uses(metric, grid.datasets, asked.protocols)
 
 
 def cells_of(grid: Grid, *, skip_corrupt: bool = False) -> list[Cell]:

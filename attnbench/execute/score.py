@@ -249,7 +249,7 @@ def _check_dataset(plan: _Plan, request: ScoreRequest, dataset: Dataset) -> None
         check_answers(dataset, plan.asked.protocols[0])
     if request.metrics or is_set(request.overrides, "evaluation.metrics"):  # of a recipe's own, some may have no number
         for metric in plan.asked.metrics:
-            check_uses(metric, [dataset])
+            check_uses(metric, [dataset], plan.asked.protocols)
 
 
 def _check_pairs(dataset: PreparedDataset, request: ScoreRequest, written: PairsFile | None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,11 +13,13 @@ from torch import Tensor, nn
 
 from attnbench.config.recipe import Data
 from attnbench.console import warn
-from attnbench.data.batches import Batch, pair_batch
+from attnbench.data.batches import Batch, own_marks, own_reference_shows, pair_batch
 from attnbench.data.images import ImageSet
 from attnbench.devices import is_out_of_memory
+from attnbench.method.attention_maps import Maps, ShownMap
 from attnbench.method.compiling import uncompiled
 from attnbench.method.precision import tf32
+from attnbench.method.probe import listening
 from attnbench.metrics.protocol import Pairs, Protocol
 
 BATCH = 16  # pairs that a generator colours at once, by default: a setting of the machine, no number depends on it
@@ -48,21 +50,45 @@ class PairSet:
 
     @property
     def names(self) -> list[tuple[str, str]]:
-        """(sketch, reference) of each pair, names of images."""
+        """(sketch, reference) of each pair, names of images; no two pairs have the same."""
         theirs = (self.references or self.images).names
-        return [(self.images.names[sketch], theirs[reference]) for sketch, reference in self.pairs]
+        named = [(self.images.names[sketch], theirs[reference]) for sketch, reference in self.pairs]
+        swapped = self._swapped(0, len(named)) or [False] * len(named)
+        return [(a, f"{b}, marks swapped" if turned else b) for (a, b), turned in zip(named, swapped, strict=True)]
+
+    def shows(self, pair: int) -> np.ndarray:
+        """(S, S, 2): the place in the sketch that each pixel of its warped reference shows, see `warp.places_shown`."""
+        seed = self.protocol.warp_seed
+        assert seed is not None  # of other references nobody knows it
+        return own_reference_shows(self.pairs[pair][1], self.data, seed)
+
+    def marks(self) -> tuple[np.ndarray, np.ndarray]:
+        """Of each pair, where its magenta mark is in the reference, and where in the sketch it belongs: (N, 2) each, (x, y)."""
+        seed, swapped = self.protocol.warp_seed, self._swapped(0, len(self.pairs))
+        assert seed is not None  # no other references are marked
+        assert swapped is not None
+        both = [own_marks(reference, self.data, seed) for _, reference in self.pairs]
+        chosen = [(there[int(turned)], here[int(turned)]) for (there, here), turned in zip(both, swapped, strict=True)]
+        there, here = zip(*chosen, strict=True)
+        return np.stack(there), np.stack(here)
+
+    def _swapped(self, start: int, count: int) -> list[bool] | None:
+        """Of these pairs, whether their marks have changed colours; None if they have none."""
+        return [place % 2 == 1 for place in range(start, start + count)] if self.protocol.marked else None
 
     def first(self, count: int) -> PairSet:
         return PairSet(self.images, self.pairs[:count], self.protocol, self.data, self.references)
 
     def batch(self, start: int, size: int, device: torch.device) -> Batch:
+        mine = self.pairs[start : start + size]
         return pair_batch(
             self.images,
-            self.pairs[start : start + size],
+            mine,
             data=self.data,
             device=device,
             references=self.references,
             warp_seed=self.protocol.warp_seed,
+            swapped=self._swapped(start, len(mine)),
         )
 
     def batches(self, size: int = BATCH) -> Iterator[Batch]:
@@ -125,6 +151,29 @@ def generate(
         generator.train(was_training)
     generated = torch.cat(results)
     return through_jpeg(generated, 75) if pairs.protocol.format == "jpeg75" else generated
+
+
+@torch.no_grad()
+@tf32(False)
+@uncompiled()
+def show_maps(
+    generator: nn.Module, pairs: PairSet, device: torch.device, batch: int, each: Callable[[int, Sequence[ShownMap]], None]
+) -> None:
+    """Colour every pair as `generate` does, and pass on the attention maps that the module shows.
+
+    Args:
+        each: gets the place of the first pair of a batch, and the batch's maps.
+    """
+    was_training = generator.training
+    generator.eval()
+    try:
+        for start in range(0, len(pairs), batch):
+            inputs = pairs.batch(start, batch, device)
+            with listening(seen := Maps()):
+                generator(inputs.sketch, inputs.reference)
+            each(start, seen.shown)
+    finally:
+        generator.train(was_training)
 
 
 def to_bytes(images: Tensor) -> Tensor:

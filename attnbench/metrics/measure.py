@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from attnbench import weights
 from attnbench.data.images import PreparedDataset, cache_folder
@@ -19,11 +20,24 @@ from attnbench.devices import is_out_of_memory
 from attnbench.errors import Interrupted, NotMeasurable, UserError
 from attnbench.method.precision import tf32
 from attnbench.metrics.descriptor import Descriptor
-from attnbench.metrics.generate import PairSet
+from attnbench.metrics.generate import PairSet, show_maps
 from attnbench.metrics.ground_truth import answers_of, parts_of
 from attnbench.metrics.line_art import drawn_by
 from attnbench.metrics.metric import Metric, Score
-from attnbench.metrics.pictures import FROM_ELSEWHERE, LACKING, Pictures, RealImages, has_no
+from attnbench.metrics.pictures import (
+    CHUNK,
+    FROM_ELSEWHERE,
+    LACKING,
+    MARKED,
+    NO_NETWORK,
+    OF_PROTOCOL,
+    USABLE,
+    Pictures,
+    RealImages,
+    has_no,
+    too_small,
+)
+from attnbench.metrics.protocol import Protocol as MeasurementProtocol
 
 # What every number has; what a metric adds goes by other names.
 _TAKEN = frozenset(
@@ -68,6 +82,7 @@ def _measured(pictures: Pictures, metric: Metric) -> Number:
         return Number(descriptor, None, reason=why)
     used: dict[str, str] = {}
     try:
+        _check_side(pictures, metric)
         for name in metric.needs:
             used[name] = weights.file_digest(weights.find_or_download(name))
         found = metric.scorer.measure(pictures.for_one_metric())
@@ -85,6 +100,12 @@ def _measured(pictures: Pictures, metric: Metric) -> Number:
         return Number(descriptor, None, reason=f"it failed: {text}", failed=True, weights=used)
     reason = None if value is not None else _not_finite(scores)
     return Number(descriptor, value, reason, failed=value is None, details=details, weights=used, scores=scores)
+
+
+def _check_side(pictures: Pictures, metric: Metric) -> None:
+    """Raises NotMeasurable where the pictures are too small for the metric."""
+    if (side := min(pictures.generated.shape[-2:])) < metric.smallest:
+        raise NotMeasurable(too_small(side, metric.smallest))
 
 
 def _checked(found: Any, descriptor: Descriptor, count: int) -> tuple[float | None, dict[str, Any], np.ndarray | None]:
@@ -131,12 +152,18 @@ def _not_finite(scores: np.ndarray | None) -> str:
     return f"{int((~np.isfinite(scores)).sum())} of {len(scores)} scores are not finite numbers"
 
 
-def check_uses(metric: Metric, datasets: Sequence[Dataset | PreparedDataset]) -> None:
-    """Refuse a metric that needs what none of the datasets has. Where one has it, the others say that they lack it.
+def check_uses(metric: Metric, datasets: Sequence[Dataset | PreparedDataset], protocols: Sequence[MeasurementProtocol]) -> None:
+    """Refuse a metric that needs what none of the datasets, or of the protocols, has. Where one has it, the others say so.
 
     Raises:
         UserError: none of them has it.
     """
+    kinds = list(dict.fromkeys(protocol.references for protocol in protocols))
+    for what in metric.uses:
+        kind, why = OF_PROTOCOL.get(what, (None, ""))
+        if kind and kind not in kinds:
+            several = ", ".join([*(other for other in kinds if other != "folder"), kind])
+            raise UserError(f"metric '{metric.key}' cannot be measured here: {why}: --set evaluation.references=[{several}]")
     has: dict[str, Callable[[Dataset | PreparedDataset], bool]] = {
         "answers": lambda one: one.answer is not None,
         "parts": lambda one: one.parts is not None,
@@ -159,6 +186,7 @@ def pictures_of(
     *,
     has_train: bool = True,
     cache: Path | None = None,
+    generator: Callable[[], nn.Module] | None = None,
 ) -> Pictures:
     """Generated pictures with all that the dataset knows of them.
 
@@ -166,32 +194,44 @@ def pictures_of(
         generated: (N, 3, S, S) uint8 on the CPU, in the order of the pairs.
         has_train: as of `RealImages`.
         cache: where features of real images are kept; by default the user's cache folder.
+        generator: what gives the network that made the pictures, if it is at hand.
     """
     size = generated.shape[-1]
-    real = RealImages(dataset, size, pairs.protocol.pair_seed, cache or cache_folder(), has_train)
     available: dict[str, Callable[[], Any]] = {
+        "wanted": pairs.wanted,
         "sketch": pairs.sketches,
         "reference": pairs.reference_images,
         "draw": lambda: drawn_by(pairs.data.sketch, [sketch for sketch, _ in pairs.names]),
+        "real": lambda: RealImages(dataset, size, pairs.protocol.pair_seed, cache or cache_folder(), has_train),
+        "answers": lambda: answers_of(pairs, dataset, size),
+        "parts": lambda: parts_of([sketch for sketch, _ in pairs.pairs], dataset, size),
+        "reference_parts": lambda: parts_of([reference for _, reference in pairs.pairs], dataset, size),
+        "shows": lambda: pairs.shows,
+        "marks": pairs.marks,
     }
-    lacking: dict[str, str] = {}
-    foreign = pairs.protocol.references == "folder"
-    if foreign:
+    if generator is not None:
+        available["maps"] = lambda: partial(show_maps, generator(), pairs, device, CHUNK.get(device.type, 16))
+    lacking = _lacking(pairs.protocol.references, dataset, has_network=generator is not None)
+    there = {name: make for name, make in available.items() if name not in lacking}
+    return Pictures(generated, pairs.names, device, there, lacking, dataset.part_names)
+
+
+def _lacking(references: str, dataset: PreparedDataset, *, has_network: bool) -> dict[str, str]:
+    """What pictures lack under a protocol with such references: name in `USABLE` -> why."""
+    lacking = {what: why for what, (only, why) in OF_PROTOCOL.items() if only != references}
+    if not has_network:
+        lacking["maps"] = NO_NETWORK
+    if references == "marked":  # in such pictures nothing is to be seen but where the marks are
+        others = (what for what in USABLE if what not in ("sketch", "maps", *OF_PROTOCOL))
+        lacking |= dict.fromkeys(others, MARKED + "the pictures should look like nothing else")
+    if references == "folder":
         unseen = FROM_ELSEWHERE + "no test image shows what the pictures should look like"
-        lacking = {"wanted": unseen, "answers": unseen}
+        lacking |= {"wanted": unseen, "answers": unseen}
         lacking["real"] = FROM_ELSEWHERE + "the pictures should not look like the test images"
-    else:
-        available |= {"wanted": pairs.wanted, "real": lambda: real}
-    if dataset.answer is not None and not foreign:
-        available["answers"] = lambda: answers_of(pairs, dataset, size)
-    elif not foreign:
-        lacking["answers"] = has_no(dataset.name, "answers")
-    if dataset.parts is not None:
-        available["parts"] = lambda: parts_of([sketch for sketch, _ in pairs.pairs], dataset, size)
-    else:
-        lacking["parts"] = has_no(dataset.name, "parts")
-    if dataset.parts is not None and not foreign:
-        available["reference_parts"] = lambda: parts_of([reference for _, reference in pairs.pairs], dataset, size)
-    else:
-        lacking["reference_parts"] = f"{FROM_ELSEWHERE}there are no maps of their parts" if foreign else lacking["parts"]
-    return Pictures(generated, pairs.names, device, available, lacking, dataset.part_names)
+        lacking["reference_parts"] = FROM_ELSEWHERE + "there are no maps of their parts"
+    if dataset.answer is None:
+        lacking.setdefault("answers", has_no(dataset.name, "answers"))
+    if dataset.parts is None:
+        lacking.setdefault("parts", has_no(dataset.name, "parts"))
+        lacking.setdefault("reference_parts", lacking["parts"])
+    return lacking

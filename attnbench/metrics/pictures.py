@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,10 +16,12 @@ from attnbench.config.recipe import digest
 from attnbench.data.images import PreparedDataset
 from attnbench.errors import NotMeasurable
 from attnbench.files import replacing
+from attnbench.method.attention_maps import ShownMap
 
 Made = TypeVar("Made")
 # What a metric may name in `uses`.
-USABLE = ("wanted", "sketch", "reference", "draw", "real", "answers", "parts", "reference_parts")
+USABLE = ("wanted", "sketch", "reference", "draw", "real", "answers", "parts", "reference_parts", "shows", "maps", "marks")
+EachMap = Callable[[int, Sequence[ShownMap]], None]  # the first of the pairs, and their maps, a batch of them each
 
 # Pictures that a metric takes at once. On a CPU few enough that a layer of the Inception stays below 32 MB: above that, glibc
 # requests the memory of every tensor anew from the system, and page faults add a third to the time.
@@ -123,6 +126,24 @@ class Pictures:
         """(N, S, S): the same of each reference, before any warp."""
         return self._get("reference_parts")
 
+    @property
+    def shows(self) -> Callable[[int], np.ndarray]:
+        """Pair -> (S, S, 2): the place in the sketch that each pixel of its own warped reference shows, (x, y) in shares of the
+        sides; outside of [0, 1] beyond the sketch's edge."""
+        return self._get("shows")
+
+    @property
+    def maps(self) -> Callable[[EachMap], None]:
+        """Colours the pairs once more, in their order, and passes on the attention maps that the module shows, by batches."""
+        return self._get("maps")
+
+    @property
+    def marks(self) -> tuple[np.ndarray, np.ndarray]:
+        """Of each pair, where its magenta mark is in the reference, and where in the sketch it belongs: (N, 2) each, (x, y) in
+        shares of the sides. Pairs 2 i and 2 i + 1 are of one sketch and one reference, whose two marks, magenta and green, have
+        changed colours."""
+        return self._get("marks")
+
     def batches(self, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
         """The tensors, in order, a few pictures at a time, on the device."""
         size = CHUNK.get(self.device.type, 16)
@@ -169,8 +190,18 @@ LACKING = {
     "answers": "right answers",
     "parts": "maps of parts",
     "reference_parts": "maps of the references' parts",
+    "shows": "known warps",
+    "maps": "attention maps",
+    "marks": "marks",
 }
 FROM_ELSEWHERE = "the references come from elsewhere, so "
+NO_NETWORK = "where a method looks is seen in a network alone, and there is none at hand"
+MARKED = "the references are marked, so "
+# What of pictures a protocol alone gives: name -> its `references`, and why others have none.
+OF_PROTOCOL = {
+    "shows": ("same", "it is known where the reference shows a place of the sketch under `references: same` alone"),
+    "marks": ("marked", "references have marks under `references: marked` alone"),
+}
 
 
 def has_no(dataset: str, what: str) -> str:
@@ -182,6 +213,22 @@ def has_no(dataset: str, what: str) -> str:
     return f"dataset '{dataset}' has no {LACKING[what]}"
 
 
+def too_small(side: int, smallest: int) -> str:
+    """Why a metric that needs larger pictures has no number.
+
+    >>> too_small(64, 176)
+    'pictures of 64 px are too small: it needs 176'
+    """
+    return f"pictures of {side} px are too small: it needs {smallest}"
+
+
 def is_lack(reason: str, dataset: str) -> bool:
-    """Whether the reason is what a dataset, or references from elsewhere, lack: it names nothing of the machine."""
-    return reason.startswith(FROM_ELSEWHERE) or reason in {has_no(dataset, what) for what in LACKING}
+    """Whether the reason is what a dataset, or a protocol, lacks, or the pictures' size: it names nothing of the machine.
+
+    >>> is_lack(too_small(64, 176), "mine"), is_lack("it failed: no /home/me/net.pth", "mine")
+    (True, False)
+    """
+    of_protocol = {why for _, why in OF_PROTOCOL.values()}
+    if reason.startswith((FROM_ELSEWHERE, MARKED)) or reason in {has_no(dataset, what) for what in LACKING} | of_protocol:
+        return True
+    return re.fullmatch(too_small(0, 0).replace("0", "[0-9]+"), reason) is not None

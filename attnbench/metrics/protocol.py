@@ -3,7 +3,9 @@
 Under `cross`, every test sketch is coloured with another test image as its reference. A generated image is compared with the
 sketch's own colour image, as in the paper's released code, so even a perfect colouring, which has the reference's colours,
 does not reach an SSIM of 1. Under `same`, the reference is the sketch's own original, warped: what training does. A method
-that copies from its reference gains more from it than one that finds what corresponds.
+that copies from its reference gains more from it than one that finds what corresponds. Under `marked`, two coloured discs are
+painted into that warped original, and each pair comes twice, the discs' colours swapped: where the two results differ is
+where the method takes the discs to be.
 """
 
 from __future__ import annotations
@@ -25,14 +27,14 @@ class Protocol(BaseModel):
     """How pictures are made and compared, whatever the metrics. Equal protocols on equal test images give comparable numbers.
 
     Attributes:
-        references: `cross`, `same`, or `folder`: pictures from elsewhere.
-        pairing, pair_seed, limit, format: as in a recipe's `evaluation`; of `same` and `folder`, `pairing` is `derangement`.
+        references: `cross`, `same`, `marked`, or `folder`: pictures from elsewhere.
+        pairing, pair_seed, limit, format: as in a recipe's `evaluation`; `pairing` is `derangement` but for `cross`.
         folder: what a folder of references is called; its content is `folder_digest`.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
-    references: Literal["cross", "same", "folder"] = "cross"
+    references: Literal["cross", "same", "marked", "folder"] = "cross"
     pairing: Literal["derangement", "official"] = "derangement"
     pair_seed: int = Field(0, ge=0)
     limit: int | None = None
@@ -47,15 +49,19 @@ class Protocol(BaseModel):
             count: test images.
             references: pictures in the folder of references.
         """
-        return self._all_pairs(count, references)[: self.limit]
+        last = self.limit
+        if self.marked and last is not None:
+            last += last % 2  # a mark is found by both pictures
+        return self._all_pairs(count, references)[:last]
 
     def _all_pairs(self, count: int, references: int | None) -> Pairs:
         """`derangement`: a random cycle through all images (Sattolo's algorithm), so that each is a sketch once and a
         reference once, never its own reference. `official`: a random order, cut into batches of 16, the incomplete one
         dropped; each sketch takes the next image of its batch. References of a folder are taken in turn, in a random order.
+        Under `marked` the two pictures of a pair follow each other.
         """
-        if self.references == "same":
-            return [(index, index) for index in range(count)]
+        if self.warped:
+            return [(index, index) for index in range(count) for _ in range(2 if self.marked else 1)]
         rng = np.random.default_rng(self.pair_seed)
         if self.references == "folder":
             order = [int(i) for i in rng.permutation(references or 0)]
@@ -73,12 +79,22 @@ class Protocol(BaseModel):
 
     def on(self, count: int) -> Protocol:
         """The protocol on so many test images: a limit that leaves out nothing is none."""
-        return self.model_copy(update={"limit": None}) if self.limit is not None and self.limit >= count else self
+        every = 2 * count if self.marked else count
+        return self.model_copy(update={"limit": None}) if self.limit is not None and self.limit >= every else self
+
+    @property
+    def warped(self) -> bool:
+        """Whether references are the sketches' own originals, warped."""
+        return self.references in ("same", "marked")
+
+    @property
+    def marked(self) -> bool:
+        return self.references == "marked"
 
     @property
     def warp_seed(self) -> int | None:
-        """The seed of the references' warps; None if they are not warped."""
-        return self.pair_seed if self.references == "same" else None
+        """The seed of the references' warps, and of their marks; None if they are not warped."""
+        return self.pair_seed if self.warped else None
 
     @property
     def values(self) -> dict[str, Any]:
@@ -93,7 +109,7 @@ class Protocol(BaseModel):
         ('', 'same, first 50 pairs')
         """
         parts = {
-            self.references: self.references == "same",
+            self.references: self.warped,
             f"references {self.folder} {(self.folder_digest or '')[:6]}": self.references == "folder",
             "official pairs": self.pairing == "official",
             f"pair seed {self.pair_seed}": self.pair_seed != 0,

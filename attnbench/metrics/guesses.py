@@ -1,0 +1,136 @@
+"""Where positions of a sketch look in their warped reference, by the map that a module shows, and where they should."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from attnbench.errors import NotMeasurable
+from attnbench.method.attention_maps import ShownMap
+from attnbench.metrics.pictures import Pictures
+from attnbench.metrics.true_places import (
+    BLIND,
+    MEAN,
+    apart,
+    middles,
+    nearest,
+    places_in_reference,
+    shares_of_cells,
+    shares_within,
+)
+
+
+@dataclass(frozen=True)
+class Guesses:
+    """Where the positions of one sketch look, and where they should.
+
+    Attributes:
+        name: of the map.
+        side, other_side: of the grids of sketch and reference.
+        maximum, mean: (n, 2); nan for a position without attention.
+        cells, places: the truth, see `places_in_reference`.
+    """
+
+    name: str
+    side: int
+    other_side: int
+    maximum: np.ndarray
+    mean: np.ndarray
+    cells: np.ndarray
+    places: np.ndarray
+
+    def guess(self, way: str) -> np.ndarray:
+        return self.mean if way == MEAN else self.maximum
+
+    def errors(self, guess: np.ndarray) -> np.ndarray:
+        """(C,): how far off the shown positions' guesses are, in shares of the side."""
+        return nearest(guess, self.cells, self.places)
+
+    @property
+    def shown(self) -> float:
+        """The share of the sketch's positions that the reference shows."""
+        return len(np.unique(self.cells)) / self.side**2
+
+
+def guesses_of(pictures: Pictures) -> list[Guesses]:
+    """The guesses of every pair, found once for all metrics.
+
+    Raises:
+        NotMeasurable: the module shows no map between sketch and reference, or not one of square grids; or a reference shows
+            nothing of its sketch.
+    """
+    return pictures.once("guesses", lambda: _guesses(pictures))
+
+
+def _guesses(pictures: Pictures) -> list[Guesses]:
+    found: list[Guesses] = []
+    truth: dict[tuple[int, int], tuple[np.ndarray, np.ndarray]] = {}
+
+    def note(start: int, maps: Sequence[ShownMap]) -> None:
+        chosen = finest(maps)
+        side, other = (math.isqrt(count) for count in chosen.weights.shape[1:])
+        for row, (maximum, mean) in enumerate(zip(*look(chosen.weights, other), strict=True), start):
+            cells, places = truth.setdefault((row, side), places_in_reference(pictures.shows(row), side))
+            if not len(cells):
+                raise NotMeasurable(f"the reference of '{pictures.names[row][0]}' shows nothing of its sketch")
+            found.append(Guesses(chosen.name, side, other, maximum, mean, cells, places))
+
+    pictures.maps(note)
+    return found
+
+
+def finest(maps: Sequence[ShownMap]) -> ShownMap:
+    """The map between sketch and reference with the most entries, the first of equals.
+
+    Raises:
+        NotMeasurable: there is none, or it is not of square grids.
+    """
+    across = [one for one in maps if not one.within]
+    if not across:
+        raise NotMeasurable(
+            "its module shows no attention map between sketch and reference; marks see where its colours come from"
+        )
+    chosen = max(across, key=lambda one: one.weights[0].numel())
+    n, m = chosen.weights.shape[1:]
+    if math.isqrt(n) ** 2 != n or math.isqrt(m) ** 2 != m:
+        raise NotMeasurable(f"its {chosen.name} map has {n} x {m} entries, which are not square grids")
+    return chosen
+
+
+def look(weights: Tensor, side: int) -> tuple[np.ndarray, np.ndarray]:
+    """Where each row of maps looks, by its largest weight and by its mean: (B, n, m), m = side^2 -> (B, n, 2) each.
+
+    Rows are divided by their sums; one that is zero, or has a negative or infinite sum, looks nowhere: nan.
+    """
+    grid = middles(side)
+    rows = weights.double()
+    sums = rows.sum(-1, keepdim=True)
+    usable = ((sums > 0) & sums.isfinite()).cpu().numpy()
+    maximum = grid[rows.argmax(-1).cpu().numpy()]
+    mean = (rows / sums).cpu().numpy() @ grid
+    return np.where(usable, maximum, np.nan), np.where(usable, mean, np.nan)
+
+
+def blind_shares(guesses: Sequence[Guesses], alpha: float) -> dict[str, float]:
+    """The shares within alpha of those who do not look: BLIND."""
+    own, other = middles(guesses[0].side), middles(guesses[0].other_side)
+
+    def shares(one: Guesses) -> list[float]:
+        anywhere = shares_within(other, one.cells, one.places, alpha)
+        return [anywhere, *(float((one.errors(guess) <= alpha).mean()) for guess in (np.full_like(own, 0.5), own))]
+
+    return dict(zip(BLIND, np.mean([shares(one) for one in guesses], axis=0).tolist(), strict=True))
+
+
+def best_share(guesses: Sequence[Guesses], alpha: float) -> float:
+    """The share within alpha of a map whose largest weights are in the nearest cells: what its grid allows."""
+
+    def nearest_cells(one: Guesses) -> np.ndarray:
+        return (np.floor(one.places * one.other_side).clip(0, one.other_side - 1) + 0.5) / one.other_side
+
+    found = [shares_of_cells(apart(nearest_cells(one), one.places) <= alpha, one.cells) for one in guesses]
+    return float(np.mean(found))
