@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attnbench.cells.record import Provenance
+from attnbench.metrics.protocol import VERSION
 
 if TYPE_CHECKING:
     import torch
@@ -27,6 +28,7 @@ def provenance(device: torch.device, packages: Sequence[str] = ()) -> Provenance
 
     return Provenance(
         versions={"python": platform.python_version(), **{name: _version(name) for name in (*_PACKAGES, *packages)}},
+        protocol=VERSION,
         commit=commit(),
         device=device_name(device),
         threads=torch.get_num_threads(),

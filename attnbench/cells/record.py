@@ -79,6 +79,7 @@ class Provenance(_Part):
     """What made the numbers."""
 
     versions: dict[str, str | None] = Field({}, description="Package -> version.")
+    protocol: int | None = Field(None, description="Version of the protocol, docs/protocol.md, that was followed.")
     commit: str | None = Field(
         None, description="Commit of attnbench's checkout, or of its wheel's, `-dirty` if it had changes."
     )

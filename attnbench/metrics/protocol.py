@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from attnbench.config.recipe import Evaluation, digest
 
 Pairs = list[tuple[int, int]]  # (index of the sketch, index of the reference)
+VERSION = 1  # of docs/protocol.md, which says when it rises; recorded with every number
 OFFICIAL_BATCH = 16  # of the released code, not `train.batch_size`
 
 
