@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import yaml
@@ -96,10 +96,7 @@ def _metric_row(measurement: MeasurementRecord, number: MetricRecord) -> dict[st
     elif "n" in recorded:
         one = recorded["n"] == 1
         parts.append(f"{'mean of ' if metric.per_image and not one else ''}{recorded['n']} {'pair' if one else 'pairs'}")
-    if recorded.get("floor") is not None:
-        parts.append(f"{recorded.get('n_floor')} real training images against the same: {recorded['floor']:.4g}")
-    if isinstance(chance := recorded.get("chance"), int | float):
-        parts.append(f"chance, without a look at the reference: {chance:.4g}")
+    parts += _bounds(number)
     if number.source == "small pictures":
         parts.append("from small (lossy) copies of the pictures")
     parts += [metric.note] if metric.note else []
@@ -108,6 +105,22 @@ def _metric_row(measurement: MeasurementRecord, number: MetricRecord) -> dict[st
         "value": "not measured" if value is None else f"{value:.4g}",
         "how": "; ".join(parts) if value is not None else number.reason or UNMEASURED,
     }
+
+
+def _bounds(number: MetricRecord) -> Iterator[str]:
+    """What the number can be compared with, as the notes below tables have it: `floor, the originals: 3.21 (200 images)`."""
+    metric, recorded = number.metric, number.parts
+    usual = "" if metric.per_image else "real training against real test images"
+    meanings = {
+        "floor": metric.floor_is or usual,
+        "ceiling": metric.ceiling_is or usual,
+        "chance": "without a look at the reference",
+    }
+    for name, meaning in meanings.items():
+        value, count = recorded.get(name), recorded.get(f"n_{name}")
+        if isinstance(value, int | float):
+            of = f" ({count} images)" if isinstance(count, int) else ""
+            yield f"{', '.join(filter(None, [name, meaning]))}: {value:.4g}{of}"
 
 
 def _protocols_as_text(record: Record) -> str:

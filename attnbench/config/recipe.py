@@ -107,7 +107,7 @@ class Train(_Section):
     """`linear`: constant for the first half, then linear decay to zero."""
     generator_forwards: Literal[1, 2] = 1
     """Generator forwards per step. The released code makes two equal ones; one, with the batch norms' momentum raised from
-    0.1 to 0.19, gives the same losses, gradients and running statistics."""
+    0.1 to 0.19, gives the same losses, gradients and running statistics, if the module uses each norm once in a forward."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """`bfloat16` trains under autocast; similarities, softmax and losses stay in float32."""
     tf32: bool = True
