@@ -186,6 +186,21 @@ def test_a_map_that_looks_at_each_position_s_own_place_scores_chance() -> None:
     assert found.details["chance"] == max(found.details["blind"].values())
 
 
+def test_of_moved_positions_staying_finds_none_and_a_right_map_all() -> None:
+    stays, right = torch.eye(64).expand(4, -1, -1), right_maps(4, 8, 16)
+    assert number(seen(stays), "pck:alpha=0.05").details["moved"] == 0
+    assert number(seen(right), "pck:alpha=0.05").details["moved"] == 100
+    assert number(seen(right), "pck:alpha=0.3").details["moved"] is None  # nothing is moved so far
+    even = right * (torch.arange(64) % 2 == 0)[:, None]  # the others look nowhere
+    moved = [
+        cell % 2 == 0
+        for one in guesses_of(seen(even))
+        for cell, far in zip(np.unique(one.cells), one.errors(middles(8)) > 0.05, strict=True)
+        if far
+    ]
+    assert number(seen(even), "pck:alpha=0.05").details["moved"] == pytest.approx(100 * np.mean(moved), abs=0.01)
+
+
 def test_the_mean_of_a_map_that_looks_everywhere_is_the_middle() -> None:
     found = number(seen(torch.full((4, 64, 64), 1 / 64)), "pck:at=mean")
     assert found.value == pytest.approx(found.details["blind"]["the middle"], abs=0.01)
@@ -358,6 +373,8 @@ def test_marks_where_they_belong_are_all_found_at_full_strength(marked: PairSet)
 
 def test_the_reference_itself_scores_chance_and_the_original_nothing(marked: PairSet) -> None:
     pasted = measured(marked, marked.reference_images())
+    assert pasted.details["moved"] == 0
+    assert measured(marked, right(marked)).details["moved"] == 100
     assert pasted.value == pytest.approx(pasted.details["blind"]["its own place"])
     assert measured(marked, marked.wanted()).value == 0
     assert measured(marked, marked.wanted()).details["strength"] == 0

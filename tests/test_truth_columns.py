@@ -222,7 +222,7 @@ def test_what_an_original_gains_stands_behind_the_column_of_originals_and_none_i
     assert {label: row[2] for label, row in texts(table).items()} == {"SGA": "+5.00", "SCFT": "-0.50", "CMFT": "-"}
     assert {label: row[2] for label, row in ranks(table).items()} == {"SGA": None, "SCFT": None, "CMFT": None}
     assert ranks(table)["SGA"][1] == 0
-    (note,) = [note for note in table.notes if "gains more" in note]
+    (note,) = [note for note in table.notes if "gains from its own original" in note]
     assert note.startswith(f"Signal, {DIFFERENCE}: ")
 
 

@@ -126,6 +126,14 @@ def blind_shares(guesses: Sequence[Guesses], alpha: float) -> dict[str, float]:
     return dict(zip(BLIND, np.mean([shares(one) for one in guesses], axis=0).tolist(), strict=True))
 
 
+def share_of_moved(guesses: Sequence[Guesses], alpha: float, way: str) -> float | None:
+    """Of the positions that the warp moves farther than alpha, in all pictures, the percentage found; None if it moves none."""
+    own = middles(guesses[0].side)
+    moved = np.concatenate([one.errors(own) > alpha for one in guesses])
+    found = np.concatenate([one.errors(one.guess(way)) <= alpha for one in guesses])
+    return round(100 * float(found[moved].mean()), 2) if moved.any() else None
+
+
 def best_share(guesses: Sequence[Guesses], alpha: float) -> float:
     """The share within alpha of a map whose largest weights are in the nearest cells: what its grid allows."""
 

@@ -20,7 +20,7 @@ class MarkedPCK:
 
     Recorded with it: the shares of both ways and both usual alphas; `strength`, how much of a mark's colour arrives where it
     belongs, in percent; `chance`, the best of what can be had without a look: anywhere, the middle, or the mark's own place in
-    the reference.
+    the reference; `moved`, the share of marks whose own place is wrong, so that staying there scores 0.
 
     Args:
         alpha: the largest distance that counts as right, as a share of the picture's side.
@@ -45,6 +45,7 @@ class MarkedPCK:
             **correct({way: list(of_marks[:, None]) for way, of_marks in errors.items()}),
             "chance": max(blind.values()),
             "blind": blind,
+            "moved": marks.share_of_moved(self.alpha, self.at),
             "strength": round(100 * float(marks.strengths.mean()), 2),
         }
         return Score(100.0 * (errors[self.at] <= self.alpha), details)

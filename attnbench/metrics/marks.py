@@ -44,6 +44,11 @@ class Marks:
         """(N,): how far from where they belong the marks appear, in shares of the side."""
         return apart(self.mean if way == MEAN else self.maximum, self.in_sketch)
 
+    def share_of_moved(self, alpha: float, way: str) -> float | None:
+        """Of the marks that the warp has moved farther than alpha, the percentage found; None if it has moved none."""
+        moved = apart(self.in_reference, self.in_sketch) > alpha
+        return round(100 * float((self.errors(way)[moved] <= alpha).mean()), 2) if moved.any() else None
+
     def blind_shares(self, alpha: float) -> dict[str, float]:
         """The shares of marks within alpha that those find who do not look: BLIND."""
         grid = middles(self.side)

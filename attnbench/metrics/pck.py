@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from attnbench.metrics.guesses import best_share, blind_shares, guesses_of
+from attnbench.metrics.guesses import best_share, blind_shares, guesses_of, share_of_moved
 from attnbench.metrics.metric import Score
 from attnbench.metrics.pictures import Pictures
 from attnbench.metrics.true_places import MAXIMUM, WAYS, checked, correct, title_of
@@ -26,7 +26,8 @@ class PCK:
 
     Recorded with it: the shares of both ways and both usual alphas; `chance`, the best of what can be had without a look:
     anywhere, the middle, or the position's own place, which a mild warp leaves near; `ceiling`, what a map of this resolution
-    can reach: the middle of a coarse cell may be farther than alpha from every place that the cell holds.
+    can reach: the middle of a coarse cell may be farther than alpha from every place that the cell holds; `moved`, the share of
+    positions whose own place is wrong, since the warp has moved them farther than alpha, so that staying there scores 0.
 
     Args:
         alpha: the largest distance that counts as right, as a share of the picture's side.
@@ -34,7 +35,7 @@ class PCK:
     """
 
     unit, decimals, lower_is_better, per_image = "%", 1, False, True
-    range, uses = (0, 100), ("shows", "maps")
+    range, uses, ceiling_is = (0, 100), ("shows", "maps"), "what a map of this resolution can reach"
 
     def __init__(self, *, alpha: float = 0.1, at: str = MAXIMUM):
         self.alpha, self.at = checked(alpha, at)
@@ -51,6 +52,7 @@ class PCK:
             **correct(errors),
             "chance": max(blind.values()),
             "blind": blind,
+            "moved": share_of_moved(guesses, self.alpha, self.at),
             "map": guesses[0].name,
             "grid": f"{guesses[0].side} x {guesses[0].side} to {guesses[0].other_side} x {guesses[0].other_side}",
             "shown": round(100 * float(np.mean([one.shown for one in guesses])), 1),

@@ -17,6 +17,7 @@ from attnbench.tables.selection import Selection
 from attnbench.tables.statistics import LEVEL
 
 _BOUNDS = ("floor", "ceiling", "chance")  # details of a number, with `n_floor` ... the number of their images
+_BLIND = "blind."  # what several ways of not looking score, the best of which is `chance`: `blind.anywhere`, ...
 
 
 class Footnotes:
@@ -65,7 +66,7 @@ def gap_notes(gaps: Iterable[Gap]) -> list[str]:
     """What a gap says; none without gaps."""
     named = ", ".join(dict.fromkeys(gap.title for gap in gaps))
     what = "the difference that it makes if the reference is the sketch's own original, warped"
-    why = "a method that takes colours from where they are gains more from its own original than one that guesses"
+    why = "what takes colours from where they are gains from its own original, and so does what copies them by position"
     return [f"{named}: {what}; {why}."] if named else []
 
 
@@ -97,10 +98,17 @@ def _bound(name: str, measured: Iterable[tuple[Column, pd.Series]]) -> str:
         if _is_number(first[name]):
             metric = column.metric
             number = f"{column.setting.dataset} {metric.written(float(first[name]))} {metric.unit}".rstrip()
-            of = f" ({int(first[f'n_{name}'])} images)" if _is_number(first[f"n_{name}"]) else ""
-            found[number + of] = _meaning(name, metric)
+            of = [f"{int(first[f'n_{name}'])} images"] if _is_number(first[f"n_{name}"]) else []
+            of += _ways(metric, first) if name == "chance" else []
+            found[number + (f" ({', '.join(of)})" if of else "")] = _meaning(name, metric)
     meaning = next(filter(None, found.values()), "")
     return f"{', '.join(filter(None, [name, meaning]))}: {', '.join(found)}" if found else ""
+
+
+def _ways(metric: Descriptor, first: pd.Series) -> list[str]:
+    """`anywhere 3.2`, ... of a metric that records what several ways of not looking score."""
+    ways = {str(part).removeprefix(_BLIND): value for part, value in first.items() if str(part).startswith(_BLIND)}
+    return [f"{way} {metric.written(float(value))}" for way, value in ways.items() if _is_number(value)]
 
 
 def _meaning(name: str, metric: Descriptor) -> str:
@@ -125,10 +133,12 @@ def _by_title(columns: Iterable[Column]) -> dict[str, list[Column]]:
 
 def _first_measured(cells: Cells, column: Column) -> pd.Series | None:
     """What the first cell of a column records beside its number, and for what it lacks, the next; None without a number."""
-    parts = ["n", "weights", *_BOUNDS, *(f"n_{name}" for name in _BOUNDS)]
     finished = cells.finished_in(column.setting)
     if finished is None or column.key not in finished:
         return None
+    own = f"{column.key}."
+    blind = [name.removeprefix(own) for name in map(str, finished.columns) if name.startswith(own + _BLIND)]
+    parts = ["n", "weights", *_BOUNDS, *(f"n_{name}" for name in _BOUNDS), *blind]
     measured = finished[["test_images"]].assign(**{part: finished.get(f"{column.key}.{part}") for part in parts})
     measured = measured[finished[column.key].notna().to_numpy() & same_weights(measured["weights"], column.weights)]
     return measured.apply(lambda part: next(iter(part.dropna()), None)) if len(measured) else None
