@@ -138,7 +138,7 @@ def test_the_card_says_what_was_measured_and_how(compiler: None, cell: Path, tmp
     rows = {row[1]: row[2:4] for line in text.splitlines() if len(row := [part.strip() for part in line.split("|")]) > 3}
     assert rows["FID-768 ↓"][0] == "12.35"
     how = "dims=768, real_size=native; weights inception 31b69c56; 2 generated against 2 real test images"
-    assert rows["FID-768 ↓"][1] == f"{how}; 2 real training images against the same: 3.21; a remark"
+    assert rows["FID-768 ↓"][1] == f"{how}; floor, real training against real test images: 3.21 (2 images); a remark"
     assert rows["LPIPS ↓"] == ["not measured", "its network was not on the machine"]
     assert rows["Mine ↓"] == ["not measured", lacks]
     first, second = (line.split("|")[2:4] for line in text.splitlines() if line.startswith("| SSIM (windowed) ↑ |"))
@@ -156,6 +156,28 @@ def test_the_card_says_what_was_measured_and_how(compiler: None, cell: Path, tmp
     assert "![sketch, reference, generated, original](pictures/pairs.png)" in text
     assert "\n2 of the 2 test pairs: " in text
     assert "16 x 16 pixels,\nbatches of any size" in text
+
+
+@pytest.mark.parametrize(
+    ("told", "recorded", "said"),
+    [
+        ({"floor_is": "the originals"}, {"floor": 5.123456}, "floor, the originals: 5.123"),
+        ({"ceiling_is": "the originals"}, {"ceiling": 91}, "ceiling, the originals: 91"),
+        ({}, {"ceiling": 91.5}, "ceiling: 91.5"),
+        ({"per_image": False}, {"floor": 0.5, "n_floor": 9}, "floor, real training against real test images: 0.5 (9 images)"),
+        ({}, {"chance": 12.5, "ceiling": 90.0}, "ceiling: 90; chance, without a look at the reference: 12.5"),
+        ({}, {"floor": None, "ceiling": "high"}, ""),
+    ],
+)
+def test_the_card_says_what_a_number_can_be_compared_with(
+    told: dict[str, Any], recorded: dict[str, Any], said: str, cell: Path
+) -> None:
+    stored = record(cell)
+    described = {"name": "mine", "title": "Mine", "lower_is_better": True, "per_image": True, **told}
+    numbers(stored)["mine"] = {"value": 1.0, "n": 2, "metric": described, **recorded}
+    card = model_card(public_record(parse_record(json.dumps(stored).encode())), "mine", "", None)
+    (how,) = [line.split("|")[3].strip() for line in card.splitlines() if line.startswith("| Mine ↓ |")]
+    assert how.split("; ", 1)[1:] == ([said] if said else [])
 
 
 def test_a_single_pair_is_no_mean(cell: Path) -> None:

@@ -23,6 +23,7 @@ from attnbench.cells.record import parse_record, record_text
 from attnbench.config.recipe import built_in_recipes
 from attnbench.errors import UserError
 from attnbench.execute import cell_run, measuring
+from attnbench.metrics.protocol import VERSION
 from attnbench.report.collect import collect
 from attnbench.store.pictures import PairPictures
 from attnbench.store.progress import Progress, ProgressFile
@@ -199,6 +200,16 @@ def test_what_is_measured_is_not_measured_again_unless_asked(
     again = measure(tmp_path / "results", "--metrics", "fails", "--again")
     assert again.out.startswith("measured 1, already measured 0, left out 0")
     assert numbers(cell)["fails"]["value"] is None
+
+
+def test_numbers_of_another_version_of_the_protocol_are_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cell = trained(tmp_path / "results")
+    assert measure(tmp_path / "results").out.startswith("measured 0, already measured 1")
+    for place in ("execute.asked", "cells.provenance"):
+        monkeypatch.setattr(f"attnbench.{place}.VERSION", VERSION + 1)
+    assert measure(tmp_path / "results").out.startswith("measured 1, already measured 0")
+    assert {number["provenance"]["protocol"] for number in numbers(cell).values()} == {VERSION + 1}
+    assert measure(tmp_path / "results").out.startswith("measured 0, already measured 1")
 
 
 @pytest.mark.parametrize(

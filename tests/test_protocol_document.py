@@ -38,7 +38,7 @@ def value_of(key: str) -> object:
 CONSTANTS = [  # the text in the column of values, and what the recipe has
     ("data.size", "256 x 256", 256),
     ("data.sketch.sigma", "0.3, 0.4 or 0.5", (0.3, 0.4, 0.5)),
-    ("backbone.residual_blocks", "4,", 4),
+    ("backbone.residual_blocks", "4 of", 4),
     ("loss.adversarial", "weight 1", 1),
     ("loss.reconstruction", "weight 30", 30),
     ("loss.perceptual", "weight 0.01", 0.01),

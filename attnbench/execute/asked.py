@@ -13,7 +13,7 @@ from attnbench.cells.record import MeasurementRecord, MetricRecord, Record
 from attnbench.config.recipe import Data, Evaluation
 from attnbench.data.images import ImageSet, PreparedDataset, prepare_folder
 from attnbench.metrics.metric import Metric, metrics_of
-from attnbench.metrics.protocol import Protocol, measurement_identity, protocols_of
+from attnbench.metrics.protocol import VERSION, Protocol, measurement_identity, protocols_of
 from attnbench.store.job import RunOptions
 from attnbench.store.pictures import PICTURES
 
@@ -123,6 +123,8 @@ def _references(folder: Path, data: Data) -> tuple[ImageSet, str]:
 def _stands(number: MetricRecord | None, metric: Metric) -> bool:
     """Whether a number, or the reason why there is none, needs no further work."""
     if number is None or number.metric.options != metric.descriptor.options or number.failed:
+        return False
+    if number.provenance is not None and (number.provenance.protocol or 1) != VERSION:  # before version 1 there was none
         return False
     return number.missing is None or weights.find(number.missing) is None
 
