@@ -198,15 +198,15 @@ def test_no_table_shows_it_without_the_metric_that_a_copy_would_lose() -> None:
 # On drawings
 
 
-def test_the_floor_is_what_the_originals_have(drawings: Pictures, dataset: PreparedDataset) -> None:
+def test_recorded_with_it_is_what_the_originals_have(drawings: Pictures, dataset: PreparedDataset) -> None:
     found = palette(coloured(drawings, drawings.wanted))
-    assert found.details["floor"] == pytest.approx(found.value, abs=0.006)
-    assert palette(drawings).details["floor"] == found.details["floor"]
+    assert found.details["original"] == pytest.approx(found.value, abs=0.006)
+    assert palette(drawings).details["original"] == found.details["original"]
     elsewhere = Protocol(references="folder", folder="x", folder_digest="1a")
     pairs = PairSet.of(dataset.test, elsewhere, DATA, dataset.train)
     foreign = palette(pictures_of(dataset.test.images, pairs, dataset, CPU))
     assert foreign.value is not None
-    assert "floor" not in foreign.details
+    assert "original" not in foreign.details
 
 
 def test_a_copy_of_the_reference_wins_and_has_another_drawing_s_outline(drawings: Pictures) -> None:

@@ -216,6 +216,21 @@ def test_the_page_shows_no_metric_without_its_companion_and_has_the_column_of_ga
     assert any(text.startswith(WITHHELD) for text, kind in table.notes if kind == "always")
 
 
+def test_a_metric_of_one_protocol_has_no_column_under_the_others_and_no_note_about_them():
+    why = "it is known where the reference shows a place of the sketch under `references: same` alone"
+    crossed = cell({"plain": 1.0, "lines": number("lines", why)})
+    table = one_table(crossed, cell({"lines": 70.0}, protocol=SAME), metrics=["plain", "lines"])
+    assert headings(table) == ["cat Plain ↓", "cat, same Lines F1 (%) ↑"]
+    assert not [note for note in table.notes if "alone" in note or "not measured" in note]
+
+
+def test_a_protocol_that_has_none_of_the_chosen_metrics_is_left_out_unless_none_has_any():
+    records = [cell({"plain": 1.0}), cell({"lines": 70.0}, protocol=SAME)]
+    assert headings(one_table(*records, metrics=["lines"])) == ["cat, same Lines F1 (%) ↑"]
+    dog = cell({"plain": 2.0}, dataset="dog")
+    assert headings(one_table(*records, dog, metrics=["lines"])) == ["cat, same Lines F1 (%) ↑", "dog Lines F1 (%) ↑"]
+
+
 def test_what_an_original_gains_stands_behind_the_column_of_originals_and_none_is_best():
     table = one_table(both(25.0, 20.0), both(21.5, 22.0, "SCFT"), cell({"signal": 20.0}, "CMFT"))
     assert headings(table) == ["cat Signal (dB) ↑", "cat, same Signal (dB) ↑", f"cat, same Signal (dB), {DIFFERENCE}"]

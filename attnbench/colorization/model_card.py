@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from attnbench.cells.record import MeasurementRecord, MetricRecord, Record
 from attnbench.colorization.program import Program
 from attnbench.config.recipe import Data, Recipe
+from attnbench.metrics.descriptor import BOUNDS
 from attnbench.tables.cost_columns import COSTS
 
 SHEET = "pictures/pairs.png"
@@ -109,18 +110,10 @@ def _metric_row(measurement: MeasurementRecord, number: MetricRecord) -> dict[st
 
 def _bounds(number: MetricRecord) -> Iterator[str]:
     """What the number can be compared with, as the notes below tables have it: `floor, the originals: 3.21 (200 images)`."""
-    metric, recorded = number.metric, number.parts
-    usual = "" if metric.per_image else "real training against real test images"
-    meanings = {
-        "floor": metric.floor_is or usual,
-        "ceiling": metric.ceiling_is or usual,
-        "chance": "without a look at the reference",
-    }
-    for name, meaning in meanings.items():
-        value, count = recorded.get(name), recorded.get(f"n_{name}")
+    for name in BOUNDS:
+        value, count = number.parts.get(name), number.parts.get(f"n_{name}")
         if isinstance(value, int | float):
-            of = f" ({count} images)" if isinstance(count, int) else ""
-            yield f"{', '.join(filter(None, [name, meaning]))}: {value:.4g}{of}"
+            yield f"{number.metric.bound(name)}: {value:.4g}" + (f" ({count} images)" if isinstance(count, int) else "")
 
 
 def _protocols_as_text(record: Record) -> str:

@@ -7,6 +7,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+# Names, among the details of a score, of what its number can be compared with; `n_floor`, ...: of how many images they are.
+BOUNDS = ("floor", "ceiling", "original", "chance")
+
 
 class Descriptor(BaseModel):
     """A metric with its options, described.
@@ -41,6 +44,17 @@ class Descriptor(BaseModel):
     @property
     def title_with_unit(self) -> str:
         return f"{self.title} ({self.unit})" if self.unit else self.title
+
+    def bound(self, name: str) -> str:
+        """`floor, real training against real test images`: what a number of BOUNDS among a score's details is."""
+        usual = "" if self.per_image else "real training against real test images"
+        meanings = {
+            "floor": self.floor_is or usual,
+            "ceiling": self.ceiling_is or usual,
+            "original": "what the sketches' own originals score",
+            "chance": "without a look at the reference",
+        }
+        return ", ".join(filter(None, [name, meanings[name]]))
 
     def written(self, value: float, sign: str = "") -> str:
         return f"{value:{sign}.{self.decimals}f}"

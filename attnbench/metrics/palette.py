@@ -35,26 +35,26 @@ class Palette:
     count: in the picture the lines of its sketch, in the reference those that XDoG draws in it. In a picture that is all lines,
     they count. Of pictures of more than 128 pixels a side every second, third, ... pixel counts, in both directions.
 
-    It sees whether the colours are there in the right amounts, and nothing of where they are: to copy the reference is the best
-    that one can do, so it says something beside `outline` alone. A reference that shows more of a colour than the sketch has
-    room for is out of reach for any colouring; what the sketches' own originals have is recorded as `floor`.
+    It sees whether the colours are there in the right amounts, and nothing of where they are: a copy of the reference scores
+    best, so it says something beside `outline` alone. A reference that shows more of a colour than the sketch has
+    room for is out of reach for any colouring. Recorded with it is `original`, what the sketches' own originals have, whose
+    colours owe nothing to the reference.
     """
 
     title, unit, decimals, lower_is_better, per_image = "palette", "ΔE", 1, True, True
     range, uses, packages = (0, None), ("sketch", "reference", "draw"), ("scikit-image",)
-    floor_is = "the sketches' own originals"
     companion = "outline"  # the metric without which no table shows it: copying the reference wins this one and loses that
 
     def measure(self, pictures: Pictures) -> Score:
         sketches, references = sketch_lines(pictures).numpy(), lines_in(pictures, pictures.reference).numpy()
         originals = pictures.wanted.numpy() if "wanted" in pictures.available else None
-        scores, floors = [], []
+        scores, of_originals = [], []
         for row, (made, reference) in enumerate(zip(pictures.generated.numpy(), pictures.reference.numpy(), strict=True)):
             goal = sorted_shadows(colours(reference, references[row]))
             scores.append(distance(sorted_shadows(colours(made, sketches[row])), goal))
             if originals is not None:
-                floors.append(distance(sorted_shadows(colours(originals[row], sketches[row])), goal))
-        details: dict[str, Any] = {"floor": round(float(np.mean(floors)), 2)} if floors else {}
+                of_originals.append(distance(sorted_shadows(colours(originals[row], sketches[row])), goal))
+        details: dict[str, Any] = {"original": round(float(np.mean(of_originals)), 2)} if of_originals else {}
         return Score(np.array(scores), details)
 
 

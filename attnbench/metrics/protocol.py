@@ -3,9 +3,9 @@
 Under `cross`, every test sketch is coloured with another test image as its reference. A generated image is compared with the
 sketch's own colour image, as in the paper's released code, so even a perfect colouring, which has the reference's colours,
 does not reach an SSIM of 1. Under `same`, the reference is the sketch's own original, warped: what training does. A method
-that copies from its reference gains more from it than one that finds what corresponds. Under `marked`, two coloured discs are
-painted into that warped original, and each pair comes twice, the discs' colours swapped: where the two results differ is
-where the method takes the discs to be.
+that takes colours from where they are gains from it, and so does one that copies them by position. Under `marked`, two
+coloured discs are painted into that warped original, and each pair comes twice, the discs' colours swapped: where the two
+results differ is where the method takes the discs to be.
 """
 
 from __future__ import annotations

@@ -9,14 +9,13 @@ from typing import Any
 
 import pandas as pd
 
-from attnbench.metrics.descriptor import Descriptor
+from attnbench.metrics.descriptor import BOUNDS, Descriptor
 from attnbench.tables.columns import Column
 from attnbench.tables.gaps import Gap
 from attnbench.tables.rows import NOT_TRAINED, Cells, Row, same_weights
 from attnbench.tables.selection import Selection
 from attnbench.tables.statistics import LEVEL
 
-_BOUNDS = ("floor", "ceiling", "chance")  # details of a number, with `n_floor` ... the number of their images
 _BLIND = "blind."  # what several ways of not looking score, the best of which is `chance`: `blind.anywhere`, ...
 
 
@@ -75,7 +74,7 @@ def metric_notes(cells: Cells, columns: Iterable[Column]) -> list[str]:
     notes = []
     for title, same in _by_title(columns).items():
         measured = [(column, first) for column in same if (first := _first_measured(cells, column)) is not None]
-        facts = [*_about_sets(measured), *(bound for name in _BOUNDS if (bound := _bound(name, measured)))]
+        facts = [*_about_sets(measured), *(bound for name in BOUNDS if (bound := _bound(name, measured)))]
         notes += [f"{title}: {'; '.join(facts)}."] if facts else []
     return notes
 
@@ -93,28 +92,21 @@ def _about_sets(measured: Sequence[tuple[Column, pd.Series]]) -> list[str]:
 
 def _bound(name: str, measured: Iterable[tuple[Column, pd.Series]]) -> str:
     """`floor, real training against real test images: anime 7.00 (400 images), cat 5.00`; empty where none is recorded."""
-    found: dict[str, str] = {}  # each once: a comparison has a column for each of its units
+    found: dict[str, str] = {}  # number -> what it is; each once: a comparison has a column for each of its units
     for column, first in measured:
         if _is_number(first[name]):
             metric = column.metric
             number = f"{column.setting.dataset} {metric.written(float(first[name]))} {metric.unit}".rstrip()
             of = [f"{int(first[f'n_{name}'])} images"] if _is_number(first[f"n_{name}"]) else []
             of += _ways(metric, first) if name == "chance" else []
-            found[number + (f" ({', '.join(of)})" if of else "")] = _meaning(name, metric)
-    meaning = next(filter(None, found.values()), "")
-    return f"{', '.join(filter(None, [name, meaning]))}: {', '.join(found)}" if found else ""
+            found[number + (f" ({', '.join(of)})" if of else "")] = metric.bound(name)
+    return f"{next(iter(found.values()))}: {', '.join(found)}" if found else ""
 
 
 def _ways(metric: Descriptor, first: pd.Series) -> list[str]:
     """`anywhere 3.2`, ... of a metric that records what several ways of not looking score."""
     ways = {str(part).removeprefix(_BLIND): value for part, value in first.items() if str(part).startswith(_BLIND)}
     return [f"{way} {metric.written(float(value))}" for way, value in ways.items() if _is_number(value)]
-
-
-def _meaning(name: str, metric: Descriptor) -> str:
-    """Of what a bound is the number, by the metric's own words or by the usual ones; empty where neither tells."""
-    own = {"floor": metric.floor_is, "ceiling": metric.ceiling_is, "chance": "without a look at the reference"}[name]
-    return own or ("" if metric.per_image else "real training against real test images")
 
 
 def _is_number(value: Any) -> bool:
@@ -138,7 +130,7 @@ def _first_measured(cells: Cells, column: Column) -> pd.Series | None:
         return None
     own = f"{column.key}."
     blind = [name.removeprefix(own) for name in map(str, finished.columns) if name.startswith(own + _BLIND)]
-    parts = ["n", "weights", *_BOUNDS, *(f"n_{name}" for name in _BOUNDS), *blind]
+    parts = ["n", "weights", *BOUNDS, *(f"n_{name}" for name in BOUNDS), *blind]
     measured = finished[["test_images"]].assign(**{part: finished.get(f"{column.key}.{part}") for part in parts})
     measured = measured[finished[column.key].notna().to_numpy() & same_weights(measured["weights"], column.weights)]
     return measured.apply(lambda part: next(iter(part.dropna()), None)) if len(measured) else None

@@ -33,17 +33,24 @@ class Selection:
 def select(cells: Cells, settings: Iterable[Setting], chosen: Sequence[str] = ()) -> Selection:
     """The metrics that are shown in each setting.
 
-    A setting has those of the wanted metrics that any of its cells was measured with; if there are none, all of them.
+    A setting has those of the wanted metrics that any of its cells was measured with; if there are none, all of them. Of a
+    metric that can measure some of a dataset's protocols, the others say nothing.
 
     Args:
         chosen: keys; if empty, the usual metrics, of which those that cannot measure a setting have no column there. A setting
-            that none of them can measure shows what else it has.
+            that none of them can measure shows what else it has. A protocol that has none of the chosen metrics is left out
+            where another of its dataset has one.
     """
+    settings = list(settings)
     shown: dict[Setting, Sequence[str]] = {}
     unable: dict[tuple[Setting, str], list[str]] = {}
     withheld: dict[str, list[Setting]] = {}
     for setting in settings:
+        others = [other for other in settings if other.dataset == setting.dataset and other != setting]
         wanted = chosen or usual_metrics(cells, setting)
+        wanted = [key for key in wanted if not _left_to(others, cells, setting, key)]
+        if chosen and not wanted:
+            continue
         has = [key for key in all_metrics(cells) if key in cells.asked[setting]]
         if not chosen:
             has = [key for key in has if not cells.cannot(setting, key)] or has
@@ -81,6 +88,12 @@ def _with_companions(cells: Cells, setting: Setting, keys: Sequence[str]) -> lis
             shown_anyway = any(other in keys for other in measured)
             found |= dict.fromkeys([key] if shown_anyway else [key, measured[0]])
     return list(found)
+
+
+def _left_to(others: Sequence[Setting], cells: Cells, setting: Setting, key: str) -> bool:
+    """Whether a metric has numbers under another protocol, and here none, since it was not asked for or cannot measure it."""
+    here = key in cells.asked[setting] and not cells.cannot(setting, key)
+    return not here and any(_has_number(cells, other, key) for other in others)
 
 
 def _has_number(cells: Cells, setting: Setting, key: str) -> bool:
