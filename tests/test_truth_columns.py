@@ -150,6 +150,52 @@ def test_a_companion_is_measured_with_the_metric_that_has_it(asked, measured, tm
     assert [metric.key for metric in parse_metrics(asked)] == measured
 
 
+CHAIN = """
+class First:
+    '''First.'''
+    title, lower_is_better, per_image, companion = "First", True, True, "second"
+
+class Second:
+    '''Second.'''
+    title, lower_is_better, per_image, companion = "Second", True, True, "third"
+
+class Third:
+    '''Third.'''
+    title, lower_is_better, per_image, companion = "Third", True, True, "first"
+
+class Lonely:
+    '''Lonely.'''
+    title, lower_is_better, per_image, companion = "Lonely", True, True, "nobody"
+"""
+
+
+def test_companions_have_companions_and_one_that_is_not_installed_is_named_with_who_asks(tmp_path, monkeypatch):
+    points = "\n".join(f"{name.lower()} = chain:{name}" for name in ("First", "Second", "Third", "Lonely"))
+    install(tmp_path, monkeypatch, "chain", points, CHAIN, group="attnbench.metrics")
+    assert [metric.key for metric in parse_metrics(["first"])] == ["first", "second", "third"]
+    with pytest.raises(
+        UserError, match="metric 'lonely' is never shown without its companion 'nobody': unknown metric 'nobody'"
+    ):
+        parse_metrics(["lonely"])
+
+
+def described(name, companion=""):
+    return Descriptor(name=name, title=name.title(), lower_is_better=False, per_image=True, companion=companion)
+
+
+def test_a_companion_that_lacks_its_own_is_no_companion():
+    third = described("third")
+    second = described("second", "third")
+    first = described("first", "second")
+    numbers = {one.name: number(one.name, 1.0, one) for one in (first, second, third)}
+    whole = one_table(cell(numbers), metrics=["first"])
+    assert headings(whole) == ["cat First ↑", "cat Second ↑", "cat Third ↑"]
+    del numbers["third"]
+    lacking = one_table(cell(numbers | {"plain": 1.0}), metrics=["first", "plain"])
+    assert headings(lacking) == ["cat Plain ↓"]
+    assert any("First is not shown without second" in note for note in lacking.notes)
+
+
 def test_a_companion_stands_behind_its_metric_and_once():
     record = cell({"lines": 70.0, "plain": 1.0, "colours": 2.0})
     assert headings(one_table(record, metrics=["colours", "plain"])) == ["cat Colours ↓", "cat Lines F1 (%) ↑", "cat Plain ↓"]

@@ -10,7 +10,7 @@ The curves are the shares of guesses within alpha of the true place, for alpha f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,12 +38,12 @@ from attnbench.errors import NotMeasurable, UserError
 from attnbench.method.backbone import Colorizer
 from attnbench.method.precision import tf32
 from attnbench.metrics.generate import PairSet, generate
-from attnbench.metrics.guesses import Guesses, blind_shares, guesses_of
+from attnbench.metrics.guesses import Guesses, guesses_of, trivial_shares
 from attnbench.metrics.marks import Marks, differences, marks_of
 from attnbench.metrics.measure import pictures_of
 from attnbench.metrics.pictures import Pictures
 from attnbench.metrics.protocol import Protocol
-from attnbench.metrics.true_places import BLIND, WAYS, middles
+from attnbench.metrics.true_places import WAYS, middles, shares
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
 MAP, MARK = "map", "mark"
 _ALPHA = 0.1  # of captions, and of the circles in figures
-_CURVE = np.round(np.arange(0, 0.301, 0.01), 2)
+_CURVE = [hundredths / 100 for hundredths in range(31)]
 _POINTS = 5  # of the sketch, in a cell's figure
 _LINES: dict[str, Any] = {WAYS[0]: "-", WAYS[1]: "--"}
 _TITLES = {MAP: "through the map", MARK: "through a mark"}
@@ -118,12 +118,12 @@ def of_cell(cell: AnalysedCell, dataset: PreparedDataset, device: torch.device, 
     """Columns of the curves: those of the cell; through (map or mark), guess, alpha, share, samples (images, or marks)."""
     generator, shared = cell.generator(device), {"pair_seed": cell.protocol.pair_seed}
     own, pictures = _pictures(cell, dataset, device, generator, Protocol(references="same", limit=pairs, **shared))
-    marked, with_marks = _pictures(cell, dataset, device, generator, Protocol(references="marked", limit=2 * pairs, **shared))
+    marked, with_marks = _pictures(cell, dataset, device, generator, Protocol(references="marked", limit=pairs, **shared))
     marks, guesses = marks_of(with_marks), _guesses(cell, pictures)
-    curves = [_curves(cell, MARK, {way: [marks.errors(way)] for way in WAYS}, marks.blind_shares, len(with_marks))]
+    curves = [_curves(cell, MARK, {way: [marks.errors(way)] for way in WAYS}, marks.trivial_shares(_CURVE), len(with_marks))]
     if guesses:
         errors = {way: [one.errors(one.guess(way)) for one in guesses] for way in WAYS}
-        curves.append(_curves(cell, MAP, errors, lambda alpha: blind_shares(guesses, alpha), len(guesses)))
+        curves.append(_curves(cell, MAP, errors, trivial_shares(guesses, _CURVE), len(guesses)))
     batch, marked_batch = own.batch(0, 1, torch.device("cpu")), marked.batch(0, 1, torch.device("cpu"))
     example = Example(
         _picture((batch.sketch[0] + 1) / 2),
@@ -160,15 +160,13 @@ def _curves(
     cell: AnalysedCell,
     through: str,
     errors: Mapping[str, Sequence[np.ndarray]],
-    blind: Callable[[float], Mapping[str, float]],
+    trivial: Mapping[str, np.ndarray],
     samples: int,
 ) -> pd.DataFrame:
-    """Args: errors: way -> of each picture its positions' errors, all pictures of equal weight."""
-    rows = []
-    for alpha in _CURVE:
-        shares = {way: float(np.mean([(one <= alpha).mean() for one in of_way])) for way, of_way in errors.items()}
-        rows += [{"guess": guess, "alpha": alpha, "share": share} for guess, share in (shares | dict(blind(alpha))).items()]
-    return pd.DataFrame([{**cell.columns, "through": through, **row, "samples": samples} for row in rows])
+    """Args: errors: way -> of each picture its positions' errors, all pictures of equal weight; trivial: guess -> its curve."""
+    curves = {way: np.mean([shares(one, _CURVE) for one in of_way], axis=0) for way, of_way in errors.items()} | dict(trivial)
+    parts = [pd.DataFrame({"guess": guess, "alpha": _CURVE, "share": curve}) for guess, curve in curves.items()]
+    return pd.concat(parts, ignore_index=True).assign(through=through, samples=samples, **cell.columns)
 
 
 def share_at(curves: pd.DataFrame, through: str, guess: str, alpha: float = _ALPHA) -> float | None:
@@ -177,14 +175,15 @@ def share_at(curves: pd.DataFrame, through: str, guess: str, alpha: float = _ALP
     return float(curves.loc[wanted, "share"].mean()) if wanted.any() else None
 
 
-def chance_at(curves: pd.DataFrame, through: str, alpha: float = _ALPHA) -> float | None:
-    """The best share of those who do not look."""
-    shares = [share_at(curves, through, way, alpha) for way in BLIND]
-    return max((share for share in shares if share is not None), default=None)
+def trivial_at(curves: pd.DataFrame, through: str, alpha: float = _ALPHA) -> float | None:
+    """The best share of the guesses that do not depend on the reference."""
+    guesses = curves.loc[~curves["guess"].isin(WAYS), "guess"].unique()
+    found = [share_at(curves, through, guess, alpha) for guess in guesses]
+    return max((share for share in found if share is not None), default=None)
 
 
 def short_table(files: Sequence[Path]) -> str:
-    """The CSV files of cells as a text table: shares within 0.1 of the side, and chance."""
+    """The CSV files of cells as a text table: shares within 0.1 of the side, and the best trivial guess."""
     rows: dict[str, dict[str, str]] = {}
     for file in files:
         for cell, curves in pd.read_csv(file).groupby("cell", sort=False) if file.suffix == ".csv" else ():
@@ -194,7 +193,7 @@ def short_table(files: Sequence[Path]) -> str:
 
 def _shares(curves: pd.DataFrame) -> dict[str, str]:
     found = {f"{through}, {way}": share_at(curves, through, way) for through in (MAP, MARK) for way in WAYS}
-    found |= {f"{through}, chance": chance_at(curves, through) for through in (MAP, MARK)}
+    found |= {f"{through}, trivial": trivial_at(curves, through) for through in (MAP, MARK)}
     return {name: percent(share) for name, share in found.items()}
 
 
@@ -220,7 +219,7 @@ def store_section(curves: pd.DataFrame) -> Section:
     return Section(
         "correspondence",
         "Whether modules find what corresponds",
-        f"{_quantity_text(curves)} Solid: maximum, mean over seeds; dotted: the best that can be had without a look. {shares}.",
+        f"{_quantity_text(curves)} Solid: maximum, mean over seeds; dotted: the best trivial guess. {shares}.",
         "Curves that rise from 0 to 1 with alpha, a row of panels for each dataset, a colour for each module.",
         _store_figure(curves),
         curves,
@@ -237,9 +236,9 @@ def _quantity_text(curves: pd.DataFrame) -> str:
 
 
 def _as_text(curves: pd.DataFrame) -> str:
-    """`map 31.8 % (chance 57.1 %), mark 9.3 % (chance 52.2 %) within 0.1`."""
+    """`map 31.8 % (trivial 57.1 %), mark 9.3 % (trivial 52.2 %) within 0.1`."""
     parts = [
-        f"{through} {percent(share)} (chance {percent(chance_at(curves, through))})"
+        f"{through} {percent(share)} (trivial {percent(trivial_at(curves, through))})"
         for through in (MAP, MARK)
         if (share := share_at(curves, through, WAYS[0])) is not None
     ]
@@ -264,7 +263,7 @@ def _cell_figure(found: Found) -> Figure:
             for way in WAYS if len(mine) else ():
                 curve = mine[mine["guess"] == way]
                 axis.plot(curve["alpha"], curve["share"], _LINES[way], color=COLOURS[0], linewidth=1.2, label=way)
-            _draw_chance(axis, mine, COLOURS[-1], "chance")
+            _draw_trivial(axis, mine, COLOURS[-1], "best trivial guess")
             _scale(axis, f"{_TITLES[through]}" if len(mine) else f"{_TITLES[through]}: there is none")
         axes[0].set_ylabel("share within alpha")
         axes[1].legend(loc="upper left", frameon=False)
@@ -313,11 +312,11 @@ def _circle(axis: Axes, middle: np.ndarray, radius: float, colour: str) -> None:
     axis.add_patch(Circle((float(middle[0]), float(middle[1])), radius, fill=False, edgecolor=colour, linewidth=0.9))
 
 
-def _draw_chance(axis: Axes, curves: pd.DataFrame, colour: str, label: str | None = None) -> None:
-    """The upper edge of what those have who do not look."""
-    blind = curves[curves["guess"].isin(BLIND)]
-    if len(blind):
-        best = blind.groupby(["guess", "alpha"])["share"].mean().groupby("alpha").max()
+def _draw_trivial(axis: Axes, curves: pd.DataFrame, colour: str, label: str | None = None) -> None:
+    """The upper edge of what guesses have that do not depend on the reference."""
+    trivial = curves[~curves["guess"].isin(WAYS)]
+    if len(trivial):
+        best = trivial.groupby(["guess", "alpha"])["share"].mean().groupby("alpha").max()
         axis.plot(best.index, best, ":", color=colour, linewidth=1.0, label=label)
 
 
@@ -337,11 +336,11 @@ def _store_figure(curves: pd.DataFrame) -> Figure:
                 for variant, of_variant in best.groupby("variant", sort=False):
                     mean = of_variant.groupby("alpha")["share"].mean()
                     axis.plot(mean.index, mean, color=colours[str(variant)], linewidth=1.2)
-                _draw_chance(axis, there, "black")
+                _draw_trivial(axis, there, "black")
                 _scale(axis, f"{dataset}, {_TITLES[through]}")
             row[0].set_ylabel("share within alpha")
         handles = [Line2D([], [], color=colour, label=variant) for variant, colour in colours.items()]
-        handles.append(Line2D([], [], color="black", linestyle=":", label="chance"))
+        handles.append(Line2D([], [], color="black", linestyle=":", label="best trivial guess"))
         figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(handles)), frameon=False)
     return figure
 

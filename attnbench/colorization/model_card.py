@@ -13,6 +13,7 @@ from attnbench.cells.record import MeasurementRecord, MetricRecord, Record
 from attnbench.colorization.program import Program
 from attnbench.config.recipe import Data, Recipe
 from attnbench.metrics.descriptor import BOUNDS
+from attnbench.metrics.pictures import is_of_protocol
 from attnbench.tables.cost_columns import COSTS
 
 SHEET = "pictures/pairs.png"
@@ -47,7 +48,12 @@ def model_card(record: Record, folder: str, shown: str, program: Program | None)
         pictures=SHEET if shown else "",
         shown=shown,
         program=program,
-        metrics=[_metric_row(one, number) for one in record.measurements for number in one.metrics.values()],
+        metrics=[
+            _metric_row(one, number)
+            for one in record.measurements
+            for number in one.metrics.values()
+            if not is_of_protocol(number.reason or "")
+        ],
         protocols=_protocols_as_text(record),
         tests="; ".join(
             dict.fromkeys(f"{one.test.images:,}, fingerprint `{one.test.fingerprint[:16]}`" for one in record.measurements)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -13,6 +14,7 @@ from attnbench.cells.record import MeasurementRecord, MetricRecord, Record
 from attnbench.config.recipe import Data, Evaluation
 from attnbench.data.images import ImageSet, PreparedDataset, prepare_folder
 from attnbench.metrics.metric import Metric, metrics_of
+from attnbench.metrics.pictures import IMAGES_AWAY, NETWORK_AWAY
 from attnbench.metrics.protocol import VERSION, Protocol, measurement_identity, protocols_of
 from attnbench.store.job import RunOptions
 from attnbench.store.pictures import PICTURES
@@ -93,7 +95,8 @@ class Asked:
         for protocol in self.protocols:
             for identity, earlier in self._measurements(record, protocol):
                 numbers = earlier.metrics if earlier else {}
-                metrics = [one for one in self.metrics if self.again or not _stands(numbers.get(one.key), one)]
+                back = set() if self.test is None else {IMAGES_AWAY.format(record.dataset.name)}
+                metrics = [one for one in self.metrics if self.again or not _stands(numbers.get(one.key), one, back)]
                 if metrics:
                     found.append(ToMeasure(protocol, identity, metrics, earlier))
         return found
@@ -120,11 +123,17 @@ def _references(folder: Path, data: Data) -> tuple[ImageSet, str]:
     return prepare_folder(folder, data)
 
 
-def _stands(number: MetricRecord | None, metric: Metric) -> bool:
-    """Whether a number, or the reason why there is none, needs no further work."""
+def _stands(number: MetricRecord | None, metric: Metric, mended: AbstractSet[str]) -> bool:
+    """Whether a number, or the reason why there is none, needs no further work.
+
+    Args:
+        mended: reasons that are none any more.
+    """
     if number is None or number.metric.options != metric.descriptor.options or number.failed:
         return False
     if number.provenance is not None and (number.provenance.protocol or 1) != VERSION:  # before version 1 there was none
+        return False
+    if number.value is None and number.reason in mended | {NETWORK_AWAY}:
         return False
     return number.missing is None or weights.find(number.missing) is None
 

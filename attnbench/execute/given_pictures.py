@@ -82,9 +82,11 @@ def coloured_by(method: Plugin, pairs: PairSet) -> Tensor:
 
 
 def check_answers(dataset: Dataset, protocol: Protocol) -> None:
-    """Raises UserError: the dataset does not know the right answers, or not of references from elsewhere."""
+    """Raises UserError: the dataset does not know the right answers, or not of references from elsewhere or with marks."""
     if protocol.references == "folder":
         raise UserError("--right-answers: no dataset knows them of references from elsewhere: leave --references out")
+    if protocol.marked:
+        raise UserError("--right-answers: nobody knows them of marked references: leave evaluation.references=marked out")
     if dataset.answer is None:
         raise UserError(
             f"--right-answers: dataset '{dataset.name}' has none: choose one that has them, or score pictures, or a --method"

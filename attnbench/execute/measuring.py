@@ -25,10 +25,10 @@ from attnbench.errors import Interrupted, UserError
 from attnbench.execute.asked import GENERATOR, Asked, ToMeasure, can_be_measured
 from attnbench.files import replacing
 from attnbench.method.backbone import Colorizer
-from attnbench.metrics.generate import PairSet, generate
+from attnbench.metrics.generate import KnownPairs, PairSet, generate
 from attnbench.metrics.line_art import drawn_by
-from attnbench.metrics.measure import Number, measure, pictures_of
-from attnbench.metrics.pictures import USABLE, Pictures
+from attnbench.metrics.measure import Number, lacking_of, measure, pictures_of
+from attnbench.metrics.pictures import IMAGES_AWAY, NETWORK_AWAY, NO_NETWORK, USABLE, Pictures
 from attnbench.metrics.protocol import number_identity
 from attnbench.store.folder import MEASURED, CellFolder
 from attnbench.store.generators import load
@@ -136,7 +136,7 @@ def _pictures(
             raise UserError(
                 f"{subject.label}: its images are not at hand, and it kept no pictures of this protocol: pass --data-root"
             )
-        return _from_pictures_alone(kept, subject, device)
+        return _from_pictures_alone(kept, todo, subject, device)
     pairs = PairSet.of(dataset.test, todo.protocol, subject.data, references)
     if subject.given is not None:
         return _Made(subject.given, "given pictures", pictures_of(subject.given, pairs, dataset, device))
@@ -145,7 +145,10 @@ def _pictures(
         found = _as_measured(kept, todo, or_raise=not has_generator)
         if found is not None:
             generator = partial(_generator, subject, device) if has_generator else None
-            pictures = pictures_of(found, pairs, dataset, device, has_train=subject.has_train, generator=generator)
+            no_network = NO_NETWORK if subject.record.pictures else NETWORK_AWAY
+            pictures = pictures_of(
+                found, pairs, dataset, device, has_train=subject.has_train, generator=generator, no_network=no_network
+            )
             return _Made(found, _source(kept), pictures)
 
     def after(done: int, total: int) -> None:
@@ -203,26 +206,35 @@ def _source(kept: PairPictures) -> Source:
     return "lossless pictures" if kept.lossless else "small pictures"
 
 
-def _from_pictures_alone(kept: PairPictures, subject: Subject, device: torch.device) -> _Made:
+def _from_pictures_alone(kept: PairPictures, todo: ToMeasure, subject: Subject, device: torch.device) -> _Made:
     """Of a cell whose images are not at hand."""
-    why = f"the images of '{subject.record.dataset.name}' are not at hand: pass --data-root, or set ATTNBENCH_DATA"
-    available: Mapping[str, Callable[[], Any]] = {
+    away = IMAGES_AWAY.format(subject.record.dataset.name)
+    names = _names_of(kept)
+    sketches = [sketch for sketch, _ in names or ()]
+    pairs = KnownPairs(kept.pairs, todo.protocol, subject.data)
+    available: dict[str, Callable[[], Any]] = {
         "wanted": lambda: kept.all_of(kept.original),
         "sketch": lambda: kept.all_of(kept.sketch, channels=1),
         "reference": lambda: kept.all_of(kept.reference),
-        "draw": lambda: drawn_by(subject.data.sketch, [sketch for sketch, _ in names]),
+        "draw": lambda: drawn_by(subject.data.sketch, sketches),
+        "shows": lambda: pairs.shows,
+        "marks": pairs.marks,
     }
+    lacking = lacking_of(todo.protocol.references)
+    if names is None:
+        lacking.setdefault("draw", "the names of its test images, which set the width of lines, are lost with pairs.csv")
+    lacking = dict.fromkeys((what for what in USABLE if what not in available), away) | lacking
+    there = {what: make for what, make in available.items() if what not in lacking}
     generated = kept.all_of(kept.generated)
-    names = _names_of(kept)
-    lacking = dict.fromkeys(USABLE, why)
-    return _Made(generated, _source(kept), Pictures(generated, names, device, available, lacking))
+    numbered = [(str(sketch), str(reference)) for sketch, reference in kept.pairs]
+    return _Made(generated, _source(kept), Pictures(generated, names or numbered, device, there, lacking))
 
 
-def _names_of(kept: PairPictures) -> list[tuple[str, str]]:
-    """(sketch, reference) of each pair, names of images; where they are not known, numbers."""
+def _names_of(kept: PairPictures) -> list[tuple[str, str]] | None:
+    """(sketch, reference) of each pair, names of images; None where they are not known any more."""
     scores = read_scores(kept.path.parent)
     if scores is None or len(scores) != len(kept):
-        return [(str(sketch), str(reference)) for sketch, reference in kept.pairs]
+        return None
     return list(zip(scores["sketch"], scores["reference"], strict=True))
 
 

@@ -26,6 +26,32 @@ BATCH = 16  # pairs that a generator colours at once, by default: a setting of t
 
 
 @dataclass(frozen=True)
+class KnownPairs:
+    """What is known of pairs without their images, where references are the sketches' own originals, warped."""
+
+    pairs: Pairs
+    protocol: Protocol
+    data: Data
+
+    def shows(self, pair: int) -> np.ndarray:
+        """(S, S, 2): the place in the sketch that each pixel of its reference shows, see `warp.places_shown`."""
+        return own_reference_shows(self.pairs[pair][1], self.data, self._seed)
+
+    def marks(self) -> tuple[np.ndarray, np.ndarray]:
+        """Of each pair, where its magenta mark is in the reference, and where in the sketch it belongs: (N, 2) each, (x, y)."""
+        both = [own_marks(reference, self.data, self._seed) for _, reference in self.pairs]
+        chosen = [(there[place % 2], here[place % 2]) for place, (there, here) in enumerate(both)]  # every other is swapped
+        there, here = zip(*chosen, strict=True)
+        return np.stack(there), np.stack(here)
+
+    @property
+    def _seed(self) -> int:
+        seed = self.protocol.warp_seed
+        assert seed is not None  # of other references nothing is known
+        return seed
+
+
+@dataclass(frozen=True)
 class PairSet:
     """The pairs of a protocol on a test set.
 
@@ -56,21 +82,9 @@ class PairSet:
         swapped = self._swapped(0, len(named)) or [False] * len(named)
         return [(a, f"{b}, marks swapped" if turned else b) for (a, b), turned in zip(named, swapped, strict=True)]
 
-    def shows(self, pair: int) -> np.ndarray:
-        """(S, S, 2): the place in the sketch that each pixel of its warped reference shows, see `warp.places_shown`."""
-        seed = self.protocol.warp_seed
-        assert seed is not None  # of other references nobody knows it
-        return own_reference_shows(self.pairs[pair][1], self.data, seed)
-
-    def marks(self) -> tuple[np.ndarray, np.ndarray]:
-        """Of each pair, where its magenta mark is in the reference, and where in the sketch it belongs: (N, 2) each, (x, y)."""
-        seed, swapped = self.protocol.warp_seed, self._swapped(0, len(self.pairs))
-        assert seed is not None  # no other references are marked
-        assert swapped is not None
-        both = [own_marks(reference, self.data, seed) for _, reference in self.pairs]
-        chosen = [(there[int(turned)], here[int(turned)]) for (there, here), turned in zip(both, swapped, strict=True)]
-        there, here = zip(*chosen, strict=True)
-        return np.stack(there), np.stack(here)
+    @property
+    def known(self) -> KnownPairs:
+        return KnownPairs(self.pairs, self.protocol, self.data)
 
     def _swapped(self, start: int, count: int) -> list[bool] | None:
         """Of these pairs, whether their marks have changed colours; None if they have none."""

@@ -13,15 +13,17 @@ from attnbench.errors import NotMeasurable
 from attnbench.method.attention_maps import ShownMap
 from attnbench.metrics.pictures import Pictures
 from attnbench.metrics.true_places import (
-    BLIND,
     MEAN,
     apart,
+    from_anywhere,
     middles,
     nearest,
     places_in_reference,
+    shares,
     shares_of_cells,
-    shares_within,
 )
+
+FIRST = 100  # pictures by which it is found what one place for all scores
 
 
 @dataclass(frozen=True)
@@ -115,15 +117,40 @@ def look(weights: Tensor, side: int) -> tuple[np.ndarray, np.ndarray]:
     return np.where(usable, maximum, np.nan), np.where(usable, mean, np.nan)
 
 
-def blind_shares(guesses: Sequence[Guesses], alpha: float) -> dict[str, float]:
-    """The shares within alpha of those who do not look: BLIND."""
-    own, other = middles(guesses[0].side), middles(guesses[0].other_side)
+def trivial_shares(guesses: Sequence[Guesses], alphas: Sequence[float]) -> dict[str, np.ndarray]:
+    """The shares within each alpha, (len(alphas),), of guesses that do not depend on the reference.
 
-    def shares(one: Guesses) -> list[float]:
-        anywhere = shares_within(other, one.cells, one.places, alpha)
-        return [anywhere, *(float((one.errors(guess) <= alpha).mean()) for guess in (np.full_like(own, 0.5), own))]
+    `anywhere`; `the middle`; `its own place`, where a position stays; and, of several pictures, `one for all`, the one place
+    for each position that is right in the largest share of the other pictures: what a module can learn of the warps without
+    ever looking.
+    """
+    own = middles(guesses[0].side)
+    found = {
+        "anywhere": [shares(from_anywhere(one.cells, one.places), alphas) for one in guesses],
+        "the middle": [shares(one.errors(np.full_like(own, 0.5)), alphas) for one in guesses],
+        "its own place": [shares(one.errors(own), alphas) for one in guesses],
+    }
+    means = {way: np.mean(of_pictures, axis=0) for way, of_pictures in found.items()}
+    return means if len(guesses) == 1 else {**means, "one for all": one_for_all(guesses[:FIRST], alphas)}
 
-    return dict(zip(BLIND, np.mean([shares(one) for one in guesses], axis=0).tolist(), strict=True))
+
+def one_for_all(guesses: Sequence[Guesses], alphas: Sequence[float]) -> np.ndarray:
+    """See `trivial_shares`. A position's candidates are its places in the pictures."""
+    most = max(int(np.bincount(one.cells).max()) for one in guesses)
+    places = np.full((len(guesses), guesses[0].side ** 2, most, 2), np.nan)  # (N, n, places of one position, 2)
+    for of_picture, one in zip(places, guesses, strict=True):
+        turn = np.arange(len(one.cells)) - np.searchsorted(one.cells, one.cells)
+        of_picture[one.cells, turn] = one.places
+    others = ~np.eye(len(guesses), dtype=bool)
+    found = []
+    for of_cell in places.swapaxes(0, 1):  # (N, places, 2)
+        shown = np.isfinite(of_cell[:, 0, 0])
+        distances = apart(of_cell[:, None, 0][:, :, None], of_cell[None]).min(-1)  # (candidates, pictures)
+        usable = others & shown & shown[:, None]
+        if usable.any():
+            right = [(usable & (distances <= alpha)).sum(1) / np.maximum(usable.sum(1), 1) for alpha in alphas]
+            found.append([share.max() for share in right])
+    return np.mean(found, axis=0) if found else np.zeros(len(alphas))
 
 
 def share_of_moved(guesses: Sequence[Guesses], alpha: float, way: str) -> float | None:

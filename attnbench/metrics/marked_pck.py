@@ -19,8 +19,9 @@ class MarkedPCK:
     transfers others: see `strength`.
 
     Recorded with it: the shares of both ways and both usual alphas; `strength`, how much of a mark's colour arrives where it
-    belongs, in percent; `chance`, the best of what can be had without a look: anywhere, the middle, or the mark's own place in
-    the reference; `moved`, the share of marks whose own place is wrong, so that staying there scores 0.
+    belongs, in percent; `trivial`, what marks score that appear anywhere, in the middle, or, as where the reference is copied,
+    in their own place; `chance`, the better of the first two; `moved`, the share of marks whose own place is wrong, so that a
+    copy scores 0.
 
     Args:
         alpha: the largest distance that counts as right, as a share of the picture's side.
@@ -40,11 +41,11 @@ class MarkedPCK:
     def measure(self, pictures: Pictures) -> Score:
         marks = marks_of(pictures)
         errors = {way: marks.errors(way) for way in WAYS}
-        blind = {way: round(100 * share, 2) for way, share in marks.blind_shares(self.alpha).items()}
+        trivial = {way: round(100 * float(share[0]), 2) for way, share in marks.trivial_shares([self.alpha]).items()}
         details: dict[str, Any] = {
             **correct({way: list(of_marks[:, None]) for way, of_marks in errors.items()}),
-            "chance": max(blind.values()),
-            "blind": blind,
+            "chance": max(trivial["anywhere"], trivial["the middle"]),
+            "trivial": trivial,
             "moved": marks.share_of_moved(self.alpha, self.at),
             "strength": round(100 * float(marks.strengths.mean()), 2),
         }

@@ -10,6 +10,7 @@ The true place of the mark that is magenta in G is known; d says where the metho
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +20,9 @@ from torch import Tensor
 
 from attnbench.data.marks import COLOURS, RADIUS
 from attnbench.metrics.pictures import Pictures
-from attnbench.metrics.true_places import BLIND, MEAN, apart, middles
+from attnbench.metrics.true_places import MEAN, apart, middles, shares
+
+FAINTEST = 1 / 255  # the least mean difference over a mark's area that is one: a grey level
 
 
 @dataclass(frozen=True)
@@ -49,15 +52,14 @@ class Marks:
         moved = apart(self.in_reference, self.in_sketch) > alpha
         return round(100 * float((self.errors(way)[moved] <= alpha).mean()), 2) if moved.any() else None
 
-    def blind_shares(self, alpha: float) -> dict[str, float]:
-        """The shares of marks within alpha that those find who do not look: BLIND."""
+    def trivial_shares(self, alphas: Sequence[float]) -> dict[str, np.ndarray]:
+        """Shares within each alpha of marks that appear `anywhere`, in `the middle`, or, as if copied, in `its own place`."""
         grid = middles(self.side)
-
-        def shares(there: np.ndarray, true: np.ndarray) -> list[float]:
-            return [float((apart(guess, true) <= alpha).mean()) for guess in (grid, np.full(2, 0.5), there)]
-
-        found = [shares(there, true) for there, true in zip(self.in_reference, self.in_sketch, strict=True)]
-        return dict(zip(BLIND, np.mean(found, axis=0).tolist(), strict=True))
+        return {
+            "anywhere": np.mean([shares(apart(grid, true), alphas) for true in self.in_sketch], axis=0),
+            "the middle": shares(apart(np.full(2, 0.5), self.in_sketch), alphas),
+            "its own place": shares(apart(self.in_reference, self.in_sketch), alphas),
+        }
 
 
 def marks_of(pictures: Pictures) -> Marks:
@@ -68,9 +70,17 @@ def marks_of(pictures: Pictures) -> Marks:
 def _found(pictures: Pictures) -> Marks:
     in_reference, in_sketch = pictures.marks
     arrived = differences(pictures.generated)
-    strengths = [one[disc(one.shape[-1], true)].mean() for one, true in zip(arrived, in_sketch, strict=True)]
-    maximum, mean = (np.stack([find(one) for one in arrived]) for find in (peak, centre))
+    strengths = [strength(one, true) for one, true in zip(arrived, in_sketch, strict=True)]
+    maximum = np.stack([peak(one) for one in arrived])
+    mean = np.stack([centre(one) for one in arrived])
+    mean[np.isnan(maximum)] = np.nan
     return Marks(arrived.shape[-1], in_reference, in_sketch, maximum, mean, np.array(strengths))
+
+
+def strength(difference: np.ndarray, true: np.ndarray) -> float:
+    """The mean difference over the area of the mark that belongs there; 0 where a warp has put it outside of the picture."""
+    area = disc(len(difference), true)
+    return float(difference[area].mean()) if area.any() else 0.0
 
 
 def differences(generated: Tensor) -> np.ndarray:
@@ -83,12 +93,12 @@ def differences(generated: Tensor) -> np.ndarray:
 
 
 def peak(difference: np.ndarray) -> np.ndarray:
-    """(2,): the middle of the area of a mark's size with the largest mean; nan if none is positive."""
+    """(2,): the middle of the area of a mark's size with the largest mean; nan if that is below FAINTEST."""
     size = len(difference)
     reach = np.arange(-int(RADIUS * size), int(RADIUS * size) + 1)
     area = (np.hypot(*np.meshgrid(reach, reach)) <= RADIUS * size).astype(float)
     mean = fftconvolve(difference, area / area.sum(), mode="same")
-    if mean.max() <= 1e-9:  # above what rounding leaves
+    if mean.max() < FAINTEST:
         return np.full(2, np.nan)
     row, column = np.unravel_index(mean.argmax(), mean.shape)
     return (np.array([column, row]) + 0.5) / size

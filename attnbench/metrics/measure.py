@@ -30,6 +30,7 @@ from attnbench.metrics.pictures import (
     LACKING,
     MARKED,
     NO_NETWORK,
+    OF_MARKED,
     OF_PROTOCOL,
     USABLE,
     Pictures,
@@ -158,12 +159,16 @@ def check_uses(metric: Metric, datasets: Sequence[Dataset | PreparedDataset], pr
     Raises:
         UserError: none of them has it.
     """
-    kinds = list(dict.fromkeys(protocol.references for protocol in protocols))
+    kinds = {protocol.references for protocol in protocols}
     for what in metric.uses:
         kind, why = OF_PROTOCOL.get(what, (None, ""))
         if kind and kind not in kinds:
-            several = ", ".join([*(other for other in kinds if other != "folder"), kind])
-            raise UserError(f"metric '{metric.key}' cannot be measured here: {why}: --set evaluation.references=[{several}]")
+            raise UserError(f"metric '{metric.key}' cannot be measured here: {why}: --set evaluation.references={kind}")
+    if kinds == {"marked"} and not OF_MARKED.issuperset(metric.uses):
+        raise UserError(
+            f"metric '{metric.key}' cannot be measured on marked pictures, which should look like nothing else: "
+            "--set evaluation.references=cross, or same"
+        )
     has: dict[str, Callable[[Dataset | PreparedDataset], bool]] = {
         "answers": lambda one: one.answer is not None,
         "parts": lambda one: one.parts is not None,
@@ -187,6 +192,7 @@ def pictures_of(
     has_train: bool = True,
     cache: Path | None = None,
     generator: Callable[[], nn.Module] | None = None,
+    no_network: str = NO_NETWORK,
 ) -> Pictures:
     """Generated pictures with all that the dataset knows of them.
 
@@ -194,7 +200,7 @@ def pictures_of(
         generated: (N, 3, S, S) uint8 on the CPU, in the order of the pairs.
         has_train: as of `RealImages`.
         cache: where features of real images are kept; by default the user's cache folder.
-        generator: what gives the network that made the pictures, if it is at hand.
+        generator: what gives the network that made the pictures, if it is at hand; else `no_network` says why not.
     """
     size = generated.shape[-1]
     available: dict[str, Callable[[], Any]] = {
@@ -206,32 +212,32 @@ def pictures_of(
         "answers": lambda: answers_of(pairs, dataset, size),
         "parts": lambda: parts_of([sketch for sketch, _ in pairs.pairs], dataset, size),
         "reference_parts": lambda: parts_of([reference for _, reference in pairs.pairs], dataset, size),
-        "shows": lambda: pairs.shows,
-        "marks": pairs.marks,
+        "shows": lambda: pairs.known.shows,
+        "marks": pairs.known.marks,
     }
     if generator is not None:
         available["maps"] = lambda: partial(show_maps, generator(), pairs, device, CHUNK.get(device.type, 16))
-    lacking = _lacking(pairs.protocol.references, dataset, has_network=generator is not None)
+    lacking = lacking_of(pairs.protocol.references)
+    if generator is None:
+        lacking.setdefault("maps", no_network)
+    if dataset.answer is None:
+        lacking.setdefault("answers", has_no(dataset.name, "answers"))
+    if dataset.parts is None:
+        lacking.setdefault("parts", has_no(dataset.name, "parts"))
+        lacking.setdefault("reference_parts", has_no(dataset.name, "parts"))
     there = {name: make for name, make in available.items() if name not in lacking}
     return Pictures(generated, pairs.names, device, there, lacking, dataset.part_names)
 
 
-def _lacking(references: str, dataset: PreparedDataset, *, has_network: bool) -> dict[str, str]:
-    """What pictures lack under a protocol with such references: name in `USABLE` -> why."""
+def lacking_of(references: str) -> dict[str, str]:
+    """What pictures lack under a protocol with such references, whatever the dataset: name in `USABLE` -> why."""
     lacking = {what: why for what, (only, why) in OF_PROTOCOL.items() if only != references}
-    if not has_network:
-        lacking["maps"] = NO_NETWORK
     if references == "marked":  # in such pictures nothing is to be seen but where the marks are
-        others = (what for what in USABLE if what not in ("sketch", "maps", *OF_PROTOCOL))
+        others = (what for what in USABLE if what not in OF_MARKED and what not in OF_PROTOCOL)
         lacking |= dict.fromkeys(others, MARKED + "the pictures should look like nothing else")
     if references == "folder":
         unseen = FROM_ELSEWHERE + "no test image shows what the pictures should look like"
         lacking |= {"wanted": unseen, "answers": unseen}
         lacking["real"] = FROM_ELSEWHERE + "the pictures should not look like the test images"
         lacking["reference_parts"] = FROM_ELSEWHERE + "there are no maps of their parts"
-    if dataset.answer is None:
-        lacking.setdefault("answers", has_no(dataset.name, "answers"))
-    if dataset.parts is None:
-        lacking.setdefault("parts", has_no(dataset.name, "parts"))
-        lacking.setdefault("reference_parts", lacking["parts"])
     return lacking

@@ -33,6 +33,7 @@ What `attnbench check-metric` holds it to, if it says so: `range = (low, high)`,
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -176,14 +177,28 @@ def parse_metrics(texts: Iterable[str], settings: Mapping[str, Any] | None = Non
         UserError: as `parse_metric`; or one is named twice.
     """
     found: dict[str, Metric] = {}
+    added: dict[str, Metric] = {}
     for text in texts:
         metric = parse_metric(text, settings)
         if metric.key in found:
             raise UserError(f"metric '{metric.key}' is named twice")
         found[metric.key] = metric
-    names = {metric.descriptor.name for metric in found.values()}
-    companions = dict.fromkeys(metric.descriptor.companion for metric in found.values())
-    return [*found.values(), *(parse_metric(name, settings) for name in companions if name and name not in names)]
+    for metric in found.values():
+        for companion in _companions(metric, {one.descriptor.name for one in found.values()}, settings):
+            added.setdefault(companion.descriptor.name, companion)
+    return [*found.values(), *added.values()]
+
+
+def _companions(metric: Metric, have: AbstractSet[str], settings: Mapping[str, Any] | None) -> list[Metric]:
+    """The companion that a metric lacks, and the companion's, and so on."""
+    name = metric.descriptor.companion
+    if not name or name in have:
+        return []
+    try:
+        companion = parse_metric(name, settings)
+    except UserError as error:
+        raise UserError(f"metric '{metric.key}' is never shown without its companion '{name}': {error}") from None
+    return [companion, *_companions(companion, have | {name}, settings)]
 
 
 def networks_needed(metrics: Iterable[Metric]) -> list[str]:

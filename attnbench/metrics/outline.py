@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -25,20 +26,26 @@ class Outline:
     The paper takes SSIM for how well outlines are preserved; this looks at them. It sees lines that are lost, thinned, moved by
     more than a pixel, or made up. It sees no colours; and since XDoG fills what is dark, a dark area counts as lines: one that
     the sketch does not have costs precision, even if it has the right colour. Lines of another drawing lie near some by chance,
-    and the more so the smaller the pictures are: at 64 px a copy of the reference has about 55, a black picture 60.
+    and the more so the smaller the pictures are and the more lines they have.
 
-    Recorded with it: the mean `precision` and `recall`, and where there are originals `ceiling`, what these score, drawn at the
-    pictures' size: what is missing to 100 there, no colouring can be blamed for.
+    Recorded with it: the mean `precision` and `recall`; `floor`, what a picture scores that is one line all over; and where
+    there are originals `ceiling`, what these score, drawn at the pictures' size: what is missing to 100 there, no colouring can
+    be blamed for.
     """
 
     title, unit, decimals, lower_is_better, per_image = "outline F1", "%", 1, False, True
     range, uses = (0, 100), ("sketch", "draw")
-    ceiling_is = "the sketches' own originals"
+    floor_is, ceiling_is = "a picture that is one line all over", "the sketches' own originals"
 
     def measure(self, pictures: Pictures) -> Score:
         wanted = sketch_lines(pictures)
         found = agreement(lines_in(pictures, pictures.generated), wanted)
-        details: dict[str, Any] = {"precision": _mean(found.precision), "recall": _mean(found.recall)}
+        all_over = agreement(torch.ones_like(wanted), wanted)
+        details: dict[str, Any] = {
+            "precision": _mean(found.precision),
+            "recall": _mean(found.recall),
+            "floor": _mean(all_over.f1),
+        }
         if "wanted" in pictures.available:
             details["ceiling"] = _mean(agreement(lines_in(pictures, pictures.wanted), wanted).f1)
         return Score(found.f1, details)

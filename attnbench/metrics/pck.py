@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from attnbench.metrics.guesses import best_share, blind_shares, guesses_of, share_of_moved
+from attnbench.metrics.guesses import best_share, guesses_of, share_of_moved, trivial_shares
 from attnbench.metrics.metric import Score
 from attnbench.metrics.pictures import Pictures
 from attnbench.metrics.true_places import MAXIMUM, WAYS, checked, correct, title_of
@@ -24,10 +24,11 @@ class PCK:
     the finest counts, and of equally fine ones the first. It sees where a module looks, not what it makes of it, and nothing of
     a module that shows no map: see `marked_pck`.
 
-    Recorded with it: the shares of both ways and both usual alphas; `chance`, the best of what can be had without a look:
-    anywhere, the middle, or the position's own place, which a mild warp leaves near; `ceiling`, what a map of this resolution
-    can reach: the middle of a coarse cell may be farther than alpha from every place that the cell holds; `moved`, the share of
-    positions whose own place is wrong, since the warp has moved them farther than alpha, so that staying there scores 0.
+    Recorded with it: the shares of both ways and both usual alphas; `trivial`, what guesses score that do not depend on the
+    reference: anywhere, the middle, the position's own place, which a mild warp leaves near, and the best one place for all
+    pictures; `chance`, the best of these; `moved`, the share found of positions whose own place is wrong, since the warp has
+    moved them farther than alpha; `ceiling`, what a map of this resolution can reach: the middle of a coarse cell may be
+    farther than alpha from every place that the cell holds.
 
     Args:
         alpha: the largest distance that counts as right, as a share of the picture's side.
@@ -47,11 +48,11 @@ class PCK:
     def measure(self, pictures: Pictures) -> Score:
         guesses = guesses_of(pictures)
         errors = {way: [one.errors(one.guess(way)) for one in guesses] for way in WAYS}
-        blind = {way: round(100 * share, 2) for way, share in blind_shares(guesses, self.alpha).items()}
+        trivial = {way: round(100 * float(share[0]), 2) for way, share in trivial_shares(guesses, [self.alpha]).items()}
         details: dict[str, Any] = {
             **correct(errors),
-            "chance": max(blind.values()),
-            "blind": blind,
+            "chance": max(trivial.values()),
+            "trivial": trivial,
             "moved": share_of_moved(guesses, self.alpha, self.at),
             "map": guesses[0].name,
             "grid": f"{guesses[0].side} x {guesses[0].side} to {guesses[0].other_side} x {guesses[0].other_side}",

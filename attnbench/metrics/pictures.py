@@ -195,13 +195,17 @@ LACKING = {
     "marks": "marks",
 }
 FROM_ELSEWHERE = "the references come from elsewhere, so "
-NO_NETWORK = "where a method looks is seen in a network alone, and there is none at hand"
+NO_NETWORK = "where a method looks is seen in a network that was trained here alone"
+NETWORK_AWAY = "where it looks is seen in its network, which is not at hand"
+IMAGES_AWAY = "the images of '{}' are not at hand: pass --data-root, or set ATTNBENCH_DATA"
 MARKED = "the references are marked, so "
 # What of pictures a protocol alone gives: name -> its `references`, and why others have none.
 OF_PROTOCOL = {
     "shows": ("same", "it is known where the reference shows a place of the sketch under `references: same` alone"),
     "marks": ("marked", "references have marks under `references: marked` alone"),
 }
+
+OF_MARKED = frozenset({"sketch", "maps", "marks"})  # all that is known of marked pictures
 
 
 def has_no(dataset: str, what: str) -> str:
@@ -222,13 +226,17 @@ def too_small(side: int, smallest: int) -> str:
     return f"pictures of {side} px are too small: it needs {smallest}"
 
 
+def is_of_protocol(reason: str) -> bool:
+    """Whether the metric has no number for the protocol alone, and may have one under another."""
+    return reason.startswith(MARKED) or reason in {why for _, why in OF_PROTOCOL.values()}
+
+
 def is_lack(reason: str, dataset: str) -> bool:
     """Whether the reason is what a dataset, or a protocol, lacks, or the pictures' size: it names nothing of the machine.
 
     >>> is_lack(too_small(64, 176), "mine"), is_lack("it failed: no /home/me/net.pth", "mine")
     (True, False)
     """
-    of_protocol = {why for _, why in OF_PROTOCOL.values()}
-    if reason.startswith((FROM_ELSEWHERE, MARKED)) or reason in {has_no(dataset, what) for what in LACKING} | of_protocol:
+    if is_of_protocol(reason) or reason.startswith(FROM_ELSEWHERE) or reason in {has_no(dataset, what) for what in LACKING}:
         return True
     return re.fullmatch(too_small(0, 0).replace("0", "[0-9]+"), reason) is not None

@@ -50,16 +50,16 @@ class Protocol(BaseModel):
             count: test images.
             references: pictures in the folder of references.
         """
-        last = self.limit
-        if self.marked and last is not None:
-            last += last % 2  # a mark is found by both pictures
-        return self._all_pairs(count, references)[:last]
+        every = self._all_pairs(count, references)
+        if self.limit is None:
+            return every
+        return every[: 2 * self.limit if self.marked else self.limit]
 
     def _all_pairs(self, count: int, references: int | None) -> Pairs:
         """`derangement`: a random cycle through all images (Sattolo's algorithm), so that each is a sketch once and a
         reference once, never its own reference. `official`: a random order, cut into batches of 16, the incomplete one
         dropped; each sketch takes the next image of its batch. References of a folder are taken in turn, in a random order.
-        Under `marked` the two pictures of a pair follow each other.
+        Under `marked` each pair comes twice, one after the other, and a limit counts it once.
         """
         if self.warped:
             return [(index, index) for index in range(count) for _ in range(2 if self.marked else 1)]
@@ -80,8 +80,7 @@ class Protocol(BaseModel):
 
     def on(self, count: int) -> Protocol:
         """The protocol on so many test images: a limit that leaves out nothing is none."""
-        every = 2 * count if self.marked else count
-        return self.model_copy(update={"limit": None}) if self.limit is not None and self.limit >= every else self
+        return self.model_copy(update={"limit": None}) if self.limit is not None and self.limit >= count else self
 
     @property
     def warped(self) -> bool:

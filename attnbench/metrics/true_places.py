@@ -6,14 +6,14 @@ and each of these is right; one that moves a place out of the picture, or behind
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 ALPHAS = (0.05, 0.1)  # shares of the side within which a guess counts as right, as usual for PCK
 MAXIMUM, MEAN = WAYS = ("maximum", "mean")  # of attention, or of a difference of pictures: what is taken for the guess
 
-BLIND = ("anywhere", "the middle", "its own place")  # where those guess who do not look
+_LATTICE = 32  # side of the lattice of guesses that are made anywhere
 
 
 def checked(alpha: float, at: str) -> tuple[float, str]:
@@ -110,10 +110,14 @@ def nearest(guesses: np.ndarray, cells: np.ndarray, places: np.ndarray) -> np.nd
     return np.minimum.reduceat(apart(guesses[cells], places), _firsts(cells))
 
 
-def shares_within(grid: np.ndarray, cells: np.ndarray, places: np.ndarray, alpha: float) -> float:
-    """The mean share of places of a grid, (m, 2), that are within alpha of where a shown cell is."""
-    near = apart(grid[None], places[:, None]) <= alpha  # (K, m)
-    return shares_of_cells(near, cells)
+def from_anywhere(cells: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """(C, m): how far each of m guesses, spread evenly over the reference, is from the nearest place of each shown cell."""
+    return np.minimum.reduceat(apart(middles(_LATTICE)[None], places[:, None]), _firsts(cells))
+
+
+def shares(distances: np.ndarray, alphas: Sequence[float]) -> np.ndarray:
+    """(len(alphas),): the share of distances, of any shape, within each alpha."""
+    return np.searchsorted(np.sort(distances, axis=None), np.asarray(alphas), side="right") / distances.size
 
 
 def shares_of_cells(of_places: np.ndarray, cells: np.ndarray) -> float:

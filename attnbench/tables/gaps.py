@@ -101,8 +101,7 @@ def _differences(cells: Cells, gap: Gap, label: str) -> pd.Series:
 def _of_sketches(cells: Cells, gap: Gap, label: str, seeds: pd.Index) -> np.ndarray:
     """(n,): the differences of the sketches that were coloured under both; empty without scores."""
     found = [cells.scores(label, column.setting, column.key, seeds) for column in (gap.same, gap.cross)]
-    same, cross = (None if scores is None else scores.groupby(level="sketch").mean() for scores in found)
-    if same is None or cross is None:
+    if any(scores is None for scores in found):
         return np.empty(0)
-    both = pd.concat([same, cross], axis=1, join="inner").to_numpy()
+    both = pd.concat(found, axis=1, join="inner").to_numpy()
     return np.asarray(both[:, 0] - both[:, 1])

@@ -16,7 +16,7 @@ from attnbench.tables.rows import NOT_TRAINED, Cells, Row, same_weights
 from attnbench.tables.selection import Selection
 from attnbench.tables.statistics import LEVEL
 
-_BLIND = "blind."  # what several ways of not looking score, the best of which is `chance`: `blind.anywhere`, ...
+_TRIVIAL = "trivial."  # what guesses score that do not look: `trivial.anywhere`, ...
 
 
 class Footnotes:
@@ -54,7 +54,7 @@ def unmeasured_notes(metrics: Mapping[str, Descriptor], selection: Selection) ->
 def withheld_notes(metrics: Mapping[str, Descriptor], selection: Selection) -> list[str]:
     """A note for each metric that is not shown for want of its companion."""
     return [
-        f"{', '.join(setting.text for setting in settings)}: {metrics[key].title} is not shown without "
+        f"{'; '.join(setting.text for setting in settings)}: {metrics[key].title} is not shown without "
         f"{metrics[key].companion}, which copying the reference would lose: "
         f"`attnbench measure --metrics {metrics[key].companion}` measures it."
         for key, settings in selection.withheld.items()
@@ -74,7 +74,8 @@ def metric_notes(cells: Cells, columns: Iterable[Column]) -> list[str]:
     notes = []
     for title, same in _by_title(columns).items():
         measured = [(column, first) for column in same if (first := _first_measured(cells, column)) is not None]
-        facts = [*_about_sets(measured), *(bound for name in BOUNDS if (bound := _bound(name, measured)))]
+        facts = [*_about_sets(measured), *(_bound(name, measured) for name in BOUNDS), _trivial(measured)]
+        facts = [fact for fact in facts if fact]
         notes += [f"{title}: {'; '.join(facts)}."] if facts else []
     return notes
 
@@ -97,16 +98,19 @@ def _bound(name: str, measured: Iterable[tuple[Column, pd.Series]]) -> str:
         if _is_number(first[name]):
             metric = column.metric
             number = f"{column.setting.dataset} {metric.written(float(first[name]))} {metric.unit}".rstrip()
-            of = [f"{int(first[f'n_{name}'])} images"] if _is_number(first[f"n_{name}"]) else []
-            of += _ways(metric, first) if name == "chance" else []
-            found[number + (f" ({', '.join(of)})" if of else "")] = metric.bound(name)
+            of = f" ({int(first[f'n_{name}'])} images)" if _is_number(first[f"n_{name}"]) else ""
+            found[number + of] = metric.bound(name)
     return f"{next(iter(found.values()))}: {', '.join(found)}" if found else ""
 
 
-def _ways(metric: Descriptor, first: pd.Series) -> list[str]:
-    """`anywhere 3.2`, ... of a metric that records what several ways of not looking score."""
-    ways = {str(part).removeprefix(_BLIND): value for part, value in first.items() if str(part).startswith(_BLIND)}
-    return [f"{way} {metric.written(float(value))}" for way, value in ways.items() if _is_number(value)]
+def _trivial(measured: Iterable[tuple[Column, pd.Series]]) -> str:
+    """`trivial guesses: cat anywhere 3.2, the middle 2.6; dog ...` of a metric that records what these score."""
+    found: dict[str, None] = {}
+    for column, first in measured:
+        guesses = {str(part).removeprefix(_TRIVIAL): value for part, value in first.items() if str(part).startswith(_TRIVIAL)}
+        shares = [f"{guess} {column.metric.written(float(value))}" for guess, value in guesses.items() if _is_number(value)]
+        found |= {f"{column.setting.dataset} {', '.join(shares)}": None} if shares else {}
+    return f"trivial guesses: {'; '.join(found)}" if found else ""
 
 
 def _is_number(value: Any) -> bool:
@@ -129,8 +133,8 @@ def _first_measured(cells: Cells, column: Column) -> pd.Series | None:
     if finished is None or column.key not in finished:
         return None
     own = f"{column.key}."
-    blind = [name.removeprefix(own) for name in map(str, finished.columns) if name.startswith(own + _BLIND)]
-    parts = ["n", "weights", *BOUNDS, *(f"n_{name}" for name in BOUNDS), *blind]
+    trivial = [name.removeprefix(own) for name in map(str, finished.columns) if name.startswith(own + _TRIVIAL)]
+    parts = ["n", "weights", *BOUNDS, *(f"n_{name}" for name in BOUNDS), *trivial]
     measured = finished[["test_images"]].assign(**{part: finished.get(f"{column.key}.{part}") for part in parts})
     measured = measured[finished[column.key].notna().to_numpy() & same_weights(measured["weights"], column.weights)]
     return measured.apply(lambda part: next(iter(part.dropna()), None)) if len(measured) else None

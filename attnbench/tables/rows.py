@@ -165,7 +165,7 @@ class Cells:
         return any(status == FINISHED and identity not in measured and pd.isna(given) for identity, status, given in cells)
 
     def scores(self, label: str, setting: Setting, metric: str, seeds: Iterable[int]) -> pd.Series | None:
-        """Scores by test pair (sketch, reference), averaged over the seeds; None if one of these cells has no scores."""
+        """Scores by sketch, averaged over its pairs and over the seeds; None if one of these cells has no scores."""
         wanted = (self.of(label, setting, "status") == FINISHED) & np.isin(self.of(label, setting, "seed"), list(seeds))
         names = ("folder", "measured", "metrics", metric)
         places = zip(*(self.of(label, setting, name)[wanted] for name in names), strict=True)
@@ -173,7 +173,8 @@ class Cells:
         scored = [scores for scores in found if scores is not None]
         if not scored or len(scored) < len(found):
             return None
-        return pd.concat(scored, axis=1).mean(axis=1, skipna=False).dropna()
+        by_pair = pd.concat(scored, axis=1).mean(axis=1, skipna=False).dropna()
+        return by_pair.groupby(level="sketch", sort=False).mean()  # what is of one sketch is not independent
 
     def _scored(self, metric: str, folder: str, measured: str, metrics: str, value: Any) -> pd.Series | None:
         """A measurement's scores by a metric; None if it has none, with a warning if they are not those of its number."""
@@ -202,7 +203,7 @@ class Cells:
         return self._scores[file]
 
     def image_differences(self, a: str, b: str, setting: Setting, metric: str, seeds: Iterable[int]) -> np.ndarray | None:
-        """A's score minus B's on every test pair that both coloured, averaged over the seeds: (n,); None without scores."""
+        """A's score minus B's on every sketch that both coloured, averaged over the seeds: (n,); None without scores."""
         seeds = list(seeds)
         ours, theirs = self.scores(a, setting, metric, seeds), self.scores(b, setting, metric, seeds)
         if ours is None or theirs is None:

@@ -60,7 +60,7 @@ def select(cells: Cells, settings: Iterable[Setting], chosen: Sequence[str] = ()
             for reason in cells.cannot(setting, key) if key not in keys else ():
                 unable.setdefault((setting, reason), []).append(key)
         for key in keys:
-            if key not in shown[setting]:
+            if key not in shown[setting] and _has_number(cells, setting, key):
                 withheld.setdefault(key, []).append(setting)
     return Selection(shown, unable, withheld)
 
@@ -77,17 +77,23 @@ def usual_metrics(cells: Cells, setting: Setting) -> list[str]:
 
 
 def _with_companions(cells: Cells, setting: Setting, keys: Sequence[str]) -> list[str]:
-    """Each key, followed by that of its companion if it is not shown anyway; left out if this has no number in the setting."""
-    found: dict[str, None] = {}
-    for key in keys:
-        companion = cells.metrics[key].companion
-        measured = [other for other in matching(cells.asked[setting], companion) if _has_number(cells, setting, other)]
-        if not companion:
-            found[key] = None
-        elif measured:
-            shown_anyway = any(other in keys for other in measured)
-            found |= dict.fromkeys([key] if shown_anyway else [key, measured[0]])
-    return list(found)
+    """Each key, followed by its companion's if that is not shown anyway; left out if this has no number in the setting."""
+    return list(dict.fromkeys(one for key in keys for one in _accompanied(cells, setting, key, keys)))
+
+
+def _accompanied(cells: Cells, setting: Setting, key: str, keys: Sequence[str], before: tuple[str, ...] = ()) -> list[str]:
+    """The key and those that have to be shown with it, but are not among `keys`; none if one of them has no number.
+
+    Args:
+        before: keys that have to be shown with this one.
+    """
+    companion = cells.metrics[key].companion
+    if not companion or matching(before, companion):
+        return [key]
+    for other in matching(cells.asked[setting], companion):
+        if _has_number(cells, setting, other) and (chain := _accompanied(cells, setting, other, keys, (*before, key))):
+            return [key, *(one for one in chain if one not in keys)]
+    return []
 
 
 def _left_to(others: Sequence[Setting], cells: Cells, setting: Setting, key: str) -> bool:
