@@ -667,6 +667,9 @@ EARLIER = ["fid", "ssim_global", "ssim", "lpips"]
         ("variants", EARLIER),
         ("right-answers", ["match", "bleed", "ciede2000"]),
         ("right-answers", ["fid:dims=192:real_size=target", "ssim_global"]),
+        ("real", ["pck", "pck:alpha=0.05", "pck:at=mean"]),
+        ("real", ["psnr", "ssim_global"]),
+        ("real", ["outline", "palette", "style", "lpips:network=squeeze:against=reference"]),
     ],
 )
 def test_committed_results_give_the_tables_beside_them(name, metrics):

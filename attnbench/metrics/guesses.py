@@ -11,7 +11,7 @@ from torch import Tensor
 
 from attnbench.errors import NotMeasurable
 from attnbench.method.attention_maps import ShownMap
-from attnbench.metrics.pictures import Pictures
+from attnbench.metrics.pictures import NO_MAP, Pictures
 from attnbench.metrics.true_places import (
     MEAN,
     apart,
@@ -93,9 +93,7 @@ def finest(maps: Sequence[ShownMap]) -> ShownMap:
     """
     across = [one for one in maps if not one.within]
     if not across:
-        raise NotMeasurable(
-            "its module shows no attention map between sketch and reference; marks see where its colours come from"
-        )
+        raise NotMeasurable(NO_MAP)
     chosen = max(across, key=lambda one: one.weights[0].numel())
     n, m = chosen.weights.shape[1:]
     if math.isqrt(n) ** 2 != n or math.isqrt(m) ** 2 != m:

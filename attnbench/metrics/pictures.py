@@ -196,6 +196,7 @@ LACKING = {
 }
 FROM_ELSEWHERE = "the references come from elsewhere, so "
 NO_NETWORK = "where a method looks is seen in a network that was trained here alone"
+NO_MAP = "its module shows no attention map between sketch and reference; marks see where its colours come from"
 NETWORK_AWAY = "where it looks is seen in its network, which is not at hand"
 IMAGES_AWAY = "the images of '{}' are not at hand: pass --data-root, or set ATTNBENCH_DATA"
 MARKED = "the references are marked, so "
@@ -232,11 +233,12 @@ def is_of_protocol(reason: str) -> bool:
 
 
 def is_lack(reason: str, dataset: str) -> bool:
-    """Whether the reason is what a dataset, or a protocol, lacks, or the pictures' size: it names nothing of the machine.
+    """Whether the reason is what a dataset, a protocol or a method lacks, or the pictures' size: it names nothing of a machine.
 
     >>> is_lack(too_small(64, 176), "mine"), is_lack("it failed: no /home/me/net.pth", "mine")
     (True, False)
     """
-    if is_of_protocol(reason) or reason.startswith(FROM_ELSEWHERE) or reason in {has_no(dataset, what) for what in LACKING}:
+    known = {NO_NETWORK, NO_MAP, *(has_no(dataset, what) for what in LACKING)}
+    if is_of_protocol(reason) or reason.startswith(FROM_ELSEWHERE) or reason in known:
         return True
     return re.fullmatch(too_small(0, 0).replace("0", "[0-9]+"), reason) is not None

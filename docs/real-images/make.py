@@ -165,7 +165,7 @@ def pairs_under(references: str) -> tuple[PairSet, PreparedDataset]:
 
 def draw_maps(above: Sequence[Axes], below: Sequence[Axes]) -> None:
     pairs, _ = pairs_under("same")
-    shows = [pairs.shows(pair) for pair in range(len(pairs))]
+    shows = [pairs.known.shows(pair) for pair in range(len(pairs))]
     right = Truth.of(shows)
     own = torch.eye(GRID**2).expand(len(shows), -1, -1)
     panels: dict[str, tuple[Sequence[float], Callable[[float], Tensor]]] = {
@@ -232,7 +232,8 @@ def show_map(axes: Axes, reference: Tensor, weights: Tensor) -> None:
 def draw_marks(above: Sequence[Axes], below: Sequence[Axes]) -> None:
     pairs, dataset = pairs_under("marked")
     references, originals = pairs.reference_images(), pairs.wanted()
-    places = torch.from_numpy(pairs.marks()[1])  # of magenta: in a pair's first picture the one disc, in its second the other
+    # Of magenta: in a pair's first picture the one disc, in its second the other.
+    places = torch.from_numpy(pairs.known.marks()[1])
     both = places.unflatten(0, (-1, 2)).repeat_interleave(2, 0)
     swapped = torch.arange(len(pairs)) % 2 == 1
     right = (with_marks(originals.float() / 255, both, swapped) * 255).round().to(torch.uint8)
@@ -250,7 +251,7 @@ def draw_marks(above: Sequence[Axes], below: Sequence[Axes]) -> None:
 
 
 def curves(axes: Axes, title: str, steps: Sequence[float], pictures: Sequence[Pictures], name: str) -> list[list[Number]]:
-    """PCK by maximum and mean at both alphas, with chance; and by maximum of what the warp has moved."""
+    """PCK by maximum and mean at both alphas, with that of staying; and by maximum of what the warp has moved."""
     metrics = parse_metrics([text.format(name) for text in PCK])
     found = [list(measure(one, metrics).values()) for one in pictures]
     for column, metric in enumerate(metrics):
@@ -258,8 +259,8 @@ def curves(axes: Axes, title: str, steps: Sequence[float], pictures: Sequence[Pi
         style = "-" if alpha == 0.1 else "--"
         line(axes, steps, [one[column].value for one in found], BLUE if way == MAXIMUM else ORANGE, style, f"{way}, {alpha}")
         if way == MAXIMUM:
-            chance = found[0][column].details["chance"]
-            axes.axhline(chance, color=GREY, linewidth=1, linestyle=style, label=f"chance, {alpha}")
+            staying = found[0][column].details["trivial"]["its own place"]
+            axes.axhline(staying, color=GREY, linewidth=1, linestyle=style, label=f"own place, {alpha}")
     line(axes, steps, [one[0].details["moved"] for one in found], PURPLE, ":", label="of the moved, 0.1")
     finish(axes, title, (-4, 104))
     return found
