@@ -70,13 +70,12 @@ def guesses_of(pictures: Pictures) -> list[Guesses]:
 
 def _guesses(pictures: Pictures) -> list[Guesses]:
     found: list[Guesses] = []
-    truth: dict[tuple[int, int], tuple[np.ndarray, np.ndarray]] = {}
 
     def note(start: int, maps: Sequence[ShownMap]) -> None:
         chosen = finest(maps)
         side, other = (math.isqrt(count) for count in chosen.weights.shape[1:])
         for row, (maximum, mean) in enumerate(zip(*look(chosen.weights, other), strict=True), start):
-            cells, places = truth.setdefault((row, side), places_in_reference(pictures.shows(row), side))
+            cells, places = places_in_reference(pictures.shows(row), side)
             if not len(cells):
                 raise NotMeasurable(f"the reference of '{pictures.names[row][0]}' shows nothing of its sketch")
             found.append(Guesses(chosen.name, side, other, maximum, mean, cells, places))
