@@ -515,6 +515,7 @@ def test_marked_pairs_may_be_coloured_by_any_program(store: Path, tmp_path: Path
         (("run", "-m", "sga", "--set", "evaluation.metrics=[pck]"), "references=same"),
         (("run", "-m", "sga", "--set", "evaluation.metrics=[marked_pck]"), "references=marked"),
         (("score", "--method", "paste", "--metrics", "marked_pck"), "references=marked"),
+        (("score", "--method", "paste", "--metrics", "pck"), "a network that was trained here alone: leave it out"),
     ],
 )
 def test_a_metric_of_another_protocol_is_refused_with_the_remedy(arguments: tuple[str, ...], told: str, tmp_path: Path) -> None:

@@ -47,6 +47,7 @@ from attnbench.execute.planned_cell import job_of
 from attnbench.files import disk_full_raised, set_aside
 from attnbench.metrics.generate import PairSet, through_jpeg
 from attnbench.metrics.measure import check_uses
+from attnbench.metrics.pictures import NO_NETWORK
 from attnbench.metrics.protocol import protocols_of
 from attnbench.store.folder import CellFolder, check_store, open_store
 from attnbench.store.job import RunOptions, write_job
@@ -249,6 +250,8 @@ def _check_dataset(plan: _Plan, request: ScoreRequest, dataset: Dataset) -> None
         check_answers(dataset, plan.asked.protocols[0])
     if request.metrics or is_set(request.overrides, "evaluation.metrics"):  # of a recipe's own, some may have no number
         for metric in plan.asked.metrics:
+            if "maps" in metric.uses:
+                raise UserError(f"metric '{metric.key}' cannot be measured here: {NO_NETWORK}: leave it out")
             check_uses(metric, [dataset], plan.asked.protocols)
 
 
