@@ -640,7 +640,16 @@ def measured_folder(cell: Path, references: str) -> str:
 def test_marked_pictures_alone_are_refused_for_metrics_that_see_nothing_in_them(metric: str, tmp_path: Path) -> None:
     outcome = attnbench(*tiny(tmp_path, evaluation__references="marked", evaluation__metrics=f"[{metric}]"))
     assert outcome.code == 2
-    assert "marked pictures, which should look like nothing else" in outcome.err
+    assert "the references are marked" in outcome.err
+
+
+def test_a_recipe_of_whose_metrics_none_can_be_measured_is_refused_before_it_trains(tmp_path: Path) -> None:
+    arguments = ("-d", HEADS, "--recipe", "demo", "--set", "evaluation.references=marked", "-o", tmp_path / "results")
+    for command in (("run", "-m", "sga"), ("score", "--method", "paste")):
+        outcome = attnbench(*command, *arguments)
+        assert outcome.code == 2
+        assert "cannot be measured here: the references are marked" in outcome.err
+        assert not (tmp_path / "results").exists()
 
 
 def test_right_answers_to_marked_references_are_refused(tmp_path: Path) -> None:

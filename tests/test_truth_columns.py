@@ -205,8 +205,8 @@ def test_a_companion_stands_behind_its_metric_and_once():
 
 
 WITHHELD = (
-    "cat: Colours is not shown without lines, which copying the reference would lose: `attnbench measure --metrics lines` "
-    "measures it"
+    "cat: Colours is not shown without lines, which copying the reference would lose: `attnbench measure STORE --metrics "
+    "lines` measures it"
 )
 
 
@@ -283,7 +283,7 @@ def test_what_an_original_gains_stands_behind_the_column_of_originals_and_none_i
     assert {label: row[2] for label, row in texts(table).items()} == {"SGA": "+5.00", "SCFT": "-0.50", "CMFT": "-"}
     assert {label: row[2] for label, row in ranks(table).items()} == {"SGA": None, "SCFT": None, "CMFT": None}
     assert ranks(table)["SGA"][1] == 0
-    (note,) = [note for note in table.notes if "gains from its own original" in note]
+    (note,) = [note for note in table.notes if "gains from that" in note]
     assert note.startswith(f"Signal, {DIFFERENCE}: ")
 
 

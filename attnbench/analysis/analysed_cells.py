@@ -240,7 +240,8 @@ def _cells_in(folder: Path, *, alone: bool) -> Iterator[tuple[Path, Record]]:
             any_trained = True
             yield path, record
         else:
-            warn(f"{path} is left out: it is not trained yet")
+            other = "its pictures were made elsewhere, and there is no network to look into"
+            warn(f"{path} is left out: {other if record.pictures else 'it is not trained yet'}")
     if not any_trained:
         raise UserError(f"no cell in '{folder}' is trained: `attnbench run -o {folder} ...` trains the cells")
 

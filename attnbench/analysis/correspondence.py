@@ -176,7 +176,7 @@ def share_at(curves: pd.DataFrame, through: str, guess: str, alpha: float = _ALP
 
 
 def trivial_at(curves: pd.DataFrame, through: str, alpha: float = _ALPHA) -> float | None:
-    """The best share of the guesses that do not depend on the reference."""
+    """The best share of trivial guesses: anywhere, the middle, one place for all, or a position's own place, as if copied."""
     guesses = curves.loc[~curves["guess"].isin(WAYS), "guess"].unique()
     found = [share_at(curves, through, guess, alpha) for guess in guesses]
     return max((share for share in found if share is not None), default=None)
@@ -219,7 +219,7 @@ def store_section(curves: pd.DataFrame) -> Section:
     return Section(
         "correspondence",
         "Whether modules find what corresponds",
-        f"{_quantity_text(curves)} Solid: maximum, mean over seeds; dotted: the best trivial guess. {shares}.",
+        f"{_quantity_text(curves)} Solid: by the maximum, averaged over seeds; dotted: the best trivial guess. {shares}.",
         "Curves that rise from 0 to 1 with alpha, a row of panels for each dataset, a colour for each module.",
         _store_figure(curves),
         curves,
@@ -264,7 +264,7 @@ def _cell_figure(found: Found) -> Figure:
                 curve = mine[mine["guess"] == way]
                 axis.plot(curve["alpha"], curve["share"], _LINES[way], color=COLOURS[0], linewidth=1.2, label=way)
             _draw_trivial(axis, mine, COLOURS[-1], "best trivial guess")
-            _scale(axis, f"{_TITLES[through]}" if len(mine) else f"{_TITLES[through]}: there is none")
+            _scale(axis, _TITLES[through] if len(mine) else f"{_TITLES[through]}: there is none")
         axes[0].set_ylabel("share within alpha")
         axes[1].legend(loc="upper left", frameon=False)
     return figure
@@ -313,7 +313,7 @@ def _circle(axis: Axes, middle: np.ndarray, radius: float, colour: str) -> None:
 
 
 def _draw_trivial(axis: Axes, curves: pd.DataFrame, colour: str, label: str | None = None) -> None:
-    """The upper edge of what guesses have that do not depend on the reference."""
+    """The upper edge of what trivial guesses have."""
     trivial = curves[~curves["guess"].isin(WAYS)]
     if len(trivial):
         best = trivial.groupby(["guess", "alpha"])["share"].mean().groupby("alpha").max()

@@ -58,6 +58,7 @@ def pairs(
     first, last = (picture_name(pair, written.pairs) for pair in (0, written.pairs - 1))
     protocol = f", {written.protocol.label}" if written.protocol.label else ""
     by = "" if recipe == "official" else f" --recipe {quote(recipe)}"  # whose metrics are measured
+    by += " --metrics ..." if written.protocol.marked else ""  # those of marks, which a recipe seldom has
     typer.echo(
         f"{written.pairs} pairs of {written.dataset}, {written.size} x {written.size}{protocol}: {folder / 'manifest.csv'}\n"
         f"Colour them into a folder, {first} to {last}; then\n\n"

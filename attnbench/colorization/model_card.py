@@ -110,7 +110,7 @@ def _metric_row(measurement: MeasurementRecord, number: MetricRecord) -> dict[st
     return {
         "name": metric.heading,
         "value": "not measured" if value is None else f"{value:.4g}",
-        "how": "; ".join(parts) if value is not None else number.reason or UNMEASURED,
+        "how": "; ".join(parts if value is not None else [*parts[: bool(label)], number.reason or UNMEASURED]),
     }
 
 

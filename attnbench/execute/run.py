@@ -24,7 +24,7 @@ from attnbench.execute.local import Local
 from attnbench.execute.migrate import migrate_for
 from attnbench.execute.slurm import Slurm
 from attnbench.execute.state import with_work
-from attnbench.metrics.measure import check_uses
+from attnbench.metrics.measure import check_metrics
 from attnbench.store.folder import open_store
 from attnbench.store.frame import results
 from attnbench.store.job import RunOptions, run_options
@@ -95,9 +95,8 @@ def check_request(request: RunRequest) -> Grid:
 def _check_metrics(grid: Grid, request: RunRequest) -> None:
     """Refuse metrics that were asked for by name and can measure none of the datasets, and references that cannot be used."""
     asked = Asked.of_options(request.measured_by(grid), grid.recipe.data)
-    if is_set(request.overrides, "evaluation.metrics"):  # of a recipe's own, some may have no number on these datasets
-        for metric in asked.metrics:
-            check_uses(metric, grid.datasets, asked.protocols)
+    named = is_set(request.overrides, "evaluation.metrics")  # of a recipe's own, some may have no number on these datasets
+    check_metrics(asked.metrics, grid.datasets, asked.protocols, named=named)
 
 
 def cells_of(grid: Grid, *, skip_corrupt: bool = False) -> list[Cell]:

@@ -46,7 +46,7 @@ from attnbench.execute.pairs import PairsFile, asked_of, find_dataset, read_pair
 from attnbench.execute.planned_cell import job_of
 from attnbench.files import disk_full_raised, set_aside
 from attnbench.metrics.generate import PairSet, through_jpeg
-from attnbench.metrics.measure import check_uses
+from attnbench.metrics.measure import check_metrics
 from attnbench.metrics.pictures import NO_NETWORK
 from attnbench.metrics.protocol import protocols_of
 from attnbench.store.folder import CellFolder, check_store, open_store
@@ -248,11 +248,12 @@ def _check_dataset(plan: _Plan, request: ScoreRequest, dataset: Dataset) -> None
     """Refuse a dataset that lacks what was asked for by name."""
     if request.right_answers:
         check_answers(dataset, plan.asked.protocols[0])
-    if request.metrics or is_set(request.overrides, "evaluation.metrics"):  # of a recipe's own, some may have no number
-        for metric in plan.asked.metrics:
-            if "maps" in metric.uses:
-                raise UserError(f"metric '{metric.key}' cannot be measured here: {NO_NETWORK}: leave it out")
-            check_uses(metric, [dataset], plan.asked.protocols)
+    named = bool(request.metrics) or is_set(
+        request.overrides, "evaluation.metrics"
+    )  # of a recipe's own, some may have no number
+    if named and (looking := next((metric.key for metric in plan.asked.metrics if "maps" in metric.uses), None)):
+        raise UserError(f"metric '{looking}' cannot be measured here: {NO_NETWORK}: leave it out")
+    check_metrics(plan.asked.metrics, [dataset], plan.asked.protocols, named=named)
 
 
 def _check_pairs(dataset: PreparedDataset, request: ScoreRequest, written: PairsFile | None) -> None:

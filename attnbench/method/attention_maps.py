@@ -51,7 +51,7 @@ class Maps:
 
 
 def overlap(a: Tensor, b: Tensor) -> bool:
-    """Whether two live tensors share memory: views of one tensor do, its two halves do not.
+    """Whether the memory of two live tensors overlaps: views of one tensor do, unless they are cut along its first axis.
 
     >>> import torch
     >>> both = torch.zeros(2, 6, 4)

@@ -173,7 +173,7 @@ def generate(
 def show_maps(
     generator: nn.Module, pairs: PairSet, device: torch.device, batch: int, each: Callable[[int, Sequence[ShownMap]], None]
 ) -> None:
-    """Colour every pair as `generate` does, and pass on the attention maps that the module shows.
+    """Colour every pair in eval mode and float32, and pass on the attention maps that the module shows.
 
     Args:
         each: gets the place of the first pair of a batch, and the batch's maps.

@@ -23,7 +23,7 @@ from attnbench.metrics.true_places import (
     shares_of_cells,
 )
 
-FIRST = 100  # pictures by which it is found what one place for all scores
+FIRST = 100  # pictures by which `one for all` is found, whose cost is quadratic in them
 
 
 @dataclass(frozen=True)

@@ -36,9 +36,10 @@ from attnbench.metrics.pictures import (
     Pictures,
     RealImages,
     has_no,
+    is_of_protocol,
     too_small,
 )
-from attnbench.metrics.protocol import Protocol as MeasurementProtocol
+from attnbench.metrics.protocol import Protocol
 
 # What every number has; what a metric adds goes by other names.
 _TAKEN = frozenset(
@@ -153,22 +154,42 @@ def _not_finite(scores: np.ndarray | None) -> str:
     return f"{int((~np.isfinite(scores)).sum())} of {len(scores)} scores are not finite numbers"
 
 
-def check_uses(metric: Metric, datasets: Sequence[Dataset | PreparedDataset], protocols: Sequence[MeasurementProtocol]) -> None:
+def check_metrics(
+    metrics: Sequence[Metric],
+    datasets: Sequence[Dataset | PreparedDataset],
+    protocols: Sequence[Protocol],
+    *,
+    named: bool,
+) -> None:
+    """Refuse metrics that were asked for by name and cannot be measured, see `check_uses`; a recipe's own, if none of them can.
+
+    Raises:
+        UserError: of the first that cannot be measured.
+    """
+    errors = []
+    for metric in metrics:
+        try:
+            check_uses(metric, datasets, protocols)
+        except UserError as error:
+            errors.append(error)
+    if errors and (named or len(errors) == len(metrics)):
+        raise errors[0]
+
+
+def check_uses(metric: Metric, datasets: Sequence[Dataset | PreparedDataset], protocols: Sequence[Protocol]) -> None:
     """Refuse a metric that needs what none of the datasets, or of the protocols, has. Where one has it, the others say so.
 
     Raises:
         UserError: none of them has it.
     """
-    kinds = {protocol.references for protocol in protocols}
-    for what in metric.uses:
-        kind, why = OF_PROTOCOL.get(what, (None, ""))
-        if kind and kind not in kinds:
-            raise UserError(f"metric '{metric.key}' cannot be measured here: {why}: --set evaluation.references={kind}")
-    if kinds == {"marked"} and not OF_MARKED.issuperset(metric.uses):
-        raise UserError(
-            f"metric '{metric.key}' cannot be measured on marked pictures, which should look like nothing else: "
-            "--set evaluation.references=cross, or same"
-        )
+    reasons = [
+        next((why for what, why in lacking_of(kind).items() if what in metric.uses and is_of_protocol(why)), None)
+        for kind in {protocol.references for protocol in protocols}
+    ]
+    if (why := next(iter(reasons), None)) is not None and all(reasons):
+        only = {kind for what, (kind, _) in OF_PROTOCOL.items() if what in metric.uses}
+        remedy = f": --set evaluation.references={only.pop()}" if only else ""
+        raise UserError(f"metric '{metric.key}' cannot be measured here: {why}{remedy}")
     has: dict[str, Callable[[Dataset | PreparedDataset], bool]] = {
         "answers": lambda one: one.answer is not None,
         "parts": lambda one: one.parts is not None,

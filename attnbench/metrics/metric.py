@@ -23,8 +23,8 @@ among a number's options, so that the earlier numbers, which are the same, go on
 
 A metric that a copy of the reference would win names in `companion` one that the copy would lose: this is measured with it, and
 no table shows the first without it. With `gap = True`, tables show how much higher a number is where the reference is the
-sketch's own original. `floor`, `ceiling` and `chance` among a score's details stand below tables; `floor_is` and `ceiling_is`
-say of what they are the numbers.
+sketch's own original. `floor`, `ceiling`, `original`, `chance` and `trivial` among a score's details stand below tables;
+`floor_is` and `ceiling_is` say of what they are the numbers.
 
 What `attnbench check-metric` holds it to, if it says so: `range = (low, high)`, None for no bound; `symmetric = True`, where
 `generated` and `wanted` may change places.

@@ -56,7 +56,7 @@ def withheld_notes(metrics: Mapping[str, Descriptor], selection: Selection) -> l
     return [
         f"{'; '.join(setting.text for setting in settings)}: {metrics[key].title} is not shown without "
         f"{metrics[key].companion}, which copying the reference would lose: "
-        f"`attnbench measure --metrics {metrics[key].companion}` measures it."
+        f"`attnbench measure STORE --metrics {metrics[key].companion}` measures it."
         for key, settings in selection.withheld.items()
     ]
 
@@ -64,8 +64,8 @@ def withheld_notes(metrics: Mapping[str, Descriptor], selection: Selection) -> l
 def gap_notes(gaps: Iterable[Gap]) -> list[str]:
     """What a gap says; none without gaps."""
     named = ", ".join(dict.fromkeys(gap.title for gap in gaps))
-    what = "the difference that it makes if the reference is the sketch's own original, warped"
-    why = "what takes colours from where they are gains from its own original, and so does what copies them by position"
+    what = "how much higher it is where the reference is the sketch's own original, warped"
+    why = "a method that takes colours from where they are gains from that, and so does one that copies by position"
     return [f"{named}: {what}; {why}."] if named else []
 
 
