@@ -248,9 +248,7 @@ def _check_dataset(plan: _Plan, request: ScoreRequest, dataset: Dataset) -> None
     """Refuse a dataset that lacks what was asked for by name."""
     if request.right_answers:
         check_answers(dataset, plan.asked.protocols[0])
-    named = bool(request.metrics) or is_set(
-        request.overrides, "evaluation.metrics"
-    )  # of a recipe's own, some may have no number
+    named = bool(request.metrics) or is_set(request.overrides, "evaluation.metrics")
     if named and (looking := next((metric.key for metric in plan.asked.metrics if "maps" in metric.uses), None)):
         raise UserError(f"metric '{looking}' cannot be measured here: {NO_NETWORK}: leave it out")
     check_metrics(plan.asked.metrics, [dataset], plan.asked.protocols, named=named)
