@@ -542,6 +542,13 @@ def test_pictures_alone_have_no_map(store: Path) -> None:
     assert found.reason == "where a method looks is seen in a network that was trained here alone"
 
 
+def test_a_comparison_with_a_module_without_a_map_says_so(store: Path) -> None:
+    outcome = attnbench("compare", store, "sga", "spade", "--metrics", "pck")
+    assert outcome.code == 2
+    assert "PCK@0.1 has no number of SPADE: its module shows no attention map" in outcome.err
+    assert attnbench("compare", store, "sga", "spade", "--metrics", "marked_pck").code == 0
+
+
 def test_the_analysis_draws_curves_that_agree_with_the_metrics(store: Path) -> None:
     outcome = attnbench("analyze", "correspondence", store, "--pairs", "4")
     assert outcome.code == 0, outcome.err

@@ -140,9 +140,18 @@ def comparisons(
     every = [_comparison(cells, row_a, row_b, chosen) for cells in by_recipe(mine, known, store)]
     found = [one for one in every if one.found]
     if not found:
-        withheld = [note.rstrip(".") for one in every for note in one.withheld]
-        raise UserError(withheld[0] if withheld else _nothing_in_common(mine, row_a, row_b))
+        why = [note.rstrip(".") for one in every for note in one.withheld]
+        why += [text for key in chosen for row in (row_a, row_b) if (text := _no_number(mine, row, known[key], key))]
+        raise UserError(why[0] if why else _nothing_in_common(mine, row_a, row_b))
     return found
+
+
+def _no_number(finished: pd.DataFrame, row: Row, metric: Descriptor, key: str) -> str | None:
+    """Why a variant has no number of a metric; None if it has one, or was not measured with it."""
+    mine = finished[finished["label"] == row.label]
+    if f"{key}.reason" not in mine or mine[key].notna().any():
+        return None
+    return next((f"{metric.title} has no number of {row.label}: {reason}" for reason in mine[f"{key}.reason"].dropna()), None)
 
 
 def _key(variants: Mapping[RowKey, Row], text: str, store: Path | None) -> RowKey:
