@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,14 @@ os.environ["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", "1")  # on ten
 import pytest
 import torch
 
+from attnbench import Pictures
+from attnbench.config.recipe import Data
+from attnbench.data.images import PreparedDataset, prepare
+from attnbench.data.layouts import synthetic
 from attnbench.data.synthetic import draw
+from attnbench.metrics.generate import PairSet
+from attnbench.metrics.measure import pictures_of
+from attnbench.metrics.protocol import Protocol
 
 BESIDE = Path(__file__).resolve().parents[1].parent / "shared"  # weights and images that the project does not ship
 
@@ -203,6 +211,20 @@ def folder_of_heads(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., P
         return base
 
     return write
+
+
+@pytest.fixture(scope="module")
+def dataset() -> PreparedDataset:
+    """Six small heads to test on, which know their right answers."""
+    return prepare(synthetic(train=2, test=6, size=64), Data(size=64))
+
+
+@pytest.fixture(scope="module")
+def drawings(dataset: PreparedDataset) -> Pictures:
+    """These heads with their references, coloured right."""
+    pairs = PairSet.of(dataset.test, Protocol(), Data(size=64))
+    pictures = pictures_of(pairs.wanted(), pairs, dataset, torch.device("cpu"))
+    return replace(pictures, generated=pictures.answers)
 
 
 @pytest.fixture

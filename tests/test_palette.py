@@ -16,8 +16,7 @@ from torch import Tensor
 from attnbench import Pictures
 from attnbench.config.recipe import Data
 from attnbench.contract.distortions import blurred, recoloured, shifted
-from attnbench.data.images import PreparedDataset, prepare
-from attnbench.data.layouts import synthetic
+from attnbench.data.images import PreparedDataset
 from attnbench.metrics.generate import PairSet
 from attnbench.metrics.measure import Number, measure, pictures_of
 from attnbench.metrics.metric import parse_metric
@@ -62,19 +61,6 @@ def given(generated: Tensor, reference: Tensor, *, sketch: Tensor | None = None,
         "draw": lambda: lambda images, rows: drawn[list(rows)],
     }
     return Pictures(generated, [(str(row), str(row)) for row in range(len(generated))], CPU, available)
-
-
-@pytest.fixture(scope="module")
-def dataset() -> PreparedDataset:
-    return prepare(synthetic(train=2, test=6, size=64), DATA)
-
-
-@pytest.fixture(scope="module")
-def drawings(dataset: PreparedDataset) -> Pictures:
-    """Small drawings coloured right."""
-    pairs = PairSet.of(dataset.test, Protocol(), DATA)
-    pictures = pictures_of(pairs.wanted(), pairs, dataset, CPU)
-    return replace(pictures, generated=pictures.answers)
 
 
 def coloured(pictures: Pictures, generated: Tensor) -> Pictures:

@@ -71,16 +71,6 @@ def values(pictures: Pictures, *texts: str) -> dict[str, float]:
     return {key: float(number.value or 0) for key, number in found.items()}
 
 
-@pytest.fixture(scope="module")
-def drawings() -> Pictures:
-    """Small drawings with their references, coloured right."""
-    data = Data(size=SIZE)
-    dataset = prepare(synthetic(train=2, test=6, size=SIZE), data)
-    pairs = PairSet.of(dataset.test, Protocol(), data)
-    pictures = pictures_of(pairs.wanted(), pairs, dataset, CPU)
-    return replace(pictures, generated=pictures.answers)
-
-
 def coloured(pictures: Pictures, generated: Tensor) -> Pictures:
     return replace(pictures, generated=generated, _made={}, _own={})
 

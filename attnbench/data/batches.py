@@ -82,9 +82,9 @@ def pair_batch(
     reference = _selected((references or images).images, second, device).float() / 255
     if warp_seed is not None:
         reference = _warped(reference, _own_reference(warp_seed, second), data.warp)
-    if warp_seed is not None and swapped is not None:
-        places = torch.from_numpy(np.stack([own_marks(int(index), data, warp_seed)[0] for index in second]))
-        reference = with_marks(reference, send(places, device), send(torch.tensor(swapped), device))
+        if swapped is not None:
+            places = torch.from_numpy(np.stack([own_marks(int(index), data, warp_seed)[0] for index in second]))
+            reference = with_marks(reference, send(places, device), send(torch.tensor(swapped), device))
     sketch = _sketches(images, first, original, data, None)
     return Batch(_signed(original.float() / 255), _signed(sketch), _signed(reference))
 

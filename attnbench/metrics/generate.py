@@ -40,8 +40,8 @@ class KnownPairs:
     def marks(self) -> tuple[np.ndarray, np.ndarray]:
         """Of each pair, where its magenta mark is in the reference, and where in the sketch it belongs: (N, 2) each, (x, y)."""
         both = [own_marks(reference, self.data, self._seed) for _, reference in self.pairs]
-        chosen = [(there[place % 2], here[place % 2]) for place, (there, here) in enumerate(both)]  # every other is swapped
-        there, here = zip(*chosen, strict=True)
+        magenta = [int(self.protocol.swapped(place)) for place in range(len(both))]  # which of a pair's two discs it is
+        there, here = zip(*((there[i], here[i]) for (there, here), i in zip(both, magenta, strict=True)), strict=True)
         return np.stack(there), np.stack(here)
 
     @property
@@ -79,22 +79,18 @@ class PairSet:
         """(sketch, reference) of each pair, names of images; no two pairs have the same."""
         theirs = (self.references or self.images).names
         named = [(self.images.names[sketch], theirs[reference]) for sketch, reference in self.pairs]
-        swapped = self._swapped(0, len(named)) or [False] * len(named)
-        return [(a, f"{b}, marks swapped" if turned else b) for (a, b), turned in zip(named, swapped, strict=True)]
+        return [(a, f"{b}, marks swapped" if self.protocol.swapped(place) else b) for place, (a, b) in enumerate(named)]
 
     @property
     def known(self) -> KnownPairs:
         return KnownPairs(self.pairs, self.protocol, self.data)
-
-    def _swapped(self, start: int, count: int) -> list[bool] | None:
-        """Of these pairs, whether their marks have changed colours; None if they have none."""
-        return [place % 2 == 1 for place in range(start, start + count)] if self.protocol.marked else None
 
     def first(self, count: int) -> PairSet:
         return PairSet(self.images, self.pairs[:count], self.protocol, self.data, self.references)
 
     def batch(self, start: int, size: int, device: torch.device) -> Batch:
         mine = self.pairs[start : start + size]
+        swapped = [self.protocol.swapped(start + place) for place in range(len(mine))]
         return pair_batch(
             self.images,
             mine,
@@ -102,7 +98,7 @@ class PairSet:
             device=device,
             references=self.references,
             warp_seed=self.protocol.warp_seed,
-            swapped=self._swapped(start, len(mine)),
+            swapped=swapped if self.protocol.marked else None,
         )
 
     def batches(self, size: int = BATCH) -> Iterator[Batch]:

@@ -17,7 +17,7 @@ from attnbench.data.images import decode
 from attnbench.data.layouts import Picture
 from attnbench.errors import NotMeasurable
 from attnbench.metrics.metric import Score
-from attnbench.metrics.pictures import CHUNK, Pictures, RealImages
+from attnbench.metrics.pictures import Pictures, RealImages, at_once
 
 DIMS = (64, 192, 768, 2048)  # widths of its layers
 USUAL_DIMS = 2048
@@ -159,11 +159,11 @@ def _real_features(
     """Features of a split's real images, or of some rows: computed once per dataset, then read from the cache."""
     dataset = real.dataset
     images, pictures = getattr(dataset, split), getattr(dataset, f"{split}_pictures")
-    native, at_once = how["real_size"] == "native", CHUNK.get(device.type, 16)
+    native, size = how["real_size"] == "native", at_once(device)
 
     def make() -> np.ndarray:
         wanted = rows if rows is not None else range(len(images))
-        batches = _native(pictures, wanted, at_once) if native else images.images[list(wanted)].split(at_once)
+        batches = _native(pictures, wanted, size) if native else images.images[list(wanted)].split(size)
         return features_of(batches, network, device)
 
     print_ = dataset.fingerprints[split]

@@ -25,7 +25,6 @@ from attnbench.metrics.ground_truth import answers_of, parts_of
 from attnbench.metrics.line_art import drawn_by
 from attnbench.metrics.metric import Metric, Score
 from attnbench.metrics.pictures import (
-    CHUNK,
     FROM_ELSEWHERE,
     LACKING,
     MARKED,
@@ -35,6 +34,7 @@ from attnbench.metrics.pictures import (
     USABLE,
     Pictures,
     RealImages,
+    at_once,
     has_no,
     is_of_protocol,
     too_small,
@@ -184,12 +184,12 @@ def check_uses(metric: Metric, datasets: Sequence[Dataset | PreparedDataset], pr
     """
     reasons = [
         next((why for what, why in lacking_of(kind).items() if what in metric.uses and is_of_protocol(why)), None)
-        for kind in {protocol.references for protocol in protocols}
+        for kind in dict.fromkeys(protocol.references for protocol in protocols)
     ]
-    if (why := next(iter(reasons), None)) is not None and all(reasons):
+    if reasons and all(reasons):
         only = {kind for what, (kind, _) in OF_PROTOCOL.items() if what in metric.uses}
         remedy = f": --set evaluation.references={only.pop()}" if only else ""
-        raise UserError(f"metric '{metric.key}' cannot be measured here: {why}{remedy}")
+        raise UserError(f"metric '{metric.key}' cannot be measured here: {reasons[0]}{remedy}")
     has: dict[str, Callable[[Dataset | PreparedDataset], bool]] = {
         "answers": lambda one: one.answer is not None,
         "parts": lambda one: one.parts is not None,
@@ -237,7 +237,7 @@ def pictures_of(
         "marks": pairs.known.marks,
     }
     if generator is not None:
-        available["maps"] = lambda: partial(show_maps, generator(), pairs, device, CHUNK.get(device.type, 16))
+        available["maps"] = lambda: partial(show_maps, generator(), pairs, device, at_once(device))
     lacking = lacking_of(pairs.protocol.references)
     if generator is None:
         lacking.setdefault("maps", no_network)

@@ -54,10 +54,11 @@ def ms_ssim(a: Tensor, b: Tensor) -> Tensor:
     a, b = a.double(), b.double()
     product = torch.ones(len(a), dtype=torch.float64, device=a.device)
     for scale, exponent in enumerate(EXPONENTS, 1):
+        if scale > 1:
+            a, b = halved(a), halved(b)
         contrast, luminance = contrast_and_luminance(a, b)
         term = contrast * luminance if scale == len(EXPONENTS) else contrast
         product = product * term.mean((1, 2, 3)).clamp_min(0) ** exponent
-        a, b = halved(a), halved(b)
     return product
 
 

@@ -23,9 +23,14 @@ Made = TypeVar("Made")
 USABLE = ("wanted", "sketch", "reference", "draw", "real", "answers", "parts", "reference_parts", "shows", "maps", "marks")
 EachMap = Callable[[int, Sequence[ShownMap]], None]  # the first of the pairs, and their maps, a batch of them each
 
-# Pictures that a metric takes at once. On a CPU few enough that a layer of the Inception stays below 32 MB: above that, glibc
+# On a CPU few enough that a layer of the Inception stays below 32 MB: above that, glibc
 # requests the memory of every tensor anew from the system, and page faults add a third to the time.
 CHUNK = {"cpu": 4, "cuda": 32}
+
+
+def at_once(device: torch.device) -> int:
+    """How many pictures a metric takes at once."""
+    return CHUNK.get(device.type, 16)
 
 
 @dataclass(frozen=True)
@@ -146,8 +151,7 @@ class Pictures:
 
     def batches(self, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
         """The tensors, in order, a few pictures at a time, on the device."""
-        size = CHUNK.get(self.device.type, 16)
-        for parts in zip(*(tensor.split(size) for tensor in tensors), strict=True):
+        for parts in zip(*(tensor.split(at_once(self.device)) for tensor in tensors), strict=True):
             yield tuple(part.to(self.device) for part in parts)
 
     def scores(self, function: Callable[..., Tensor], *tensors: Tensor) -> np.ndarray:

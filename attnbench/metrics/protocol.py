@@ -91,6 +91,10 @@ class Protocol(BaseModel):
     def marked(self) -> bool:
         return self.references == "marked"
 
+    def swapped(self, place: int) -> bool:
+        """Whether the marks of the pair at this place have changed colours: in every other picture."""
+        return self.marked and place % 2 == 1
+
     @property
     def warp_seed(self) -> int | None:
         """The seed of the references' warps, and of their marks; None if they are not warped."""
