@@ -542,10 +542,14 @@ def test_pictures_alone_have_no_map(store: Path) -> None:
     assert found.reason == "where a method looks is seen in a network that was trained here alone"
 
 
-def test_a_comparison_with_a_module_without_a_map_says_so(store: Path) -> None:
-    outcome = attnbench("compare", store, "sga", "spade", "--metrics", "pck")
-    assert outcome.code == 2
-    assert "PCK@0.1 has no number of SPADE: its module shows no attention map" in outcome.err
+def test_a_comparison_with_a_module_without_a_map_says_so(store: Path, tmp_path: Path) -> None:
+    shutil.copytree(store, tmp_path / "results")
+    all_three = ("--set", "evaluation.references=[cross,same,marked]")
+    assert attnbench("measure", tmp_path / "results", "--metrics", "pck", *all_three).code == 0
+    for place in (store, tmp_path / "results"):  # whatever other protocols say
+        outcome = attnbench("compare", place, "sga", "spade", "--metrics", "pck")
+        assert outcome.code == 2
+        assert "PCK@0.1 has no number of SPADE: its module shows no attention map" in outcome.err
     assert attnbench("compare", store, "sga", "spade", "--metrics", "marked_pck").code == 0
 
 

@@ -18,6 +18,7 @@ from attnbench.cells.record import FINISHED
 from attnbench.config.grid_files import GridVariant
 from attnbench.errors import UserError, unknown
 from attnbench.metrics.descriptor import Descriptor
+from attnbench.metrics.pictures import is_of_protocol
 from attnbench.plugins import split_options
 from attnbench.store.frame import metrics_in, results
 from attnbench.tables.columns import Column, columns_of, values_of
@@ -151,7 +152,8 @@ def _no_number(finished: pd.DataFrame, row: Row, metric: Descriptor, key: str) -
     mine = finished[finished["label"] == row.label]
     if f"{key}.reason" not in mine or mine[key].notna().any():
         return None
-    return next((f"{metric.title} has no number of {row.label}: {reason}" for reason in mine[f"{key}.reason"].dropna()), None)
+    reasons = sorted(mine[f"{key}.reason"].dropna().unique(), key=is_of_protocol)  # the module's own first
+    return f"{metric.title} has no number of {row.label}: {reasons[0]}" if reasons else None
 
 
 def _key(variants: Mapping[RowKey, Row], text: str, store: Path | None) -> RowKey:
