@@ -325,7 +325,8 @@ def record_step(factory: ModuleFactory, recipe: Recipe) -> list[Operation]:
         training = assemble(on_meta(factory), recipe, 0, meta, features)
     with FakeTensorMode(allow_non_fake_inputs=True):  # autocast has no meta device
         _on_fake_cpu(training)
-        batch = Batch(*(torch.zeros(count, channels, size, size) for channels in (3, 1, 3)))
+        images = (torch.zeros(count, channels, size, size) for channels in (3, 1, 3))
+        batch = Batch(*images, shows=torch.zeros(count, size, size, 2))
         train_step(training, batch, recipe)  # the first one also makes the optimisers' state
         with Recorder(recipe) as recorder, parts_noted(training, recorder):
             train_step(training, batch, recipe)

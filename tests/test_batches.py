@@ -8,10 +8,11 @@ from typing import Literal
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from attnbench.config.recipe import Data, Sketch, Warp
-from attnbench.data.batches import Batch, epoch_order, pair_batch, training_batch
+from attnbench.data.batches import Batch, epoch_order, own_reference_shows, pair_batch, training_batch
 from attnbench.data.images import ImageSet, draw_sketches, prepare
 from attnbench.data.layouts import synthetic
 from attnbench.data.warp import warp
@@ -123,6 +124,40 @@ def test_the_reference_is_the_jittered_target_warped() -> None:
     assert (levels(batch.target)[0] - heads().images[3]).abs().mean() > 5
     unmoved = warp((batch.target + 1) / 2, torch.zeros(1, 32, 32, 2), border="replicate")
     assert torch.allclose(batch.reference, unmoved * 2 - 1, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "kind", [Warp(), Warp(kind="grid", magnitude=0.15, border="replicate"), Warp(kind="none")], ids=["official", "grid", "none"]
+)
+def test_every_pixel_of_the_reference_shows_the_place_that_the_batch_says(kind: Warp) -> None:
+    """The target, read at these places by torch's own sampling, is the reference."""
+    images = heads()
+    data = Data(size=32, jitter="color_jitter", warp=kind)
+    batch = training_batch(images, [3, 7], seed=1, epoch=2, data=data, device=CPU)
+    assert batch.shows is not None
+    assert (batch.shows.shape, batch.shows.dtype) == ((2, 32, 32, 2), torch.float32)
+    read = F.grid_sample(
+        (batch.target + 1) / 2, 2 * batch.shows - 1, mode="bicubic", padding_mode="border", align_corners=False
+    )
+    inside = ((batch.shows > 0.05) & (batch.shows < 0.95)).all(-1)[:, None].expand_as(read)
+    assert inside.float().mean() > 0.5
+    assert torch.allclose(read.clamp(0, 1)[inside], ((batch.reference + 1) / 2)[inside], atol=1e-3)
+
+
+def test_what_is_shown_depends_on_the_warps_of_each_pair_alone() -> None:
+    images = heads()
+    together = pair_batch(images, [(1, 1), (4, 4), (2, 2)], data=NATIVE, device=CPU, warp_seed=5)
+    assert together.shows is not None
+    for place, index in enumerate((1, 4, 2)):
+        wanted = torch.from_numpy(own_reference_shows(index, NATIVE, 5)).float()
+        assert torch.equal(together.shows[place], wanted)
+
+
+def test_of_another_images_reference_it_is_not_known_what_it_shows() -> None:
+    batch = pair_batch(heads(), [(1, 4), (2, 2)], data=NATIVE, device=CPU)
+    assert batch.shows is None
+    assert batch.given == (batch.sketch, batch.reference, None)
+    assert list(batch.tensors()) == ["target", "sketch", "reference"]
 
 
 def test_the_sketch_is_the_line_art_of_the_image_before_jitter() -> None:

@@ -237,7 +237,7 @@ def of_batch(training: Training, batch: Batch, recipe: Recipe, cosines: Gradient
     """Counts for each loss term with a positive weight, and for `total`, the weighted sum. Nothing is optimised."""
     with precision(recipe, batch.target.device):
         with listening(cosines):
-            generated = training.generator(batch.sketch, batch.reference)
+            generated = training.generator(*batch.given)
         scores = training.discriminator(generated, batch.sketch)
         total, parts = generator_losses(generated, batch.target, scores, recipe.loss, training.features)
     weighted = {name: part for name, part in parts.items() if getattr(recipe.loss, name) > 0}

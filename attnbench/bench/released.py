@@ -51,14 +51,14 @@ class ReleasedStep:
 
     def __call__(self, batch: Batch) -> Tensor:
         """One iteration; returns the generator's loss."""
-        target, sketch, reference = batch.target, batch.sketch, batch.reference
-        generated = self.generator(sketch, reference)
+        target, sketch = batch.target, batch.sketch
+        generated = self.generator(*batch.given)
         loss_d = discriminator_loss(self.discriminator(target, sketch), self.discriminator(generated.detach(), sketch))
         self.optimizer_d.zero_grad()
         loss_d.backward()
         self.optimizer_d.step()
 
-        generated = self.generator(sketch, reference)
+        generated = self.generator(*batch.given)
         got, wanted = self._features(generated), self._features(target)
         loss_g = (
             self.loss.adversarial * adversarial_loss(self.discriminator(generated, sketch))

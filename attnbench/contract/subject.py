@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from attnbench import plugins
 from attnbench.cells.variant import parse_variant
 from attnbench.contract.import_paths import imported
+from attnbench.data.warp import middles
 from attnbench.devices import pick_device
 from attnbench.errors import UserError
 from attnbench.method.backbone import Context, Encoded, feature_channels, wants_context
@@ -108,8 +109,10 @@ class InContext(nn.Module):
 
 
 def _context(sketch: Tensor, reference: Tensor) -> Context:
-    drawing = _encoded(reference.flip(-1), 1)
-    return Context(_encoded(sketch, 1), _encoded(reference, 3), encode_drawing=lambda image: drawing)
+    drawing, other = _encoded(reference.flip(-1), 1), _encoded(reference, 3)
+    shows = middles(*other.image.shape[-2:]) + 0.125  # as of a reference that is the sketch's original, moved by an eighth
+    shows = shows.to(reference.device, torch.float32).expand(len(reference), -1, -1, -1)
+    return Context(_encoded(sketch, 1), other, encode_drawing=lambda image: drawing, shows=shows)
 
 
 def _encoded(feature: Tensor, image_channels: int) -> Encoded:

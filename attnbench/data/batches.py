@@ -10,7 +10,7 @@ file's own size and resizes afterwards.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import lru_cache
 
 import numpy as np
@@ -21,7 +21,7 @@ from attnbench.config.recipe import Data, Sketch, Warp
 from attnbench.data.images import ImageSet, draw_sketches
 from attnbench.data.jitter import jitter
 from attnbench.data.marks import mark_places, with_marks
-from attnbench.data.warp import grid_points, official_points, places_shown, tps_offsets, warp
+from attnbench.data.warp import grid_points, middles, official_points, places_shown, tps_offsets, warp
 from attnbench.devices import send
 
 _ORDER, _JITTER, _WARP, _SIGMA, _OWN_REFERENCE, _MARKS = range(6)  # independent random streams
@@ -29,11 +29,26 @@ _ORDER, _JITTER, _WARP, _SIGMA, _OWN_REFERENCE, _MARKS = range(6)  # independent
 
 @dataclass(frozen=True)
 class Batch:
-    """target (B, 3, S, S), sketch (B, 1, S, S), reference (B, 3, S, S), all in [-1, 1]; white paper is 1."""
+    """target (B, 3, S, S), sketch (B, 1, S, S), reference (B, 3, S, S), all in [-1, 1]; white paper is 1.
+
+    Attributes:
+        shows: (B, S, S, 2), what each pixel of a warped reference shows, see `warp.places_shown`; None of other references.
+    """
 
     target: Tensor
     sketch: Tensor
     reference: Tensor
+    shows: Tensor | None = None
+
+    @property
+    def given(self) -> tuple[Tensor, Tensor, Tensor | None]:
+        """What the generator gets."""
+        return self.sketch, self.reference, self.shows
+
+    def tensors(self) -> dict[str, Tensor]:
+        """By name, without what is None."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in values.items() if value is not None}
 
 
 def epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
@@ -56,8 +71,8 @@ def training_batch(
     if data.sketch.sigma_per == "epoch":
         choice = torch.tensor([int(rng.integers(len(data.sketch.sigma))) for rng in rngs(_SIGMA)])
     sketch = _sketches(images, rows, original, data, choice)
-    reference = _warped(target, rngs(_WARP), data.warp)
-    return Batch(_signed(target), _signed(sketch), _signed(reference))
+    reference, shows = _warped(target, rngs(_WARP), data.warp)
+    return Batch(_signed(target), _signed(sketch), _signed(reference), shows)
 
 
 def pair_batch(
@@ -80,22 +95,20 @@ def pair_batch(
     first, second = (torch.tensor(column) for column in zip(*pairs, strict=True))
     original = _selected(images.images, first, device)
     reference = _selected((references or images).images, second, device).float() / 255
+    shows = None
     if warp_seed is not None:
-        reference = _warped(reference, _own_reference(warp_seed, second), data.warp)
+        reference, shows = _warped(reference, _own_reference(warp_seed, second), data.warp)
         if swapped is not None:
             places = torch.from_numpy(np.stack([own_marks(int(index), data, warp_seed)[0] for index in second]))
             reference = with_marks(reference, send(places, device), send(torch.tensor(swapped), device))
     sketch = _sketches(images, first, original, data, None)
-    return Batch(_signed(original.float() / 255), _signed(sketch), _signed(reference))
+    return Batch(_signed(original.float() / 255), _signed(sketch), _signed(reference), shows)
 
 
 def own_reference_shows(index: int, data: Data, warp_seed: int) -> np.ndarray:
     """(S, S, 2): the place in the sketch that each pixel of its own warped reference shows, see `warp.places_shown`."""
     offsets = _offsets(_own_reference(warp_seed, [index]), data.warp, data.size, torch.device("cpu"))
-    if offsets is None:
-        middles = (np.arange(data.size) + 0.5) / data.size
-        return np.stack(np.meshgrid(middles, middles), axis=-1)
-    return places_shown(offsets)[0].numpy()
+    return (middles(data.size, data.size) if offsets is None else places_shown(offsets)[0]).numpy()
 
 
 @lru_cache(maxsize=4096)
@@ -134,9 +147,13 @@ def _sketches(images: ImageSet, rows: Tensor, original: Tensor, data: Data, choi
     return _selected(stored, rows * images.sketches.shape[1] + column, original.device)[:, None].float() / 255
 
 
-def _warped(target: Tensor, rngs: Sequence[np.random.Generator], recipe: Warp) -> Tensor:
-    offsets = _offsets(rngs, recipe, target.shape[-1], target.device)
-    return target if offsets is None else warp(target, offsets, border=recipe.border)
+def _warped(target: Tensor, rngs: Sequence[np.random.Generator], recipe: Warp) -> tuple[Tensor, Tensor]:
+    """The images warped, and what they show then: (B, 3, S, S), (B, S, S, 2) float32."""
+    size, device = target.shape[-1], target.device
+    offsets = _offsets(rngs, recipe, size, device)
+    if offsets is None:
+        return target, send(middles(size, size).float(), device).expand(len(target), -1, -1, -1)
+    return warp(target, offsets, border=recipe.border), places_shown(offsets).float()
 
 
 def _offsets(rngs: Sequence[np.random.Generator], recipe: Warp, size: int, device: torch.device) -> Tensor | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import fields
 
 import torch
 
@@ -37,8 +36,8 @@ class BatchesAhead:
         if self._stream is not None:
             ours = torch.cuda.current_stream(self._device)
             ours.wait_stream(self._stream)
-            for field in fields(batch):
-                getattr(batch, field.name).record_stream(ours)  # else its memory is used again before it has been read
+            for tensor in batch.tensors().values():
+                tensor.record_stream(ours)  # else its memory is used again before it has been read
         return batch
 
     def prepare(self) -> None:

@@ -100,6 +100,12 @@ def places_shown(offsets: Tensor) -> Tensor:
     return lattice + offsets + half
 
 
+def middles(height: int, width: int) -> Tensor:
+    """(height, width, 2) float64: what each pixel of an image that is not warped shows, its own middle."""
+    down, across = ((torch.arange(side, dtype=torch.float64) + 0.5) / side for side in (height, width))
+    return torch.stack(torch.meshgrid(across, down, indexing="xy"), dim=-1)
+
+
 def _lattice(height: int, width: int, like: Tensor) -> Tensor:
     """(H, W, 2): (x, y) of linspace(0, 1) along both axes."""
     x = torch.linspace(0, 1, width, dtype=like.dtype, device=like.device)

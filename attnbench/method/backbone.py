@@ -64,11 +64,20 @@ class Encoded:
 
 @dataclass(frozen=True)
 class Context:
-    """Inputs beyond f_s and f_r, for a module whose `forward` has a third parameter named `context`."""
+    """Inputs beyond f_s and f_r, for a module whose `forward` has a third parameter named `context`.
+
+    Attributes:
+        sketch, reference: what each encoder was given, and the outputs of all its layers.
+        shows: (B, S, S, 2) float32: the place in the sketch that each pixel of the reference shows, (x, y) in shares of its
+            sides; outside of [0, 1] beyond its edge. Known where the reference is the sketch's own original, warped: in
+            training, and in evaluation under `references: same` and `marked`; else None. It is the right answer, which no
+            method has: for bounds, and for studies of what a module learns.
+    """
 
     sketch: Encoded
     reference: Encoded
     encode_drawing: Callable[[Tensor], Encoded]
+    shows: Tensor | None = None
 
     def draw_reference(self) -> Encoded:
         """The sketch encoder's output for the reference's own line art: XDoG at the network's size.
@@ -198,11 +207,13 @@ class Colorizer(nn.Module):
         self.draw = draw
         self.wants_context = wants_context(module)
 
-    def forward(self, sketch: Tensor, reference: Tensor) -> Tensor:
-        """Args: sketch (B, 1, S, S), reference (B, 3, S, S), in [-1, 1], white = 1. Returns (B, 3, S, S) in [-1, 1]."""
+    def forward(self, sketch: Tensor, reference: Tensor, shows: Tensor | None = None) -> Tensor:
+        """Args: sketch (B, 1, S, S), reference (B, 3, S, S), in [-1, 1], white = 1; shows (B, S, S, 2), see `Context`. Returns
+        (B, 3, S, S) in [-1, 1]."""
         encoded, other = self.sketch_encoder(sketch), self.reference_encoder(reference)
         if self.wants_context:
-            f_gen = self.module(encoded.feature, other.feature, context=Context(encoded, other, self._encode_drawing))
+            context = Context(encoded, other, self._encode_drawing, shows)
+            f_gen = self.module(encoded.feature, other.feature, context=context)
         else:
             f_gen = self.module(encoded.feature, other.feature)
         r = self.residual(f_gen) + f_gen

@@ -143,7 +143,7 @@ def generate(
         while start < len(pairs):
             try:
                 inputs = pairs.batch(start, batch, device)
-                results.append(to_bytes(generator(inputs.sketch, inputs.reference)).cpu())
+                results.append(to_bytes(generator(*inputs.given)).cpu())
                 suffices = True
             except (RuntimeError, MemoryError) as error:
                 if batch == 1 or not is_out_of_memory(error):
@@ -180,7 +180,7 @@ def show_maps(
         for start in range(0, len(pairs), batch):
             inputs = pairs.batch(start, batch, device)
             with listening(seen := Maps()):
-                generator(inputs.sketch, inputs.reference)
+                generator(*inputs.given)
             each(start, seen.shown)
     finally:
         generator.train(was_training)

@@ -46,7 +46,7 @@ def count_costs(factory: ModuleFactory, recipe: Recipe) -> dict[str, float]:
         train_step(training, batch, recipe)
     training.generator.eval()
     with FlopCounterMode(display=False) as forward, torch.no_grad():
-        training.generator(batch.sketch[:1], batch.reference[:1])
+        training.generator(*(given[:1] for given in batch.given if given is not None))
     activations = [layer.requires_grad_() for layer in features(batch.target)] if features else []
     with FlopCounterMode(display=False) as gram:
         if activations:
@@ -89,7 +89,8 @@ def _without_memory(factory: ModuleFactory, recipe: Recipe) -> tuple[Training, R
 
 def _empty_batch(recipe: Recipe) -> Batch:
     size, count = recipe.data.size, recipe.train.batch_size
-    return Batch(*(torch.zeros(count, channels, size, size, device=_META) for channels in (3, 1, 3)))
+    target, sketch, reference = (torch.zeros(count, channels, size, size, device=_META) for channels in (3, 1, 3))
+    return Batch(target, sketch, reference, torch.zeros(count, size, size, 2, device=_META))
 
 
 def on_meta(factory: ModuleFactory) -> ModuleFactory:

@@ -8,7 +8,6 @@ numbers follow the seed that is set before each step. What a module's Python cod
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import fields
 from typing import Protocol
 
 import torch
@@ -64,11 +63,11 @@ class GraphedStep:
 
     def _keep(self, batch: Batch) -> None:
         """Copy the batch into the tensors that the step reads."""
-        values = [getattr(batch, field.name) for field in fields(batch)]
+        given = batch.tensors()
         if self._batch is None:
-            self._batch = Batch(*(value.clone() for value in values))
-        for field, value in zip(fields(batch), values, strict=True):
-            getattr(self._batch, field.name).copy_(value)
+            self._batch = Batch(**{name: tensor.clone() for name, tensor in given.items()})
+        for name, tensor in self._batch.tensors().items():
+            tensor.copy_(given[name])
 
 
 class CUDARecorder:

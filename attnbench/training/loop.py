@@ -37,10 +37,10 @@ def train_step(training: Training, batch: Batch, recipe: Recipe, listener: Branc
             Results are bitwise equal with and without a listener. Not for compiled networks.
     """
     generator, discriminator = training.generator, training.discriminator
-    target, sketch, reference = batch.target, batch.sketch, batch.reference
+    target, sketch = batch.target, batch.sketch
 
     with precision(recipe, target.device), _branches_apart(recipe, listener):
-        generated = generator(sketch, reference)
+        generated = generator(*batch.given)
 
     discriminator.requires_grad_(True)
     with precision(recipe, target.device):
@@ -51,7 +51,7 @@ def train_step(training: Training, batch: Batch, recipe: Recipe, listener: Branc
 
     if recipe.train.generator_forwards == 2:  # the released code's second forward; the generator has not changed in between
         with precision(recipe, target.device), _branches_apart(recipe, listener):
-            generated = generator(sketch, reference)
+            generated = generator(*batch.given)
 
     discriminator.requires_grad_(False)  # only gradients through it are needed, not its own
     with precision(recipe, target.device):
