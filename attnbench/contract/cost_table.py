@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from attnbench import plugins
@@ -65,7 +66,8 @@ def cost_of(subject: Subject, *, mine: bool) -> ModuleCost | None:
     with undisturbed():
         try:
             module = subject.build()
-            with FlopCounterMode(display=False) as flops, torch.no_grad():
+            # By products alone: a CPU's fused attention is not among the operations that are counted.
+            with FlopCounterMode(display=False) as flops, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
                 call(module.eval(), *subject.maps(batch=1))
             module.train()
             given = subject.maps()
