@@ -24,6 +24,8 @@ a learned mix of both), and one level is matched, the bottleneck. The paper matc
 decoder's features in the query. Here a module gives f_gen and nothing else, so `levels=3` (16, 32 and 64 positions a side at
 256 px) matches the layers e7, e8 and e5, e6 at their own resolutions, averages what they transfer down to f_gen's, and puts it
 in place of those layers' channels: the way in which the encoders make f_s of their layers.
+
+`stop_gradient=true` is SGA's question to this module: A, on every level, passes no gradient. The result is the same.
 """
 
 from __future__ import annotations
@@ -53,6 +55,7 @@ class CMFT(nn.Module):
         tau: that temperature.
         fuse: `add`, or `concat1x1`: a 1x1 convolution of [X, W].
         levels: how many levels of the encoders are matched at their own resolutions, from the bottleneck up.
+        stop_gradient: block the gradient through the attention maps.
     """
 
     def __init__(
@@ -64,6 +67,7 @@ class CMFT(nn.Module):
         tau: float = TAU,
         fuse: Literal["add", "concat1x1"] = "add",
         levels: int = 1,
+        stop_gradient: bool = False,
     ):
         super().__init__()
         if key_source not in ("reference", "reference_sketch"):
@@ -82,6 +86,7 @@ class CMFT(nn.Module):
         self.normalize = normalize
         self.tau = tau
         self.levels = levels
+        self.stop_gradient = stop_gradient
         self.mix = nn.Conv2d(2 * channels, channels, 1) if fuse == "concat1x1" else None
 
     def forward(self, sketch: Tensor, reference: Tensor, context: Context | None = None) -> Tensor:
@@ -105,9 +110,10 @@ class CMFT(nn.Module):
     def attention(self, query: Tensor, key: Tensor) -> Attention:
         """A, (B, n, m)."""
         if self.normalize == "none":
-            return Attention(query.flatten(2).mT, key.flatten(2).mT)
+            return Attention(query.flatten(2).mT, key.flatten(2).mT, stop_gradient=self.stop_gradient)
         with no_autocast(query):
-            return Attention(unit_vectors(query), unit_vectors(key), temperature=self.tau)
+            vectors = (unit_vectors(x) for x in (query, key))
+            return Attention(*vectors, temperature=self.tau, stop_gradient=self.stop_gradient)
 
     def refine(self, warped: Tensor, context: Context, drawing: Encoded | None) -> Tensor:
         """Put what finer levels transfer, averaged down, in place of their layers' channels in `warped`."""

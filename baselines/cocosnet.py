@@ -19,6 +19,8 @@ Our choices, since SGA's authors published no code of their CoCosNet row: the in
 own fusion, and to which the row's SSIM, near SPADE's, points (`inject=residual` gives f_s + W instead); that head's zero
 padding, where the authors reflect; a floor of 1e-6 under norms, where they add 2.2e-16, so that a zero vector has a gradient
 that is finite; and the losses, the ones that all modules share (the contextual, cycle and domain losses are left out).
+
+`stop_gradient=true` is SGA's question to this module: A passes no gradient, and theta and phi keep their initial values.
 """
 
 from __future__ import annotations
@@ -47,6 +49,7 @@ class CoCosNet(nn.Module):
         tau: temperature of the softmax over the reference.
         pre_blocks: residual blocks before theta and phi, shared by both inputs, 0 to 4; they need maps of 2 x 2 or more.
         inject: `spade`, or `residual`: f_s + W.
+        stop_gradient: block the gradient through the attention map.
     """
 
     def __init__(
@@ -57,6 +60,7 @@ class CoCosNet(nn.Module):
         tau: float = 0.01,
         pre_blocks: int = 0,
         inject: Literal["spade", "residual"] = "spade",
+        stop_gradient: bool = False,
     ):
         super().__init__()
         if match_kernel not in (1, 3):
@@ -69,6 +73,7 @@ class CoCosNet(nn.Module):
             raise ValueError(f"inject={inject!r}: expected spade or residual")
         self.match_kernel = match_kernel
         self.tau = tau
+        self.stop_gradient = stop_gradient
         width = WIDTH if pre_blocks else channels
         self.adapt_sketch = Adaptor(channels) if pre_blocks else nn.Identity()
         self.adapt_reference = Adaptor(channels) if pre_blocks else nn.Identity()
@@ -92,7 +97,7 @@ class CoCosNet(nn.Module):
         """A, (B, n, m), from (B, 256, h, w) maps."""
         with no_autocast(query):
             vectors = (unit_vectors(x, self.match_kernel) for x in (query, key))
-            return Attention(*vectors, temperature=self.tau)
+            return Attention(*vectors, temperature=self.tau, stop_gradient=self.stop_gradient)
 
 
 def unit_vectors(features: Tensor, kernel: int = 1) -> Tensor:

@@ -25,6 +25,8 @@ The defaults are the UNITE row of the comparison (Table 2), and what the authors
 - eps is annealed by halves from the diameter of the features' bounding box to the last value above 0.025; the plan has 0.025.
 
 `cost=consistent` has 1 - cos in both places, and log b in T^, as the paper has them: b gets a gradient then, a gets none.
+`stop_gradient=true` is SGA's question to this module: neither T^ nor conf, which is a map's maximum, passes a gradient, and all
+six convolutions before them keep their initial values.
 
 The code measures that diameter over the batch (6.5 to 7.9 at full size), so that a sample's result depends on its neighbours.
 Here it is 7, which gives the code's eleven iterations. More choices of ours, since SGA's authors published no code of their
@@ -63,6 +65,7 @@ class UNITE(nn.Module):
         cost: `released`, sqrt(1 - cos) in Sinkhorn's iteration and 1 - cos in the plan, without b; `consistent`, 1 - cos in
             both, and b in the plan.
         reach: rho, the weight of the KL that holds the marginals; null holds them exactly.
+        stop_gradient: block the gradient through the plan and the confidence.
     """
 
     def __init__(
@@ -71,6 +74,7 @@ class UNITE(nn.Module):
         *,
         cost: Literal["released", "consistent"] = "released",
         reach: float | None = None,
+        stop_gradient: bool = False,
     ):
         super().__init__()
         if cost not in ("released", "consistent"):
@@ -79,6 +83,7 @@ class UNITE(nn.Module):
             raise ValueError(f"reach={reach!r}: expected a number above 0, or null")
         self.cost = cost
         self.reach = reach
+        self.stop_gradient = stop_gradient
         self.theta, self.phi = _projection(channels), _projection(channels)
         self.theta_mass, self.phi_mass = _projection(channels), _projection(channels)
         self.theta_confidence, self.phi_confidence = _projection(channels), _projection(channels)
@@ -92,6 +97,8 @@ class UNITE(nn.Module):
         reference, reference_matching = branch(reference, "value", "key")
         plan = self.plan(sketch_matching, reference_matching)
         confidence = self.confidence(sketch_matching, reference_matching)
+        if self.stop_gradient:
+            plan, confidence = plan.detach(), confidence.detach()
         observe("attention", plan)
         observe("confidence", confidence)
         tokens = reference.flatten(2).mT  # (B, m, C)
