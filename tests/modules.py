@@ -1,4 +1,4 @@
-"""The six modules with their variants, small inputs for them, and naive parts that several of their oracles share.
+"""The modules with their variants, small inputs for them, and naive parts that several of their oracles share.
 
 Naive parts work in float64 on one sample at a time, (channels, height, width), position by position; of the modules they read
 nothing but weights.
@@ -6,16 +6,20 @@ nothing but weights.
 
 from __future__ import annotations
 
-import inspect
 import math
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from attnbench.method.backbone import Context, Encoded
+from attnbench.method.backbone import Context, Encoded, wants_context
+from attnbench_baselines.adain import AdaIN
 from attnbench_baselines.cmft import CMFT
 from attnbench_baselines.cocosnet import CoCosNet
+from attnbench_baselines.linear import LinearAttention
+from attnbench_baselines.mha import MHA
+from attnbench_baselines.none import NoReference
+from attnbench_baselines.oracle import Oracle
 from attnbench_baselines.scft import SCFT
 from attnbench_baselines.sga import SGA
 from attnbench_baselines.spade import SPADE
@@ -45,8 +49,9 @@ COCOSNET_OPTIONS = [
     {"pre_blocks": 1},
     {"inject": "residual"},
     {"match_kernel": 1, "inject": "residual"},
+    {"stop_gradient": True},
 ]
-UNITE_OPTIONS = [{}, {"cost": "consistent"}, {"reach": 0.5}, {"cost": "consistent", "reach": 0.5}]
+UNITE_OPTIONS = [{}, {"cost": "consistent"}, {"reach": 0.5}, {"cost": "consistent", "reach": 0.5}, {"stop_gradient": True}]
 CMFT_OPTIONS = [
     {},
     {"normalize": "center_l2"},
@@ -55,6 +60,16 @@ CMFT_OPTIONS = [
     {"key_source": "reference_sketch"},
     {"levels": 2},
     {"levels": 2, "key_source": "reference_sketch", "normalize": "center_l2", "fuse": "concat1x1"},
+    {"stop_gradient": True},
+]
+LINEAR_OPTIONS = [{}, {"stop_gradient": True}]
+MHA_OPTIONS = [  # eight heads, the default, are wider together than six channels
+    {},
+    {"heads": 2},
+    {"heads": 2, "qk_norm": False},
+    {"heads": 2, "ffn": 0},
+    {"heads": 2, "layers": 2},
+    {"heads": 2, "stop_gradient": True},
 ]
 OPTIONS = {
     SGA: SGA_OPTIONS,
@@ -63,6 +78,11 @@ OPTIONS = {
     CoCosNet: COCOSNET_OPTIONS,
     UNITE: UNITE_OPTIONS,
     CMFT: CMFT_OPTIONS,
+    NoReference: [{}],
+    AdaIN: [{}],
+    LinearAttention: LINEAR_OPTIONS,
+    MHA: MHA_OPTIONS,
+    Oracle: [{}],
 }
 
 
@@ -95,10 +115,20 @@ def maps(height=3, width=4, batch=2, dtype=torch.float64):
 
 def run(module, f_s, f_r):
     """The module's result, with a context where it takes one."""
-    if "context" not in inspect.signature(module.forward).parameters:
+    if not wants_context(getattr(module, "_orig_mod", module)):  # a compiled module's own signature says nothing
         return module(f_s, f_r)
-    context = Context(encoded(f_s), encoded(f_r), encode_drawing=lambda image: encoded(image.sin()))
+    context = Context(encoded(f_s), encoded(f_r), encode_drawing=lambda image: encoded(image.sin()), shows=places(f_r))
     return module(f_s, f_r, context=context)
+
+
+def places(feature, factor=4):
+    """What an image, `factor` times as large as the feature, might show of its sketch: (B, H, W, 2), some of it outside.
+
+    Each sample's is the same, whichever others are beside it.
+    """
+    batch, _, height, width = feature.shape
+    shown = 0.5 + 0.6 * pattern((1, factor * height, factor * width, 2), phase=7)
+    return shown.expand(batch, -1, -1, -1)
 
 
 def encoded(feature):

@@ -1,6 +1,6 @@
 """What holds for every module and its variants, and SGA and SCFT against naive loops written from their formulas.
 
-The other four have oracles in files of their own.
+The others have oracles in files of their own.
 """
 
 import json
@@ -30,8 +30,13 @@ from modules import (
 from torch import nn
 
 from attnbench.method.probe import BranchGradients, Observations, listening
+from attnbench_baselines.adain import AdaIN
 from attnbench_baselines.cmft import CMFT
 from attnbench_baselines.cocosnet import CoCosNet
+from attnbench_baselines.linear import LinearAttention
+from attnbench_baselines.mha import MHA
+from attnbench_baselines.none import NoReference
+from attnbench_baselines.oracle import Oracle
 from attnbench_baselines.scft import SCFT
 from attnbench_baselines.sga import SGA
 from attnbench_baselines.spade import SPADE
@@ -118,6 +123,13 @@ def test_scft_equals_a_naive_loop_over_its_equation(options):
         (UNITE, {}, 6_098_624),
         (CMFT, {}, 0),
         (CMFT, {"fuse": "concat1x1"}, 1_969_120),
+        (NoReference, {}, 0),
+        (AdaIN, {}, 0),
+        (Oracle, {}, 0),
+        (LinearAttention, {}, 2_955_168),
+        (MHA, {}, 2 * (4 * 985_056 + 2 * 124 + 3 * 1_984 + 2 * 4 * 992**2 + 5 * 992)),
+        (MHA, {"qk_norm": False, "ffn": 0}, 2 * (4 * 985_056 + 2 * 1_984)),
+        (MHA, {"heads": 12, "qk_norm": False, "ffn": 0}, 2 * (3 * 996 * 993 + 992 * 997 + 2 * 1_984)),  # twelve of 83
     ],
 )
 def test_parameter_counts_at_992_channels(module, options, parameters):
@@ -129,7 +141,7 @@ def test_parameter_counts_at_992_channels(module, options, parameters):
 # neighbourhoods, which a permutation tears apart; SPADE does not match at all.
 @cases(
     [
-        *((module, options) for module, options in VARIANTS if module in (SGA, SCFT, CMFT)),
+        *((module, options) for module, options in VARIANTS if module in (SGA, SCFT, CMFT, AdaIN, LinearAttention, MHA)),
         *((module, options) for module, options in VARIANTS if module is CoCosNet and options.get("match_kernel") == 1),
     ]
 )
@@ -183,38 +195,58 @@ def test_scale_of_the_features_changes_sgas_map():
     assert not torch.allclose(block.attention(x, y).map(), block.attention(2 * x, 2 * y).map())
 
 
-def gradients(module, options, *, detach_matching):
-    """Gradients at f_s and f_r, with the attention map recomputed under autograd or taken as a constant."""
-    module = build(module, options)
+def gradients(module, options):
+    """Gradients at f_s and f_r."""
     f_s, f_r = (m.requires_grad_() for m in maps())
-    if detach_matching:
-        blocks = [b for b in (getattr(module, "cross_sga", None), getattr(module, "self_sga", None)) if b] or [module]
-        for block in blocks:
-            attention = block.attention
-            block.attention = lambda a, b, attention=attention: attention(a.detach(), b.detach())
-    (module(f_s, f_r) * weight_like(f_s)).sum().backward()
+    (build(module, options)(f_s, f_r) * weight_like(f_s)).sum().backward()
     return f_s.grad, f_r.grad
 
 
-@pytest.mark.parametrize(("module", "blocked"), [(SGA, {}), (SCFT, {"stop_gradient": True})])
-def test_stop_gradient_is_the_gradient_with_a_constant_map(module, blocked):
-    open_ = {"stop_gradient": False}
-    for got, constant, through in zip(
-        gradients(module, blocked, detach_matching=False),
-        gradients(module, open_, detach_matching=True),
-        gradients(module, open_, detach_matching=False),
-        strict=True,
-    ):
+STOPPED = [
+    (SGA, {"stop_gradient": True}),
+    (SCFT, {"stop_gradient": True}),
+    (CMFT, {"stop_gradient": True}),
+    (CMFT, {"stop_gradient": True, "normalize": "center_l2"}),
+    (CoCosNet, {"stop_gradient": True}),
+    (CoCosNet, {"stop_gradient": True, "inject": "residual"}),
+    (UNITE, {"stop_gradient": True}),
+    (UNITE, {"stop_gradient": True, "cost": "consistent"}),
+    (LinearAttention, {"stop_gradient": True}),
+    (MHA, {"stop_gradient": True}),
+    (MHA, {"stop_gradient": True, "heads": 2, "layers": 2}),
+]
+
+
+@cases(STOPPED)
+def test_stop_gradient_is_the_gradient_with_a_constant_map(module, options, monkeypatch):
+    """The map is constant where what plays query and key has no gradient."""
+    open_ = {**options, "stop_gradient": False}
+    stopped, through = gradients(module, options), gradients(module, open_)
+    matching = ("query", "key")
+    home = sys.modules[module.__module__]
+    monkeypatch.setattr(home, "branch", lambda x, *roles: tuple(x.detach() if role in matching else x for role in roles))
+    for got, constant, open_gradient in zip(stopped, gradients(module, open_), through, strict=True):
         assert torch.allclose(got, constant)
-        assert not torch.allclose(got, through)
+        assert not torch.allclose(got, open_gradient)
 
 
-def test_stop_gradient_leaves_scfts_projections_without_gradient():
-    module = build(SCFT, {"stop_gradient": True})
-    module(*maps()).sum().backward()
-    assert module.query.weight.grad is None
-    assert module.key.bias.grad is None
-    assert module.value.weight.grad is not None
+LEARNS_NOTHING = {  # under stop-gradient: the parameters, by what their names contain, of whatever only the map reads
+    SGA: [],
+    SCFT: ["query", "key"],
+    CMFT: [],
+    CoCosNet: ["theta", "phi"],
+    UNITE: ["theta", "phi"],
+    LinearAttention: ["query", "key"],
+    MHA: ["query", "key", ".norm."],
+}
+
+
+@cases(STOPPED)
+def test_under_stop_gradient_exactly_what_the_map_alone_reads_learns_nothing(module, options):
+    built = build(module, options)
+    hear_branches(built, *(m.requires_grad_() for m in maps()))
+    still = {name for name, p in built.named_parameters() if p.grad is None}
+    assert still == {name for name, _ in built.named_parameters() if any(part in name for part in LEARNS_NOTHING[module])}
 
 
 def hear_branches(module, f_s, f_r):
@@ -230,6 +262,17 @@ def as_split(gradient, split):
     return gradient if next(iter(split.values())).dim() == 4 else gradient.flatten(2).mT
 
 
+def of_inputs(splits, options):
+    """The splits of f_s and of f_r: the first and the second; later layers of cross attention split f_r again."""
+    found = [splits[:1], splits[1 :: 4 if "layers" in options else len(splits)]]
+    return [mine for mine in found if mine]
+
+
+def heard_inputs(module, f_s, f_r):
+    """Those that the module looks at."""
+    return [f_s] if "reference" in getattr(module, "no_gradient", ()) else [f_s, f_r]
+
+
 @with_variants()
 def test_gradients_of_the_branches_add_up_to_autograds(module, options):
     f_s, f_r = (m.requires_grad_() for m in maps())
@@ -237,8 +280,8 @@ def test_gradients_of_the_branches_add_up_to_autograds(module, options):
     for split in splits:
         total = split.pop("total")
         assert torch.allclose(sum(split.values()), total)
-    for split, whole in zip(splits, (f_s, f_r), strict=False):
-        assert torch.allclose(sum(split.values()), as_split(whole.grad, split))
+    for mine, whole in zip(of_inputs(splits, options), heard_inputs(module, f_s, f_r), strict=True):
+        assert torch.allclose(sum(sum(split.values()) for split in mine), as_split(whole.grad, mine[0]))
 
 
 @with_variants()
@@ -250,9 +293,10 @@ def test_under_autocast_gradients_of_the_branches_add_up_just_the_same(module, o
     for split in splits:
         total = split.pop("total")
         assert torch.allclose(sum(split.values()).float(), total.float(), rtol=0, atol=float(total.abs().max()) * 1e-2)
-    for split, whole in zip(splits, (f_s, f_r), strict=False):
-        assert all(gradient.dtype == torch.float32 for gradient in split.values())
-        assert torch.allclose(sum(split.values()), as_split(whole.grad, split), rtol=1e-4, atol=1e-6)
+    for mine, whole in zip(of_inputs(splits, options), heard_inputs(module, f_s, f_r), strict=True):
+        assert all(gradient.dtype == torch.float32 for split in mine for gradient in split.values())
+        got = sum(sum(split.values()) for split in mine)
+        assert torch.allclose(got, as_split(whole.grad, mine[0]), rtol=1e-4, atol=1e-6)
 
 
 ROLES = {  # of the sketch, then of the reference: content first, then what is matched
@@ -262,6 +306,11 @@ ROLES = {  # of the sketch, then of the reference: content first, then what is m
     CoCosNet: [["content", "query"], ["value", "key"]],
     UNITE: [["content", "query"], ["value", "key"]],
     CMFT: [["skip", "query"], ["value", "key"]],
+    NoReference: [["skip"]],
+    AdaIN: [["content"], ["style"]],
+    LinearAttention: [["skip", "query"], ["value", "key"]],
+    MHA: [["skip", "query"], ["value", "key"]],
+    Oracle: [["skip"], ["value"]],
 }
 
 
@@ -282,11 +331,11 @@ class Roles:
 def test_each_input_plays_the_roles_that_the_paper_gives_it(module, options):
     with listening(heard := Roles()):
         run(build(module, options), *maps())
-    sketch, reference = ROLES[module]
-    line_art_is_key = options.get("key_source") == "reference_sketch"
-    expected = [sketch, ["value"], ["key"]] if line_art_is_key else [sketch, reference]
-    if module is SGA and options.get("self_attention", True):
-        expected = expected * 2
+    expected = ROLES[module]
+    if options.get("key_source") == "reference_sketch":  # line art is the key
+        expected = [expected[0], ["value"], ["key"]]
+    if module is MHA or (module is SGA and options.get("self_attention", True)):
+        expected = expected * 2 * options.get("layers", 1)
     for _ in range(1, options.get("levels", 1)):
         expected = [*expected, ["query"], *expected[1:]]
     assert heard.splits == expected
@@ -346,29 +395,33 @@ def test_nobody_listening_means_no_node_more_in_the_graph(module, options, monke
     assert heard.total() > unheard.total()
 
 
-@pytest.mark.parametrize(("module", "blocked"), [(SGA, {}), (SCFT, {"stop_gradient": True})])
-def test_under_stop_gradient_nothing_flows_through_query_and_key(module, blocked):
-    module = build(module, blocked)
-    f_s, f_r = (m.requires_grad_() for m in maps())
-    with listening(probe := BranchGradients()):
-        module(f_s, f_r).square().sum().backward()
-    assert all("query" not in split and "key" not in split for split in probe.splits)
+@cases([*STOPPED, (CMFT, {"stop_gradient": True, "levels": 2})])
+def test_under_stop_gradient_nothing_flows_through_query_and_key(module, options):
+    splits = hear_branches(build(module, options), *(m.requires_grad_() for m in maps()))
+    assert len(splits) > 1
+    assert all("query" not in split and "key" not in split for split in splits)
 
 
-@with_variants(SGA, SCFT, CoCosNet, UNITE, CMFT)
+@cases(STOPPED)
+def test_the_stop_changes_no_result(module, options):
+    with_it, without = (build(module, {**options, "stop_gradient": stop})(*maps()) for stop in (True, False))
+    assert torch.equal(with_it, without)
+
+
+@with_variants(SGA, SCFT, CoCosNet, UNITE, CMFT, LinearAttention, MHA, Oracle)
 def test_attention_can_be_observed(module, options):
     with listening(seen := Observations()):
         run(build(module, options), *maps())
     shapes = [tuple(a.shape) for a in seen.values["attention"]]
-    if module is SGA and options.get("self_attention", True):
-        assert shapes == [(2, 12, 12)] * 2
+    if module is MHA or (module is SGA and options.get("self_attention", True)):
+        assert shapes == [(2, 12, 12)] * 2 * options.get("layers", 1)
     elif options.get("levels") == 2:
         assert shapes == [(2, 12, 12), (2, 48, 48)]
     else:
         assert shapes == [(2, 12, 12)]
 
 
-@with_variants(SGA, SCFT, CoCosNet, UNITE, CMFT)
+@with_variants(SGA, SCFT, CoCosNet, UNITE, CMFT, LinearAttention, MHA, Oracle)
 @pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
 def test_the_map_stays_float32_under_autocast(module, options, half):
     module = build(module, options, torch.float32)
@@ -427,6 +480,8 @@ def golden(module, options):
     train = run(built, f_s, f_r)
     (train * weight_like(train)).sum().backward()
     tensors = {"train": train, "eval": run(built.eval(), f_s, f_r), "at sketch": f_s.grad, "at reference": f_r.grad}
+    if f_r.grad is None:  # where the module does not look at it
+        del tensors["at reference"]
     return {name: [*x.flatten()[::29].tolist(), float(x.detach().sum())] for name, x in tensors.items()}
 
 
