@@ -587,6 +587,21 @@ def test_costs_are_those_counted_by_hand():
     assert first.peak_mb >= 3 * 2 * 6 * 16 * 4 / 1e6  # the product, the sum and a gradient
 
 
+class Fused(nn.Module):
+    """Attention of PyTorch's own, which has a kernel of its own on a CPU."""
+
+    def __init__(self, channels):
+        super().__init__()
+
+    def forward(self, sketch, reference):
+        x, y = sketch.flatten(2).mT, reference.flatten(2).mT
+        return nn.functional.scaled_dot_product_attention(x, y, y).mT.reshape(sketch.shape)
+
+
+def test_operations_of_fused_attention_are_counted():
+    assert costs_of(Fused)[0].gflop == pytest.approx(2 * 2 * 16 * 16 * 6 / 1e9)  # Q K^T and A V
+
+
 def test_a_registered_module_is_its_own_row_among_the_others_and_a_variant_of_it_is_beside_it():
     assert [row.module for row in costs_of("sga") if row.module.startswith("sga")] == ["sga"]
     names = [row.module for row in costs_of("sga:stop_gradient=false")]

@@ -53,7 +53,7 @@ def test_memory_for_training_is_counted_without_taking_any(precision):
     training = assemble(SGA, recipe, 0, torch.device("cpu"), None)
     weights = sum(x.nbytes for part in (training.generator, training.discriminator) for x in part.state_dict().values())
     with LiveMemory() as memory:
-        batch = Batch(*(torch.rand(2, channels, 32, 32) for channels in (3, 1, 3)))
+        batch = Batch(*(torch.rand(2, channels, 32, 32) for channels in (3, 1, 3)), shows=torch.rand(2, 32, 32, 2))
         for _ in range(3):
             train_step(training, batch, recipe)
     counted = step_memory(SGA, load_recipe("demo", [*changes, f"train.precision={precision}"]))

@@ -1,4 +1,4 @@
-"""Grids as data: the paper's three, custom ones, and the labels of variants."""
+"""Grids as data: the paper's three, the two that go beyond it, custom ones, and the labels of variants."""
 
 import json
 
@@ -25,6 +25,28 @@ def test_a_grid_has_the_papers_rows_in_its_order(name, table):
     assert {entry.label: (entry.module, entry.options) for entry in entries} == by_label
     assert [entry.label for entry in entries] == list(rows["label"])
     assert list(load_grid(name).datasets) == list(paper["dataset"].drop_duplicates())
+
+
+def test_the_stop_gradients_grid_has_every_module_with_a_map_as_published_and_the_other_way_round():
+    """SGA stops and the others do not; each pair differs in nothing else."""
+    published = {entry.module: entry for entry in load_grid("comparison").variants}
+    entries = load_grid("stop-gradient").variants
+    assert {entry.module for entry in entries} == {"cocosnet", "scft", "unite", "cmft", "sga", "mha"}
+    for one, other in zip(entries[::2], entries[1::2], strict=True):
+        assert one.module == other.module
+        stops = [make_variant(entry.module, entry.options).options["stop_gradient"] for entry in (one, other)]
+        assert stops == [False, True]  # without it above, with it below
+        (default,) = (entry for entry in (one, other) if not entry.options)
+        assert default.module not in published or default.label == published[default.module].label
+
+
+def test_the_reference_rows_stand_around_the_papers_six():
+    labels = [entry.label for entry in load_grid("reference-rows").variants]
+    assert [label for label in labels if label in {entry.label for entry in load_grid("comparison").variants}] == [
+        entry.label for entry in load_grid("comparison").variants
+    ]
+    modules = {entry.module for entry in load_grid("reference-rows").variants}
+    assert modules - {entry.module for entry in load_grid("comparison").variants} == {"none", "adain", "mha", "linear"}
 
 
 @pytest.mark.parametrize("name", built_in_grids())
