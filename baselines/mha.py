@@ -19,14 +19,15 @@ repeats both. Where H does not divide C, D is rounded up.
 | `qk_norm=false`      | A = softmax(q k^T / sqrt(D)), as before 2023                                                       |
 | `ffn=0`              | attention alone, without the feed-forward part                                                     |
 | `stop_gradient=true` | no gradient through A: W_q, W_k, and the norms that lead to A alone, keep their initial values     |
+| `fused=false`        | the same by `Attention`: on a GPU slower, and with sums in a fixed order                            |
 
 Our choices: no encoding of positions, since no module here has one, and zero padding tells f_s and f_r where they are; no
 dropout; PyTorch's default initialisation, as the backbone has; RMS norm of queries and keys, where the 2023 paper has a layer
 norm without biases; no norm after the last block, so that f_s passes to the decoder as it does in SCFT and SGA.
 
 Heads of up to 256 channels run in PyTorch's fused kernels, which never hold A; wider ones in `Attention`. An observer gets the
-mean of the heads' maps. On a GPU the fused kernels' backward adds up in no fixed order: there a run that is repeated, or
-resumed, equals another up to rounding.
+mean of the heads' maps. On a GPU the backward of the fused kernels adds up in no fixed order: a run that is repeated there, or
+resumed, equals another up to rounding, where all other modules, and `fused=false`, are equal to the last bit.
 """
 
 from __future__ import annotations
@@ -55,6 +56,7 @@ class MHA(nn.Module):
         ffn: width of the feed-forward part, in multiples of C; 0 leaves it out.
         layers: how many times a cross block is followed by a self block, 1 or more.
         stop_gradient: block the gradient through the attention maps.
+        fused: use PyTorch's fused kernels where heads are narrow enough.
     """
 
     def __init__(
@@ -66,12 +68,13 @@ class MHA(nn.Module):
         ffn: int = 4,
         layers: int = 1,
         stop_gradient: bool = False,
+        fused: bool = True,
     ):
         super().__init__()
         for name, value, least in (("heads", heads, 1), ("ffn", ffn, 0), ("layers", layers, 1)):
             if value < least:
                 raise ValueError(f"{name}={value!r}: expected {least} or more")
-        block = partial(Block, channels, heads=heads, qk_norm=qk_norm, ffn=ffn, stop_gradient=stop_gradient)
+        block = partial(Block, channels, heads=heads, qk_norm=qk_norm, ffn=ffn, stop_gradient=stop_gradient, fused=fused)
         self.cross_blocks = nn.ModuleList([block() for _ in range(layers)])
         self.self_blocks = nn.ModuleList([block() for _ in range(layers)])
 
@@ -86,11 +89,12 @@ class MHA(nn.Module):
 class Block(nn.Module):
     """One block, as in the header: tokens (B, n, C), message (B, m, C) -> (B, n, C)."""
 
-    def __init__(self, channels: int, *, heads: int, qk_norm: bool, ffn: int, stop_gradient: bool):
+    def __init__(self, channels: int, *, heads: int, qk_norm: bool, ffn: int, stop_gradient: bool, fused: bool):
         super().__init__()
         self.heads = heads
         self.head_width = -(-channels // heads)  # rounded up
         self.stop_gradient = stop_gradient
+        self.fused = fused and self.head_width <= WIDEST
         width = heads * self.head_width
         self.norm = nn.LayerNorm(channels)
         self.norm_message = nn.LayerNorm(channels)
@@ -124,7 +128,7 @@ class Block(nn.Module):
 
     def gather(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """A v, (B, H, n, D)."""
-        if self.head_width <= WIDEST:
+        if self.fused:
             query, key = query.to(value.dtype), key.to(value.dtype)
             return F.scaled_dot_product_attention(query, key, value)
         each = (x.flatten(0, 1) for x in (query, key))  # heads as samples

@@ -69,15 +69,16 @@ def true_map(shows: Tensor, sketch: torch.Size, reference: torch.Size) -> Tensor
         sketch, reference: heights and widths of f_s and f_r.
     """
     (h, w), (rows, columns) = sketch, reference
+    n, m = h * w, rows * columns
     batch, height, width, _ = shows.shape
     column, row = (shows[..., 0] * w).floor().long(), (shows[..., 1] * h).floor().long()
     inside = (column >= 0) & (column < w) & (row >= 0) & (row < h)
-    here = (row * w + column).where(inside, h * w)  # one more cell for what the sketch does not have
+    here = (row * w + column).where(inside, n)  # after the last cell: what the sketch does not have
     down = torch.arange(height, device=shows.device) * rows // height
     across = torch.arange(width, device=shows.device) * columns // width
     there = down[:, None] * columns + across  # (H, W)
-    counts = shows.new_zeros(batch, (h * w + 1) * rows * columns, dtype=torch.float32)
-    # Whole numbers: their sum is exact in any order.
-    counts.scatter_add_(1, (here * (rows * columns) + there).flatten(1), torch.ones_like(here, dtype=counts.dtype).flatten(1))
-    counts = counts.view(batch, h * w + 1, rows * columns)[:, :-1]
+    # Sorted and counted, since adding up by index has no fixed order on a GPU.
+    pixels = (here * m + there).flatten(1).sort(-1).values  # (B, H W), each the number of its pair of cells
+    pairs = torch.arange(n * m + 1, device=shows.device).repeat(batch, 1)
+    counts = torch.searchsorted(pixels, pairs).diff(dim=-1).view(batch, n, m).float()
     return counts / counts.sum(-1, keepdim=True).clamp_min(1)

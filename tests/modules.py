@@ -70,6 +70,7 @@ MHA_OPTIONS = [  # eight heads, the default, are wider together than six channel
     {"heads": 2, "ffn": 0},
     {"heads": 2, "layers": 2},
     {"heads": 2, "stop_gradient": True},
+    {"heads": 2, "fused": False},
 ]
 OPTIONS = {
     SGA: SGA_OPTIONS,

@@ -54,7 +54,7 @@ def naive_block(block, xs, ys, *, heads=8, qk_norm=True, ffn=4):
     return result
 
 
-def naive_mha(module, f_s, f_r, *, layers=1, stop_gradient=False, **options):
+def naive_mha(module, f_s, f_r, *, layers=1, stop_gradient=False, fused=True, **options):
     results = []
     for sketch, reference in zip(f_s, f_r, strict=True):
         xs, ys = tokens(sketch), tokens(reference)
@@ -73,10 +73,10 @@ def randomized(module):
     return module
 
 
-WIDE = [{"heads": 1}, {"heads": 5, "ffn": 1}, {"heads": 3, "layers": 3}]
+MORE = [{"heads": 1}, {"heads": 5, "ffn": 1}, {"heads": 3, "layers": 3}]
 
 
-@cases([(MHA, options) for options in [*MHA_OPTIONS, *WIDE]])
+@cases([(MHA, options) for options in [*MHA_OPTIONS, *MORE]])
 @torch.no_grad()
 def test_mha_equals_a_naive_loop_over_its_equations(module, options):
     built = randomized(build(module, options))
@@ -86,18 +86,25 @@ def test_mha_equals_a_naive_loop_over_its_equations(module, options):
 
 
 @pytest.mark.parametrize("options", [{"heads": 2}, {"heads": 5}, {"heads": 2, "stop_gradient": True}])
-def test_heads_too_wide_for_the_fused_kernels_give_the_same(options, monkeypatch):
-    built, given = build(MHA, options), [m.requires_grad_() for m in maps()]
+def test_without_the_fused_kernels_results_and_gradients_are_the_same(options):
     found = []
-    for widest in (mha.WIDEST, 0):
-        monkeypatch.setattr(mha, "WIDEST", widest)
+    for fused in (True, False):
+        built, given = build(MHA, {**options, "fused": fused}), [m.requires_grad_() for m in maps()]
         result = built(*given)
         (result * weight_like(result)).sum().backward()
-        found.append([result.detach(), *(x.grad.clone() for x in (*given, *built.parameters()) if x.grad is not None)])
-        for x in (*given, *built.parameters()):
-            x.grad = None
-    for fused, by_rows in zip(*found, strict=True):
-        assert torch.allclose(fused, by_rows, atol=1e-10)
+        found.append([result.detach(), *(x.grad for x in (*given, *built.parameters()) if x.grad is not None)])
+    for fused, apart in zip(*found, strict=True):
+        assert torch.allclose(fused, apart, atol=1e-10)
+
+
+@pytest.mark.parametrize(("channels", "heads", "kernels"), [(256, 1, 2), (257, 1, 0), (992, 8, 2), (992, 3, 0)])
+def test_heads_too_wide_for_the_fused_kernels_go_without(channels, heads, kernels, monkeypatch):
+    calls = []
+    fused = torch.nn.functional.scaled_dot_product_attention
+    monkeypatch.setattr(mha.F, "scaled_dot_product_attention", lambda *given: calls.append(given) or fused(*given))
+    with torch.device("meta"):
+        MHA(channels, heads=heads)(*(torch.zeros(1, channels, 2, 2) for _ in range(2)))
+    assert len(calls) == kernels
 
 
 @torch.no_grad()

@@ -95,9 +95,8 @@ def places_shown(offsets: Tensor) -> Tensor:
         (B, H, W, 2): (x, y); outside of [0, 1] where the border is shown.
     """
     height, width = offsets.shape[1:3]
-    lattice = _lattice(height, width, offsets)
-    half = torch.tensor([0.5 / width, 0.5 / height], dtype=offsets.dtype, device=offsets.device)  # to the pixel's middle
-    return lattice + offsets + half
+    x, y = (_lattice(height, width, offsets) + offsets).unbind(-1)
+    return torch.stack([x + 0.5 / width, y + 0.5 / height], dim=-1)  # the pixel's middle
 
 
 def middles(height: int, width: int) -> Tensor:
