@@ -1,8 +1,8 @@
 """attnbench: a benchmark of correspondence modules for reference-based line-art colorization.
 
-For authors of modules: `check`, `branch`, `observe`, `Attention`, `at_least_float32`, `no_autocast`. For authors of metrics:
-`check_metric`, `Pictures`, `Score`, `NotMeasurable`, `Weights`. For those who measure: `run`, `results`, `compare`. For those
-who colour pictures: `load`, `colorize`. Names are imported on first use, so that `import attnbench` costs nothing.
+For authors of modules: `check`, `branch`, `observe`, `Attention`, `at_least_float32`, `no_autocast`, `warn`. For authors of
+metrics: `check_metric`, `Pictures`, `Score`, `NotMeasurable`, `Weights`. For those who measure: `run`, `results`, `compare`.
+For those who colour pictures: `load`, `colorize`. Names are imported on first use, so that `import attnbench` costs nothing.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from attnbench.colorization.coloring import colorize
+    from attnbench.console import warn
     from attnbench.contract.checking import check
     from attnbench.contract.metric_checking import check_metric
     from attnbench.errors import CellsFailed, NotMeasurable, UserError
@@ -50,6 +51,7 @@ _HOME = {
     "observe": "attnbench.method.probe",
     "results": "attnbench.store.frame",
     "run": "attnbench.execute.run",
+    "warn": "attnbench.console",
 }
 __all__ = [
     "Attention",
@@ -73,6 +75,7 @@ __all__ = [
     "observe",
     "results",
     "run",
+    "warn",
 ]
 
 

@@ -39,6 +39,7 @@ class _ScreenHandler(logging.Handler):
 
 _shown = 0  # blocks of `messages_shown` that this process is in
 _noted: ContextVar[list[str] | None] = ContextVar("noted", default=None)  # of `warnings_noted`, in each thread
+_told_once: set[str] = set()  # by `warn`, in this process
 
 
 @contextmanager
@@ -69,13 +70,21 @@ def draws() -> bool:
     return _shown > 0 and screen().is_terminal
 
 
-def warn(message: str) -> None:
-    """Log a warning. In a block of `warnings_noted` it is noted too, and one that comes again is dropped."""
+def warn(message: str, *, once: bool = False) -> None:
+    """Log a warning. In a block of `warnings_noted` it is noted too, and one that comes again is dropped.
+
+    Args:
+        once: log it the first time in this process alone; every block notes it.
+    """
     noted = _noted.get()
     if noted is not None:
         if message in noted:
             return
         noted.append(message)
+    if once and message in _told_once:
+        return
+    if once:
+        _told_once.add(message)
     log.warning(message)
 
 

@@ -6,12 +6,13 @@ Paper: "Transformers are RNNs: Fast Autoregressive Transformers with Linear Atte
     Q = phi(X W_q),  K = phi(Y W_k),  V = Y W_v          (B, n, C)   phi(x) = elu(x) + 1 > 0
     Z = (Q (K^T V)) / (Q sum_j K_j) + X                  (B, n, C)   K^T V: (B, C, C), once for all positions
 
-The map that this amounts to, A_ij = Q_i . K_j / sum_l Q_i . K_l, (B, n, m), exists only for an observer. Its weights are
-positive products, so that it cannot single out one position as a softmax can: the price of being linear.
+The map that this amounts to, A_ij = Q_i . K_j / sum_l Q_i . K_l, (B, n, m), exists only for an observer. Its weights are sums
+of positive products: it singles out a position only where features hardly overlap, without a softmax's contrast, the price of
+being linear.
 
-W_q, W_k and W_v have biases, as in scft.py. One head: with C = 992 features for 256 positions the map's rank is not bounded by
-the head's width, which several heads would divide; the paper has eight. As in the authors' code, 1e-6 keeps the divisor from
-zero, but as a floor, where they add it. Sums are in float32.
+W_q, W_k and W_v have biases, as in scft.py. One head, where the paper has several: with C = 992 features for 256 positions the
+map's rank is not bounded by the head's width, which several heads would divide. As in the authors' code, 1e-6 keeps the divisor
+from zero, but as a floor, where they add it. Sums are in float32.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@
 Residual blocks, decoder and losses are those of every other module, and so is the reference's encoder, which nothing trains:
 no gradient reaches it. What is coloured then is the network's own guess at a sketch's colours, whatever the reference.
 
-What a metric says of this row is what it owes to the backbone. A module's own share is its distance from here, and a metric by
-which this row is not below the others does not see correspondence.
+What a metric says of this row is what it owes to the backbone. A module's own share is its distance from here. A metric by
+which this row is not below the others does not see what they add, if they add anything.
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ _BRIGHT = (
     "Brightness is a point's attention relative to its largest weight; cross-attention is overlaid on the reference, "
     "self-attention on the generated picture. Right: the entropy of each position's row."
 )
-_NO_MAP = 'n/a: its module shows no attention map; add `observe("attention", map)` to its forward'
+_NO_MAP = 'n/a: its module shows no attention map of this pair; if it has one, add `observe("attention", map)` to its forward'
 
 
 @dataclass(frozen=True)

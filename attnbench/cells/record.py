@@ -129,6 +129,7 @@ class MeasurementRecord(_Part):
     folder: str = Field(description="Where its pairs.csv and pictures are, in the cell's folder; `.` for the folder itself.")
     pictures: PicturesKind = Field("none", description="How the pictures are kept.")
     generated: Digest | None = Field(None, description="Hash of the pictures' pixels.")
+    said: list[str] = Field([], description="What the module said, by `attnbench.warn`, while it coloured them.")
     metrics: dict[str, MetricRecord] = {}
 
     @property

@@ -19,7 +19,7 @@ from torch import Tensor
 from attnbench.cells.provenance import now, provenance
 from attnbench.cells.record import MeasurementRecord, MetricRecord, Record, Source, TestRecord
 from attnbench.config.recipe import Data
-from attnbench.console import progress, warn
+from attnbench.console import progress, warn, warnings_noted
 from attnbench.data.images import ImageSet, PreparedDataset
 from attnbench.errors import Interrupted, UserError
 from attnbench.execute.asked import GENERATOR, Asked, ToMeasure, can_be_measured
@@ -71,6 +71,7 @@ class _Made:
     generated: Tensor
     source: Source
     pictures: Pictures
+    said: Sequence[str] = ()  # by the module, while it coloured them
 
 
 def measure_cell(
@@ -159,10 +160,10 @@ def _pictures(
         update(done, total)
 
     network = _generator(subject, device)
-    with progress(f"{subject.label}: colouring test pairs") as update:
+    with progress(f"{subject.label}: colouring test pairs") as update, warnings_noted() as said:
         generated = generate(network, pairs, device, batch=options.evaluation_batch, progress=after)
     pictures = pictures_of(generated, pairs, dataset, device, has_train=subject.has_train, generator=lambda: network)
-    return _Made(generated, "generator", pictures)
+    return _Made(generated, "generator", pictures, said)
 
 
 def _generator(subject: Subject, device: torch.device) -> Colorizer:
@@ -270,8 +271,10 @@ def _written(
         )
         for metric, (key, number) in zip(todo.metrics, numbers.items(), strict=True)
     }
+    said = list(made.said) if made.source == "generator" else earlier.said if earlier else []
     if earlier:
-        return earlier.model_copy(update={"metrics": {**earlier.metrics, **weighed}, "pictures": kind, "generated": generated})
+        metrics = {**earlier.metrics, **weighed}
+        return earlier.model_copy(update={"metrics": metrics, "pictures": kind, "generated": generated, "said": said})
     assert dataset is not None  # else there would be an earlier measurement
     test = TestRecord(fingerprint=dataset.fingerprints["test"], images=len(dataset.test))
     return MeasurementRecord(
@@ -281,6 +284,7 @@ def _written(
         folder=inner,
         pictures=kind,
         generated=generated,
+        said=said,
         metrics=weighed,
     )
 

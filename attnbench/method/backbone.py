@@ -69,9 +69,10 @@ class Context:
     Attributes:
         sketch, reference: what each encoder was given, and the outputs of all its layers.
         shows: (B, S, S, 2) float32: the place in the sketch that each pixel of the reference shows, (x, y) in shares of its
-            sides; outside of [0, 1] beyond its edge. Known where the reference is the sketch's own original, warped: in
-            training, and in evaluation under `references: same` and `marked`; else None. It is the right answer, which no
-            method has: for bounds, and for studies of what a module learns.
+            sides; outside of [0, 1] where it shows the border beyond the sketch's edge, also one that mirrors it. Known where
+            the reference is the sketch's own original, warped: in training, and in evaluation under `references: same` and
+            `marked`; else None. It is the right answer, which no method has: for bounds, and for studies of what a module
+            learns.
     """
 
     sketch: Encoded

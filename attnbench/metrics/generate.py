@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from attnbench.config.recipe import Data
-from attnbench.console import warn
+from attnbench.console import log
 from attnbench.data.batches import Batch, own_marks, own_reference_shows, pair_batch
 from attnbench.data.images import ImageSet
 from attnbench.devices import is_out_of_memory
@@ -150,7 +150,9 @@ def generate(
                     raise
                 suffices = False
             if not suffices:  # not in the handler, whose traceback holds the memory of the forward that failed
-                warn(f"the memory of {device} does not suffice to colour {batch} pairs at once: going on with {batch // 2}")
+                log.warning(
+                    f"the memory of {device} does not suffice to colour {batch} pairs at once: going on with {batch // 2}"
+                )
                 batch //= 2
                 torch.cuda.empty_cache()
                 continue

@@ -26,9 +26,10 @@ def results(store: str | Path = "results") -> pd.DataFrame:
     Columns: folder, identity, status, stale (files of the module whose code has changed since, comma-separated), label,
     module, options (JSON; all_options has the defaults as well), dataset, seed, recipe, recipe_digest, package, version;
     measurement, protocol (its label, empty for the usual one), test_images, measured (the folder with its pairs.csv), metrics
-    (a JSON list of their keys); every metric by its key (`mine`, `mine:size=5`), `<metric>.<what is recorded with it>`
-    (of a mapping, a column for each of its values: `mine.parts.hair`), `best.<...>`; costs, device, cells_on_device (how many
-    shared it, if several); elsewhere (of pictures made elsewhere: note and size), pictures (the beginning of their digest).
+    (a JSON list of their keys), said (what the module said while it coloured, if anything); every metric by its key (`mine`,
+    `mine:size=5`), `<metric>.<what is recorded with it>` (of a mapping, a column for each of its values: `mine.parts.hair`),
+    `best.<...>`; costs, device, cells_on_device (how many shared it, if several); elsewhere (of pictures made elsewhere: note
+    and size), pictures (the beginning of their digest).
     Absent values are NaN or None. `frame.attrs["metrics"]` describes the metrics, by key.
 
     Raises:
@@ -109,6 +110,8 @@ def rows_of_cell(
             "measured": measurement.folder,
             "metrics": _as_list(tuple(measurement.metrics)),
         }
+        if measurement.said:
+            row["said"] = "; ".join(measurement.said)
         _add_numbers(row, "", measurement.metrics, described)
         if best and best.measurement in (measurement.identity, None):
             row["best_by"] = best.by

@@ -295,9 +295,11 @@ def _about_numbers(cells: Cells, label: str, column: Column) -> list[str]:
     lacks = cells.cannot(column.setting, column.key) if reasons else []  # which several metrics may have in common
     mine = finished & ~lacking & same_weights(of(f"{column.key}.weights"), column.weights)
     small = (of(f"{column.key}.source")[mine] == _SMALL).any()
+    said = pd.unique(of("said")[mine])
     return [
         *(text if text in lacks else f"{column.title}: {text}" for text in reasons),
         *(["measured from small (lossy) copies of the pictures"] if small else []),
+        *(text for text in said if pd.notna(text)),
     ]
 
 
