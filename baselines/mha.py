@@ -19,18 +19,18 @@ repeats both. Where H does not divide C, D is rounded up.
 | `qk_norm=false`      | A = softmax(q k^T / sqrt(D)), as before 2023                                                       |
 | `ffn=0`              | attention alone, without the feed-forward part                                                     |
 | `stop_gradient=true` | no gradient through A: W_q, W_k, and the norms that lead to A alone, keep their initial values     |
-| `fused=false`        | the same by `Attention`: on a GPU slower, and with sums in a fixed order                            |
+| `fused=false`        | the same by `Attention`: on a GPU slower, and with sums in a fixed order                           |
 
 Our choices: no encoding of positions, since no module here has one, and zero padding tells f_s and f_r where they are; no
 dropout; PyTorch's default initialisation, as the backbone has; no norm after the last block, so that f_s passes to the decoder
 as it does in SCFT and SGA; two norms in the self block, too, where X and Y are the same. Queries and keys have the norm of the
-2023 paper, which centres nothing and has no bias. Other than there, the other norms are layer norms, W_q, W_k and W_v have
-biases, as SCFT's have, and the feed-forward part follows attention, as most have it.
+2023 paper, which centres nothing and has no bias. Other than there, all other norms are layer norms, W_q, W_k and W_v have
+biases, as SCFT's have, and the feed-forward part follows attention instead of running beside it.
 
 Heads of up to 256 channels go to PyTorch's fused attention, which does not hold A where the device has a kernel for their width
 (a GPU in float32: a multiple of 4, as the default's 124 is); wider ones to `Attention`. An observer gets the mean of the heads'
-maps. On a GPU the backward of the fused kernels adds up in no fixed order: a run that is repeated there, or
-resumed, equals another up to rounding, where all other modules, and `fused=false`, are equal to the last bit.
+maps. On a GPU the backward of the fused kernels adds up in no fixed order: a run that is repeated or resumed there equals
+another up to rounding. With `fused=false`, as of the other modules, it is meant to be equal to the last bit.
 """
 
 from __future__ import annotations
