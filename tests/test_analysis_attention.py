@@ -152,7 +152,7 @@ def test_every_map_gets_overlays_and_numbers(store: Path) -> None:
 
 def test_a_module_without_a_map_says_so_and_the_others_share_a_figure(store: Path) -> None:
     output = look(store)
-    assert 'SPADE on synthetic, seed 0: n/a: its module shows no attention map; add `observe("attention", map)`' in output
+    assert "SPADE on synthetic, seed 0: n/a: its module shows no attention map of this pair; if it has one, add" in output
     assert not (only_cell_named(store, "spade") / "analysis").exists()
     together = pd.read_csv(store / "analysis" / "attention.csv")
     assert together.groupby("cell")["map"].nunique().to_dict() == {

@@ -41,8 +41,8 @@ def naive_projected(image, module, adapt, project, pre_blocks):
     return naive_conv(image, project)
 
 
-def naive_sample(module, sketch, reference, *, match_kernel=3, tau=0.01, pre_blocks=0, inject="spade"):
-    """A (n, m) and the result, of one sample."""
+def naive_sample(module, sketch, reference, *, match_kernel=3, tau=0.01, pre_blocks=0, inject="spade", stop_gradient=False):
+    """A (n, m) and the result, of one sample; a stop changes nothing in it."""
     query = naive_projected(sketch, module, module.adapt_sketch, module.theta, pre_blocks)
     key = naive_projected(reference, module, module.adapt_reference, module.phi, pre_blocks)
     attention = naive_attention(naive_vectors(query, match_kernel), naive_vectors(key, match_kernel), tau)
@@ -115,7 +115,7 @@ def test_gains_of_the_features_do_not_change_the_match():
     assert torch.allclose(module.attention(3 * query + 5, 0.1 * key - 2).map(), expected, atol=1e-9)
 
 
-@with_variants(CoCosNet)
+@cases([(CoCosNet, options) for options in COCOSNET_OPTIONS if "stop_gradient" not in options])
 def test_cocosnets_gradients_are_those_of_finite_differences(module, options):
     module = build(module, options)
     f_s, f_r = (m.requires_grad_() for m in maps(height=2, width=2, batch=1))

@@ -543,9 +543,9 @@ def test_a_dataset_s_right_answers_are_a_row_that_says_what_it_is(tmp_path: Path
 
 
 def test_right_answers_to_one_s_own_colours_are_the_originals(tmp_path: Path) -> None:
-    done = score_answers(tmp_path / "store", "--set", "evaluation.references=same", "--as", "Oracle", "--note", "drawn anew")
+    done = score_answers(tmp_path / "store", "--set", "evaluation.references=same", "--as", "Perfect", "--note", "drawn anew")
     assert done.code == 0, done.err
-    found = record(only_cell(tmp_path / "store", "oracle"))
+    found = record(only_cell(tmp_path / "store", "perfect"))
     assert found["pictures"]["note"] == "drawn anew"
     values = {key: one["value"] for key, one in found["measurements"][0]["metrics"].items()}
     assert values == pytest.approx({"match": 100, "bleed": 0, "ssim_global": 1, "ssim": 1})

@@ -6,8 +6,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from modules import (
+    UNITE_OPTIONS,
     C,
     build,
+    cases,
     maps,
     naive_conv,
     naive_modulation,
@@ -71,7 +73,7 @@ def naive_masses(module, sketch, reference):
     return [math.log(mass) for mass in a], [math.log(mass) for mass in b]
 
 
-def naive_plan(module, sketch, reference, *, cost="released", reach=None):
+def naive_plan(module, sketch, reference, *, cost="released", reach=None, stop_gradient=False):
     """The transport plan T (n, m) of one sample, before its rows are normalised; the released one has b along the rows."""
     queries = naive_vectors(naive_conv(sketch, module.theta), 3)
     keys = naive_vectors(naive_conv(reference, module.phi), 3)
@@ -221,7 +223,7 @@ def gradients_of(module, plan, *inputs):
     return dict(zip([*weights, "sketch", "reference"], results, strict=True))
 
 
-@with_variants(UNITE)
+@cases([(UNITE, options) for options in UNITE_OPTIONS if "stop_gradient" not in options])
 def test_gradients_pass_through_the_last_update_of_g_alone_and_there_to_the_reference_alone(module, options):
     module = build(module, options)
     f_s, f_r = (m.requires_grad_() for m in maps())
