@@ -156,7 +156,7 @@ def test_what_is_shown_depends_on_the_warps_of_each_pair_alone() -> None:
 def test_of_another_images_reference_it_is_not_known_what_it_shows() -> None:
     batch = pair_batch(heads(), [(1, 4), (2, 2)], data=NATIVE, device=CPU)
     assert batch.shows is None
-    assert batch.given == (batch.sketch, batch.reference, None)
+    assert batch.given == (batch.sketch, batch.reference)
     assert list(batch.tensors()) == ["target", "sketch", "reference"]
 
 

@@ -41,9 +41,9 @@ class Batch:
     shows: Tensor | None = None
 
     @property
-    def given(self) -> tuple[Tensor, Tensor, Tensor | None]:
-        """What the generator gets."""
-        return self.sketch, self.reference, self.shows
+    def given(self) -> tuple[Tensor, ...]:
+        """What the generator gets: sketch, reference, and what the reference shows, if that is known."""
+        return (self.sketch, self.reference, *([] if self.shows is None else [self.shows]))
 
     def tensors(self) -> dict[str, Tensor]:
         """By name, without what is None."""

@@ -46,7 +46,7 @@ def count_costs(factory: ModuleFactory, recipe: Recipe) -> dict[str, float]:
         train_step(training, batch, recipe)
     training.generator.eval()
     with FlopCounterMode(display=False) as forward, torch.no_grad():
-        training.generator(*(None if given is None else given[:1] for given in batch.given))
+        training.generator(*(given[:1] for given in batch.given))
     activations = [layer.requires_grad_() for layer in features(batch.target)] if features else []
     with FlopCounterMode(display=False) as gram:
         if activations:
