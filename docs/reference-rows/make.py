@@ -25,7 +25,7 @@ def main(numbers: Path, output: Path) -> None:
     places, heads = rows_of(shares)
     style = {"font.size": 8, "axes.spines.top": False, "axes.spines.right": False}
     with plt.rc_context(style):
-        figure, axes = plt.subplots(1, 2, sharey=True, figsize=(7.2, 0.17 * (places[-1] + 3)), layout="constrained")
+        figure, axes = plt.subplots(1, 2, sharey=True, figsize=(7.2, 0.24 * (places[-1] + 3)), layout="constrained")
         for axis, (column, title) in zip(axes, PANELS.items(), strict=True):
             for stopped, offset in ((False, -HEIGHT / 2), (True, HEIGHT / 2)):
                 values = 100 * shares[f"{column}, {stopped}"]
