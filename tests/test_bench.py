@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import fields
 from functools import partial
 from itertools import cycle
 from pathlib import Path
@@ -79,7 +78,7 @@ def training(
 
 def history(step: Callable[[Batch], Tensor], recipe: Recipe, device: torch.device = CPU) -> Tensor:
     """The generator's loss at each step."""
-    moved = (Batch(*(getattr(batch, field.name).to(device) for field in fields(batch))) for batch in batches(recipe, STEPS))
+    moved = (Batch(**{name: tensor.to(device) for name, tensor in batch.tensors().items()}) for batch in batches(recipe, STEPS))
     return torch.stack([step(batch).double().cpu() for batch in moved])
 
 

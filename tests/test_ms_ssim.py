@@ -18,10 +18,10 @@ from attnbench import Pictures, plugins
 from attnbench.contract.distortions import blurred, noisy, recoloured, shifted
 from attnbench.data.synthetic import draw
 from attnbench.metrics.grey_levels import C1, C2, grey_levels
+from attnbench.metrics.lacks import is_lack
 from attnbench.metrics.measure import Number, measure
 from attnbench.metrics.metric import Metric, metric_of, parse_metric
 from attnbench.metrics.ms_ssim import MSSSIM, ms_ssim
-from attnbench.metrics.pictures import is_lack
 
 CPU = torch.device("cpu")
 SIZE = MSSSIM.smallest

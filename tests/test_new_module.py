@@ -89,17 +89,17 @@ def refused(*arguments: str | Path) -> str:
 
 
 def test_a_strangers_package_is_installed_trained_and_shown_and_its_rows_outlive_it(seventh: Venv, tmp_path: Path) -> None:
-    assert row(seventh.attnbench("list"), "adain").split()[1:3] == ["attnbench-seventh", "0.3.1"]
+    assert row(seventh.attnbench("list"), "mixed_adain").split()[1:3] == ["attnbench-seventh", "0.3.1"]
     store = tmp_path / "results"
-    seventh.attnbench(*tiny(store, "adain,sga", train__steps=2))
+    seventh.attnbench(*tiny(store, "mixed_adain,sga", train__steps=2))
     shown = seventh.attnbench("table", store)
-    for label in ("AdaIN", "SGA"):
+    for label in ("MixedAdaIN", "SGA"):
         assert row(shown, label)[-1] in "0123456789]", shown
-    module = record(only_cell(store, "adain-"))["module"]
+    module = record(only_cell(store, "mixed_adain-"))["module"]
     assert (module["package"], module["version"]) == ("attnbench-seventh", "0.3.1")
 
     seventh.uninstall("attnbench-seventh")
-    assert "adain" not in seventh.attnbench("list").lower()
+    assert "mixed_adain" not in seventh.attnbench("list").lower()
     assert seventh.attnbench("table", store) == shown
     assert "attnbench-seventh 0.3.1" in shown
 
@@ -108,12 +108,12 @@ def test_adain_keeps_the_contract_and_transfers_mean_and_deviation(compiler: Non
     from attnbench.contract import check
 
     monkeypatch.syspath_prepend(str(SEVENTH))
-    from attnbench_seventh import AdaIN
+    from attnbench_seventh import MixedAdaIN
 
-    check(AdaIN, channels=12, size=4, device="cpu", costs=False).raise_if_failed()
+    check(MixedAdaIN, channels=12, size=4, device="cpu", costs=False).raise_if_failed()
     torch.manual_seed(0)
     sketch, reference = torch.randn(2, 2, 8, 16, 16, dtype=torch.float64)
-    restyled = AdaIN(8, eps=0.0).double()(sketch, 3 * reference + 1)
+    restyled = MixedAdaIN(8, eps=0.0).double()(sketch, 3 * reference + 1)
     for got, wanted in zip(*(torch.var_mean(x, dim=(2, 3)) for x in (restyled, 3 * reference + 1)), strict=True):
         torch.testing.assert_close(got, wanted)
 

@@ -140,18 +140,29 @@ def test_hiding_a_module_takes_it_out_of_every_plot(page: Page) -> None:
     assert page.locator("#curves .legend button", has_text="CMFT").get_attribute("aria-pressed") == "false"
 
 
+def column_of(page: Page, title: str) -> dict[str, float]:
+    """A column's numbers by the labels of the rows; the rows' own heads are no cells."""
+    titles = [" ".join(one.split()) for one in page.locator(".results th[aria-sort]").all_inner_texts()]
+    (place,) = [place for place, one in enumerate(titles) if one.startswith(title)]
+    cells = page.locator(f".results tbody tr td:nth-of-type({place})").all()
+    return dict(zip(first_column(page), (float(cell.get_attribute("data-number") or "nan") for cell in cells), strict=True))
+
+
 def test_columns_sort_both_ways_by_mouse_and_by_key(page: Page) -> None:
     head = page.locator(".results th[aria-sort]", has_text="SSIM (global)")
-    cells = page.locator(".results tbody tr td:nth-of-type(1)")
-    values = [float(cell.get_attribute("data-number") or "nan") for cell in cells.all()]
     assert first_column(page) == LABELS
-    best_first = [label for _, label in sorted(zip(values, LABELS, strict=True), reverse=True)]
+    values = column_of(page, "SSIM (global)")  # as the page has them, rounded: rows with equal ones keep their order
+    best_first = sorted(LABELS, key=values.__getitem__, reverse=True)
     head.get_by_role("button").click()
     assert head.get_attribute("aria-sort") == "descending"  # more is better: the best on top
     assert first_column(page) == best_first
     head.get_by_role("button").press("Enter")
     assert head.get_attribute("aria-sort") == "ascending"
-    assert first_column(page) == best_first[::-1]
+    assert first_column(page) == sorted(best_first, key=values.__getitem__)
+    parameters = column_of(page, "module (M)")
+    assert len(set(parameters.values())) > 1
+    page.locator(".results th[aria-sort]", has_text="module (M)").get_by_role("button").click()
+    assert first_column(page) in [sorted(LABELS, key=parameters.__getitem__, reverse=turned) for turned in (False, True)]
     page.locator(".results .sort", has_text="module").first.click()
     assert head.get_attribute("aria-sort") == "none"
     assert first_column(page) == LABELS

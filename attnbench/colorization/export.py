@@ -31,7 +31,7 @@ from attnbench.colorization.program import write_program
 from attnbench.console import warn
 from attnbench.errors import UserError
 from attnbench.files import check_path, check_writable, write_text
-from attnbench.metrics.pictures import is_lack
+from attnbench.metrics.lacks import is_lack
 from attnbench.store.generators import generator_folder, load, recipe_of
 from attnbench.store.pictures import PairPictures, sample_grid
 

@@ -13,7 +13,7 @@ from attnbench.cells.record import MeasurementRecord, MetricRecord, Record
 from attnbench.colorization.program import Program
 from attnbench.config.recipe import Data, Recipe
 from attnbench.metrics.descriptor import BOUNDS
-from attnbench.metrics.pictures import is_of_protocol
+from attnbench.metrics.lacks import is_of_protocol
 from attnbench.tables.cost_columns import COSTS
 
 SHEET = "pictures/pairs.png"

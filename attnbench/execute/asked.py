@@ -13,8 +13,8 @@ from attnbench.cells.cell import Cell
 from attnbench.cells.record import MeasurementRecord, MetricRecord, Record
 from attnbench.config.recipe import Data, Evaluation
 from attnbench.data.images import ImageSet, PreparedDataset, prepare_folder
+from attnbench.metrics.lacks import IMAGES_AWAY, NETWORK_AWAY
 from attnbench.metrics.metric import Metric, metrics_of
-from attnbench.metrics.pictures import IMAGES_AWAY, NETWORK_AWAY
 from attnbench.metrics.protocol import VERSION, Protocol, measurement_identity, protocols_of
 from attnbench.store.job import RunOptions
 from attnbench.store.pictures import PICTURES

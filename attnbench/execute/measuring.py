@@ -26,9 +26,10 @@ from attnbench.execute.asked import GENERATOR, Asked, ToMeasure, can_be_measured
 from attnbench.files import replacing
 from attnbench.method.backbone import Colorizer
 from attnbench.metrics.generate import KnownPairs, PairSet, generate
+from attnbench.metrics.lacks import IMAGES_AWAY, NETWORK_AWAY, NO_NETWORK
 from attnbench.metrics.line_art import drawn_by
 from attnbench.metrics.measure import Number, lacking_of, measure, pictures_of
-from attnbench.metrics.pictures import IMAGES_AWAY, NETWORK_AWAY, NO_NETWORK, USABLE, Pictures
+from attnbench.metrics.pictures import USABLE, Pictures
 from attnbench.metrics.protocol import number_identity
 from attnbench.store.folder import MEASURED, CellFolder
 from attnbench.store.generators import load

@@ -46,8 +46,8 @@ from attnbench.execute.pairs import PairsFile, asked_of, find_dataset, read_pair
 from attnbench.execute.planned_cell import job_of
 from attnbench.files import disk_full_raised, set_aside
 from attnbench.metrics.generate import PairSet, through_jpeg
+from attnbench.metrics.lacks import NO_NETWORK
 from attnbench.metrics.measure import check_metrics
-from attnbench.metrics.pictures import NO_NETWORK
 from attnbench.metrics.protocol import protocols_of
 from attnbench.store.folder import CellFolder, check_store, open_store
 from attnbench.store.job import RunOptions, write_job

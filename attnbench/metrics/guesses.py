@@ -11,7 +11,8 @@ from torch import Tensor
 
 from attnbench.errors import NotMeasurable
 from attnbench.method.attention_maps import ShownMap
-from attnbench.metrics.pictures import NO_MAP, Pictures
+from attnbench.metrics.lacks import NO_MAP
+from attnbench.metrics.pictures import Pictures
 from attnbench.metrics.true_places import (
     MEAN,
     apart,

@@ -22,23 +22,20 @@ from attnbench.method.precision import tf32
 from attnbench.metrics.descriptor import Descriptor
 from attnbench.metrics.generate import PairSet, show_maps
 from attnbench.metrics.ground_truth import answers_of, parts_of
-from attnbench.metrics.line_art import drawn_by
-from attnbench.metrics.metric import Metric, Score
-from attnbench.metrics.pictures import (
+from attnbench.metrics.lacks import (
     FROM_ELSEWHERE,
     LACKING,
     MARKED,
     NO_NETWORK,
     OF_MARKED,
     OF_PROTOCOL,
-    USABLE,
-    Pictures,
-    RealImages,
-    at_once,
     has_no,
     is_of_protocol,
     too_small,
 )
+from attnbench.metrics.line_art import drawn_by
+from attnbench.metrics.metric import Metric, Score
+from attnbench.metrics.pictures import USABLE, Pictures, RealImages, at_once
 from attnbench.metrics.protocol import Protocol
 
 # What every number has; what a metric adds goes by other names.

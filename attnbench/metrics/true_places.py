@@ -10,8 +10,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from attnbench.data import warp
-
 ALPHAS = (0.05, 0.1)  # shares of the side within which a guess counts as right, as usual for PCK
 MAXIMUM, MEAN = WAYS = ("maximum", "mean")  # of attention, or of a difference of pictures: what is taken for the guess
 
@@ -38,7 +36,8 @@ def title_of(title: str, alpha: float, at: str) -> str:
 
 def middles(side: int) -> np.ndarray:
     """(side^2, 2): the cells of a square grid, row by row."""
-    return warp.middles(side, side).view(-1, 2).numpy()
+    along = (np.arange(side) + 0.5) / side
+    return np.stack(np.meshgrid(along, along), axis=-1).reshape(-1, 2)
 
 
 def places_in_reference(shows: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:

@@ -18,7 +18,7 @@ from attnbench.cells.record import FINISHED
 from attnbench.config.grid_files import GridVariant
 from attnbench.errors import UserError, unknown
 from attnbench.metrics.descriptor import Descriptor
-from attnbench.metrics.pictures import is_of_protocol
+from attnbench.metrics.lacks import is_of_protocol
 from attnbench.plugins import split_options
 from attnbench.store.frame import metrics_in, results
 from attnbench.tables.columns import Column, columns_of, values_of

@@ -1,4 +1,4 @@
-"""AdaIN, adaptive instance normalisation: the reference's style without its places.
+"""AdaIN, adaptive instance normalisation, and a mix of channels: the reference's style without its places.
 
 Paper: "Arbitrary Style Transfer in Real-time with Adaptive Instance Normalization", ICCV 2017, arXiv 1703.06868, equation 8,
 per sample and channel, on f_s and f_r, with mean and deviation over positions:
@@ -17,8 +17,8 @@ from torch import nn
 from attnbench import at_least_float32, branch, no_autocast
 
 
-class AdaIN(nn.Module):
-    """Adaptive instance normalisation, ICCV 2017: each channel takes the reference's mean and deviation.
+class MixedAdaIN(nn.Module):
+    """Adaptive instance normalisation, ICCV 2017, and a mix of channels: each takes the reference's mean and deviation.
 
     (B, C, h, w), (B, C, h, w) -> (B, C, h, w).
 
