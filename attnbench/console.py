@@ -81,9 +81,9 @@ def warn(message: str, *, once: bool = False) -> None:
         if message in noted:
             return
         noted.append(message)
-    if once and message in _told_once:
-        return
     if once:
+        if message in _told_once:
+            return
         _told_once.add(message)
     log.warning(message)
 
